@@ -1,0 +1,9 @@
+"""A plugin for timm: importing it registers attention layers, CIFAR ResNets and their weights."""
+
+from importlib.metadata import version
+
+from seattn import layers, models, ops
+from seattn.ops import get_kernels, set_kernels
+
+__version__ = version("seattn")
+__all__ = ["__version__", "get_kernels", "layers", "models", "ops", "set_kernels"]

@@ -1,0 +1,129 @@
+"""The report's figures as inline SVG, each drawn for a light and a dark page; colours are Okabe and Ito's.
+
+Shapes: K classes.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins
+
+RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion: told apart by every kind of colour vision
+RIGHT_DARK, WRONG_DARK = "#56b4e9", "#e69f00"
+BINS = 15
+MAX_CELL_LABELS = 20  # beyond this many classes numbers in cells are too small to read
+
+
+class Theme:
+    """The colours of a figure on a light or a dark page."""
+
+    def __init__(self, *, dark: bool) -> None:
+        self.text = "#e6e6e6" if dark else "#1f2328"
+        self.page = "#14171a" if dark else "#ffffff"
+        self.right = RIGHT_DARK if dark else RIGHT
+        self.wrong = WRONG_DARK if dark else WRONG
+
+
+def picture(draw: Callable[[Figure, Theme], None], *, width: float, height: float, alt: str) -> str:
+    """HTML of the figure that `draw` draws, width x height inches, for both colour schemes."""
+    light, dark = (_svg_uri(draw, Theme(dark=dark), width, height) for dark in (False, True))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img class="figure" src="{light}" alt="{escape(alt)}"></picture>'
+    )
+
+
+def _svg_uri(draw: Callable[[Figure, Theme], None], theme: Theme, width: float, height: float) -> str:
+    style: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "svg.hashsalt": "seattn",  # with Date=None below: the same report, byte for byte
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), theme.text),
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure, theme)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def confusion_picture(evaluation: Evaluation) -> str:
+    """The confusion matrix (K, K): rows are true classes; mistakes have a colour scale of their own."""
+    counts = np.array(evaluation.confusion)  # (K, K)
+    k = len(counts)
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
+        diagonal = np.eye(k, dtype=bool)
+        worst = max(float(rates[~diagonal].max(initial=0.0)), 1e-9)
+        alpha = np.where(diagonal, 0.85 * rates, 0.85 * rates / worst)
+        cells = np.where(diagonal[..., None], to_rgb(theme.right), to_rgb(theme.wrong))  # (K, K, 3)
+        axes = figure.subplots()
+        axes.imshow(np.concatenate([cells, alpha[..., None]], -1), interpolation="nearest")
+        if k <= MAX_CELL_LABELS:
+            for (true, predicted), count in np.ndenumerate(counts):
+                if count:
+                    strong = alpha[true, predicted] > 0.55
+                    color = theme.page if strong else theme.text
+                    axes.text(predicted, true, str(count), ha="center", va="center", color=color, fontsize=8)
+            axes.set_xticks(range(k), evaluation.class_names, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(k), evaluation.class_names)
+            axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+            axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+            axes.grid(which="minor", color=theme.text, alpha=0.12, linewidth=0.6)
+            axes.tick_params(which="both", length=0)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+
+    pairs = ", ".join(
+        f"{true} taken for {predicted} {count} times" for true, predicted, count in evaluation.worst_pairs(3)
+    )
+    alt = f"Confusion matrix of {k} classes. Most frequent mistakes: {pairs or 'none'}."
+    return picture(draw, width=6.4, height=6.0, alt=alt)
+
+
+def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray) -> str:
+    """Accuracy by bin of confidence above the number of images in each bin; probabilities (N, K), labels (N,)."""
+    count, confidence, accuracy = calibration_bins(probabilities, labels, BINS)
+    mean_confidence = float((count * confidence).sum() / count.sum())
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        left: npt.NDArray[np.float64] = np.linspace(0, 1, BINS + 1)[:-1]
+        bars = {"width": 1 / BINS, "align": "edge", "linewidth": 0.8, "edgecolor": theme.page}
+        filled = count > 0
+        top.plot([0, 1], [0, 1], color=theme.text, linestyle="--", linewidth=1, label="perfectly calibrated")
+        top.bar(left[filled], accuracy[filled], color=theme.right, label="accuracy", **bars)
+        gap = np.abs(accuracy - confidence)[filled]
+        lower = np.minimum(accuracy, confidence)[filled]
+        hatched = {**bars, "edgecolor": theme.wrong}
+        top.bar(left[filled], gap, bottom=lower, fill=False, hatch="////", label="gap to confidence", **hatched)
+        top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+        top.legend(frameon=False, loc="upper left")
+        bottom.bar(left, count, color=theme.text, alpha=0.6, **bars)
+        bottom.axvline(
+            mean_confidence, color=theme.wrong, linewidth=1.5, label=f"mean confidence {mean_confidence:.3f}"
+        )
+        bottom.axvline(
+            evaluation.top1, color=theme.right, linewidth=1.5, linestyle="--", label=f"accuracy {evaluation.top1:.3f}"
+        )
+        bottom.set(ylabel="images", xlabel="confidence in the predicted class")
+        bottom.legend(frameon=False, loc="upper left")
+        for axes in (top, bottom):
+            axes.spines[["top", "right"]].set_visible(False)
+
+    alt = (
+        f"Reliability diagram, {BINS} bins: expected calibration error {evaluation.ece:.3f}, mean confidence "
+        f"{mean_confidence:.3f}, accuracy {evaluation.top1:.3f}."
+    )
+    return picture(draw, width=6.4, height=6.0, alt=alt)

@@ -1,0 +1,193 @@
+"""The `seattn` command: demo, evaluate, predict, models, train.
+
+Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from seattn._files import require_writable, write_text
+from seattn.errors import UserError
+
+DEMO_MODEL = "se_resnet20_cifar"
+
+# typer has carried its own copy of click since 0.16: this is ClickException of whichever it uses.
+ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights to use instead of the model's own: .safetensors or .pth.tar.")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")]
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line on `args`; the exit code."""
+    _log_to_stderr()
+    try:
+        code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
+    except UserError as error:
+        return _fail(str(error))
+    except ClickException as error:
+        return _fail(error.format_message() if hasattr(error, "format_message") else str(error))
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    print(f"seattn: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("seattn")
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"seattn {version('seattn')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """SE, ECA and CBAM attention for timm: trained CIFAR ResNets, their scores and their training."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("demo"),
+    model: Annotated[str, typer.Option(help="Name, directory or hf-hub:org/name of a CIFAR-10 model.")] = DEMO_MODEL,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Classify the 1,000 CIFAR-10 images that ship with the package and write an HTML report."""
+    from seattn.demo import run_demo
+
+    console = Console()
+    run_demo(model, out, checkpoint=checkpoint, console=console)
+    console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
+    data_dir: Annotated[Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE, or DIR/CLASS/IMAGE.")],
+    split: Annotated[str, typer.Option(help="Which folder of DIR.")] = "test",
+    checkpoint: Checkpoint = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
+) -> None:
+    """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
+    from seattn._report_tables import print_evaluation
+    from seattn.evaluate import evaluate_folder, split_folder
+    from seattn.load import load_model
+
+    if out is not None:
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder; give the name of a file")
+        require_writable(out.parent)
+    folder = split_folder(data_dir, split)
+    net = load_model(model, checkpoint=checkpoint, device=device)
+    evaluation = evaluate_folder(net, folder, batch_size=batch_size, workers=workers)
+    text = json.dumps({"model": model, "data": str(folder), **evaluation.to_dict()}, indent=2)
+    if out is not None:
+        write_text(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        print_evaluation(Console(), evaluation)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
+    model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
+    checkpoint: Checkpoint = None,
+    topk: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 5,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Name what images show."""
+    from seattn.load import load_model
+    from seattn.predict import predict as predict_images
+
+    predictions = predict_images(load_model(model, checkpoint=checkpoint, device=device), images, topk)
+    if as_json:
+        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+        return
+    table = Table("image", "class", "probability")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    table.columns[2].justify = "right"
+    for prediction in predictions:
+        for row, (label, probability) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True)):
+            last = row == len(prediction.labels) - 1
+            table.add_row(Text("" if row else prediction.image), Text(label), f"{probability:.1%}", end_section=last)
+    Console().print(table)
+
+
+@app.command()
+def models(
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with trained weights.")] = False,
+) -> None:
+    """List the models of this package, their tags and which have trained weights."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    from seattn.load import our_models
+
+    table = Table("model", "weights")
+    table.columns[0].overflow = "fold"
+    for arch in our_models():
+        for name, cfg in get_arch_pretrained_cfgs(arch).items():
+            place = "in the package" if cfg.file else f"Hub: {cfg.hf_hub_id}" if cfg.has_weights else ""
+            if place or not pretrained:
+                table.add_row(escape(name), escape(place))
+    Console().print(table)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/se_resnet20_cifar.cifar10.yaml.")],
+    data_dir: Annotated[Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE and DIR/test/CLASS/IMAGE.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+) -> None:
+    """Train a model from a recipe."""
+    from seattn.train import train as run_recipe
+
+    overrides: dict[str, object] = {
+        key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None
+    }
+    run_recipe(recipe, data_dir, out, resume=resume, device=device, overrides=overrides)

@@ -1,0 +1,62 @@
+"""The width of a bottleneck and the spellings that its two matrices have in other code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.layers import make_divisible
+
+# Names of the two matrices elsewhere, as (ours, theirs). moskomule/senet.pytorch, MCUNet: an nn.Sequential of Linears;
+# timm's EfficientNets and MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and
+# Cadene's SENets have ours already.
+_SPELLINGS = (
+    (("fc1", "fc.0"), ("fc2", "fc.2")),
+    (("fc1", "conv_reduce"), ("fc2", "conv_expand")),
+)
+
+
+def bottleneck_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
+    """Hidden channels R: `rd_channels` as given, else `channels * rd_ratio` rounded to a multiple of `rd_divisor`.
+
+    The result is at least `rd_divisor`. 1 gives the papers' exact C/r; timm's SEModule uses 8.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    if rd_channels is not None:
+        if rd_channels < 1:
+            raise ValueError(f"rd_channels must be at least 1, got {rd_channels}")
+        return rd_channels
+    if rd_ratio <= 0:
+        raise ValueError(f"rd_ratio must be above 0 (1/16 keeps a sixteenth of the channels), got {rd_ratio}")
+    if rd_divisor < 1:
+        raise ValueError(f"rd_divisor must be at least 1 (1: exact C/r), got {rd_divisor}")
+    return int(make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0))
+
+
+def remap_bottleneck(state: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
+    """A copy of `state` in which the bottleneck under `prefix` is spelt as timm's SEModule spells it.
+
+    `fc.0`/`fc.2` and `conv_reduce`/`conv_expand` become `fc1`/`fc2`; a Linear's weight (R, C) becomes a 1 x 1
+    convolution's (R, C, 1, 1). A state that is spelt so already comes back unchanged.
+    """
+    result: dict[str, Any] = dict(state)
+    for spelling in _SPELLINGS:
+        for ours, theirs in spelling:
+            for name in ("weight", "bias"):
+                if f"{prefix}{theirs}.{name}" in result:
+                    result[f"{prefix}{ours}.{name}"] = result.pop(f"{prefix}{theirs}.{name}")
+    for ours in ("fc1", "fc2"):
+        weight = result.get(f"{prefix}{ours}.weight")
+        if weight is not None and weight.ndim == 2:
+            result[f"{prefix}{ours}.weight"] = weight[:, :, None, None]  # (out, in) -> (out, in, 1, 1)
+    return result
+
+
+def remap_in_place(state: dict[str, Any], prefix: str) -> None:
+    """`remap_bottleneck` on the dict itself, as `load_state_dict`'s pre-hook needs it."""
+    remapped = remap_bottleneck(state, prefix)
+    state.clear()
+    state.update(remapped)

@@ -1,0 +1,121 @@
+"""CBAM: Convolutional Block Attention Module.
+
+Woo et al., ECCV 2018, https://arxiv.org/abs/1807.06521, equations 1 to 3. Weights of timm.layers.CbamModule load
+through `remap_timm_cbam`: timm pools in another order and has no biases.
+Shapes: B images, C channels, H x W pixels, R hidden channels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from seattn.layers._reduction import bottleneck_width, remap_bottleneck
+from seattn.layers._registry import register_attn
+
+
+class ChannelAttn(nn.Module):
+    """y = x * sigmoid(mlp(mean(x)) + mlp(max(x))), equation 2; one MLP C -> R -> C with ReLU for both poolings."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
+
+    def _gate(self, x: torch.Tensor) -> torch.Tensor:
+        mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B, C, 1, 1) each
+        logits = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
+        return logits.sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self._gate(x).to(x.dtype)  # (B, C, H, W)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
+        return self._gate(x).flatten(1)
+
+
+class SpatialAttn(nn.Module):
+    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3; batch norm after the 7 x 7 as in the official code."""
+
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"spatial_kernel_size must be odd and at least 1, got {kernel_size}")
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype)
+        self.bn = nn.BatchNorm2d(1, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (B, 2, H, W)
+        return x * self.bn(self.conv(pooled)).sigmoid().to(x.dtype)  # (B, C, H, W)
+
+
+@register_attn("cbam")
+class Cbam(nn.Module):
+    """Channel attention, then spatial attention, equation 1: which features matter, then where.
+
+    Args:
+        channels: C of the input.
+        rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
+        rd_channels: R itself; wins over the ratio.
+        rd_divisor: 1 is the paper's exact C/r.
+        bias: whether the shared MLP has biases: the official code's has, timm's has not.
+        spatial_kernel_size: odd side of the spatial window.
+
+    Shape: (B, C, H, W) -> (B, C, H, W).
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        rd_ratio: float = 1 / 16,
+        rd_channels: int | None = None,
+        rd_divisor: int = 1,
+        bias: bool = True,
+        spatial_kernel_size: int = 7,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        width = bottleneck_width(channels, rd_ratio, rd_channels, rd_divisor)
+        self.channel = ChannelAttn(channels, width=width, bias=bias, device=device, dtype=dtype)
+        self.spatial = SpatialAttn(spatial_kernel_size, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.spatial(self.channel(x))
+
+
+def remap_timm_cbam(state: Mapping[str, torch.Tensor], prefix: str = "", *, bias: bool = True) -> dict[str, Any]:
+    """A copy of `state`, of timm's CbamModule under `prefix`, that loads into `Cbam` and computes the same.
+
+    timm pools [mean, max] where the paper has [max, mean], so the 7 x 7's two input planes are swapped; timm's
+    batch norm stands at `spatial.conv.bn`; its MLP has no biases, so they become zero (`bias=True`) or stay away.
+    """
+    result = remap_bottleneck(state, f"{prefix}channel.")
+    weight = result.pop(f"{prefix}spatial.conv.conv.weight")  # (1, 2, k, k)
+    result[f"{prefix}spatial.conv.weight"] = weight.flip(1)
+    for key in [key for key in result if key.startswith(f"{prefix}spatial.conv.bn.")]:
+        result[key.replace("spatial.conv.bn.", "spatial.bn.")] = result.pop(key)
+    for name in ("fc1", "fc2") if bias else ():
+        weight = result[f"{prefix}channel.{name}.weight"]
+        result.setdefault(f"{prefix}channel.{name}.bias", weight.new_zeros(weight.shape[0]))
+    return result

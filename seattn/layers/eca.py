@@ -1,0 +1,63 @@
+"""ECA: Efficient Channel Attention.
+
+Wang et al., CVPR 2020, https://arxiv.org/abs/1910.03151, equations 9 and 12. Parameter names as in
+timm.layers.EcaModule: weights load both ways.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from seattn.layers._registry import register_attn
+
+
+def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> int:
+    """The paper's equation 12: (log2(C) + beta) / gamma, truncated, then made odd and at least 3.
+
+    Raises:
+        ValueError: if channels is below 1.
+    """
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
+    t = int(abs(math.log2(channels) + beta) / gamma)
+    return max(t if t % 2 else t + 1, 3)
+
+
+@register_attn("eca")
+class EfficientChannelAttn(nn.Module):
+    """y = x * sigmoid(conv1d(mean(x))): a channel is gated by the means of its k neighbours.
+
+    Args:
+        channels: C of the input; sets the kernel size unless one is given.
+        kernel_size: odd number of neighbouring channels that one gate sees.
+
+    Shape: (B, C, H, W) -> (B, C, H, W).
+
+    Raises:
+        ValueError: if kernel_size is even or below 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        k = eca_kernel_size(channels) if kernel_size is None else kernel_size
+        if k < 1 or k % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and at least 1, got {k}")
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean((2, 3))  # (B, C)
+        logits = self.conv(mean.unsqueeze(1)).squeeze(1)  # (B, C)
+        return x * logits.sigmoid()[:, :, None, None].to(x.dtype)  # (B, C, H, W)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
+        return self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()

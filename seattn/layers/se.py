@@ -1,0 +1,80 @@
+"""SE: Squeeze-and-Excitation.
+
+Hu et al., CVPR 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4. Parameter names as in timm.layers.SEModule:
+weights load both ways; `fc.0`/`fc.2` (Linear) and `conv_reduce`/`conv_expand` are remapped while loading.
+Shapes: B images, C channels, H x W pixels, R hidden channels.
+"""
+
+from typing import Any
+
+import torch
+from timm.models import register_notrace_function
+from torch import nn
+
+from seattn.layers._reduction import bottleneck_width, remap_in_place
+from seattn.layers._registry import register_attn
+from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
+from seattn.ops.squeeze_excite import check_names
+
+register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
+
+
+@register_attn("se")
+class SqueezeExcite(nn.Module):
+    """y = x * gate(W2 act(W1 mean(x) + b1) + b2): a channel is gated by what the whole image shows in all channels.
+
+    Args:
+        channels: C of the input.
+        rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
+        rd_channels: R itself; wins over the ratio.
+        rd_divisor: 1 is the paper's exact C/r; timm's SEModule has 8.
+        bias: whether the two matrices have biases.
+        act: "relu", "silu", "gelu", "hard_swish" or "identity", between the two matrices.
+        gate: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
+
+    Shape: (B, C, H, W) -> (B, C, H, W).
+
+    Raises:
+        ValueError: if a name is unknown or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        rd_ratio: float = 1 / 16,
+        rd_channels: int | None = None,
+        rd_divisor: int = 1,
+        bias: bool = True,
+        act: str = "relu",
+        gate: str = "sigmoid",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_names(act, gate)
+        width = bottleneck_width(channels, rd_ratio, rd_channels, rd_divisor)
+        self.act_name = act
+        self.gate_name = gate
+        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
+        if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of kernel
+            return squeeze_excite_reference(x, w1, self.fc1.bias, w2, self.fc2.bias, self.act_name, self.gate_name)
+        return squeeze_excite(x, w1, self.fc1.bias, w2, self.fc2.bias, act=self.act_name, gate=self.gate_name)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """The factor of each channel, (B, C) in fp32, that `forward` applies to x (B, C, H, W)."""
+        w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)
+        return squeeze_excite_gate_reference(
+            x, w1, self.fc1.bias, w2, self.fc2.bias, act=self.act_name, gate=self.gate_name
+        )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        remap_in_place(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"act={self.act_name}, gate={self.gate_name}"

@@ -1,0 +1,200 @@
+"""Build a model and load its weights: from a name, a directory, the Hub or a checkpoint."""
+
+import argparse
+import difflib
+import json
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import clean_state_dict, get_arch_pretrained_cfgs, split_model_name_tag
+from torch import nn
+
+from seattn.errors import UserError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+HUB_PREFIX = "hf-hub:"
+DIR_PREFIX = "local-dir:"
+# What a failed or broken download raises; the HTTP client that huggingface_hub builds on, and so its base class, has changed.
+HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError, SafetensorError)
+
+
+def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu", pretrained: bool = True) -> nn.Module:
+    """The model that `spec` names, with its weights, in eval mode on `device`.
+
+    Args:
+        spec: `arch` or `arch.tag` (a known name wins over a directory of that name), a directory with config.json and
+            model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
+        checkpoint: weights to load instead: .safetensors, or timm's .pth.tar, of which only tensors are read.
+        pretrained: False keeps the random initialisation.
+
+    Raises:
+        UserError: naming the unknown name, missing or damaged file, or the first keys that do not fit.
+    """
+    target = torch_device(device)
+    own_weights = pretrained and checkpoint is None
+    if spec.startswith(HUB_PREFIX):
+        model = _from_hub(spec, pretrained=own_weights)
+    elif timm.is_model(spec):
+        model = _from_registry(spec, pretrained=own_weights)
+    elif spec.startswith(DIR_PREFIX) or Path(spec).is_dir() or "/" in spec:
+        model = _from_directory(Path(spec.removeprefix(DIR_PREFIX)), pretrained=own_weights)
+    else:
+        raise _unknown_model(spec)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    return model.eval().to(target)
+
+
+def torch_device(device: str) -> torch.device:
+    """The device called `device`.
+
+    Raises:
+        UserError: if there is no such device on this machine.
+    """
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
+        raise UserError(f"device {device!r} cannot be used here: {_first_line(error)}; use cpu") from error
+    return target
+
+
+def our_models() -> list[str]:
+    """Names of the architectures that this package registers, without tags."""
+    return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("seattn.")]
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load the weights in `path` into `model`; every key and shape must agree.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another architecture.
+    """
+    state = read_state_dict(path)
+    try:
+        # not strict: that would put the keys into one long message; our layers rename older keys while they load
+        result = model.load_state_dict(state, strict=False)
+        wrong = [f"missing {key}" for key in result.missing_keys]
+        wrong += [f"unexpected {key}" for key in result.unexpected_keys]
+    except RuntimeError as error:
+        wrong = [line.strip().split(":")[0] for line in str(error).splitlines() if "size mismatch" in line]
+        if not wrong:
+            raise
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"{path} does not hold weights of {_architecture(model)}: {', '.join(wrong[:3])}{more}")
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a .safetensors file or a timm checkpoint, averaged ones (EMA) preferred.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds anything but weights.
+    """
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return clean_state_dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
+    content = _torch_load(path)
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no weights: expected a state dict, alone or under 'state_dict'")
+    return clean_state_dict(content)
+
+
+def _torch_load(path: Path) -> object:
+    try:
+        # timm's checkpoints carry the argparse.Namespace of the run that wrote them
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
+        ) from error
+    except Exception as error:  # a damaged pickle fails in any way whatever: IndexError, struct.error, EOFError ...
+        raise UserError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+    return content
+
+
+def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
+    name, tag = split_model_name_tag(spec)
+    configs = get_arch_pretrained_cfgs(name)
+    if tag and spec not in configs:
+        known = ", ".join(key for key in configs if "." in key) or "none"
+        raise UserError(f"{name} has no tag {tag!r}; tags: {known}")
+    if pretrained and not any(cfg.has_weights for key, cfg in configs.items() if not tag or key == spec):
+        raise UserError(
+            f"{spec} has no trained weights (`seattn models --pretrained` lists those that have); give a checkpoint"
+        )
+    try:
+        return timm.create_model(spec, pretrained=pretrained)
+    except HUB_ERRORS as error:
+        raise UserError(f"cannot load the weights of {spec}: {_first_line(error)}") from error
+
+
+def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(spec, pretrained=pretrained)
+    except UserError:
+        raise
+    except HUB_ERRORS as error:
+        raise UserError(f"cannot fetch {spec}: {_first_line(error)}") from error
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{spec} holds no model that timm can build here: {_first_line(error)}") from error
+
+
+def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
+    config = folder / CONFIG
+    if not folder.is_dir():
+        raise UserError(f"no such model or directory: {folder}")
+    for path in (config, folder / WEIGHTS) if pretrained else (config,):
+        if not path.is_file():
+            raise UserError(f"{folder} has no {path.name}; a model directory holds {CONFIG} and {WEIGHTS}")
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config} is not valid JSON: {_first_line(error)}") from error
+    name = content.get("architecture") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"{config} names no architecture: expected a JSON object with the key 'architecture'")
+    if not timm.is_model(name):
+        raise UserError(f"{config}: {_unknown_model(name)}")
+    try:
+        # The weights are loaded below, not by timm, which replaces a head of another size by a random one.
+        model = timm.create_model(f"{DIR_PREFIX}{folder}", pretrained=False)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{config} does not describe a model that can be built: {_first_line(error)}") from error
+    if pretrained:
+        load_checkpoint(model, folder / WEIGHTS)
+    return model
+
+
+def _unknown_model(spec: str) -> UserError:
+    name, _ = split_model_name_tag(spec)
+    ours = our_models()
+    near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn models` lists ours"
+    return UserError(f"unknown model {spec!r}; {hint}")
+
+
+def _architecture(model: nn.Module) -> str:
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return str(cfg.get("architecture") or type(model).__name__)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,237 @@
+"""ResNets for 32 x 32 images, plain and with attention in every residual branch.
+
+He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/56/110_cifar` are section 4.2's nets (three stages of
+16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a 3 x 3 stem of
+stride 1 and without the max-pool. Blocks, head and parameter names are timm.models.resnet's.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import create_classifier, get_act_layer, get_norm_layer
+from timm.models import PretrainedCfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
+from torch import nn
+
+from seattn.layers import get_attn
+from seattn.models._labels import DATASETS
+from seattn.models._pretrained import build, weight_source
+
+__all__ = ["ResNetCifar", "ThreeStageResNetCifar"]  # register_model adds the entry points
+
+_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
+    """timm's ResNet with a stem that keeps the resolution: 3 x 3, stride 1, no max-pool.
+
+    Args:
+        block: "basic" or "bottleneck".
+        layers: number of blocks of each stage.
+        channels: width of each stage, before a bottleneck's factor of 4; the stem has the first.
+        attn_layer: registered name of the attention layer in each residual branch, or None.
+        num_classes: outputs; 0 leaves the classifier out.
+        in_chans: channels of the input.
+        global_pool: timm's name of the pooling before the classifier.
+        act_layer, norm_layer: timm's names of activation and norm.
+        drop_rate, drop_path_rate, drop_block_rate: probabilities, as in timm.
+        zero_init_last: start each residual branch at zero.
+
+    Shape: (B, in_chans, H, W) -> (B, num_classes).
+
+    Raises:
+        ValueError: if attn_layer is not a registered name.
+    """
+
+    stages: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+
+    def __init__(
+        self,
+        block: str,
+        layers: tuple[int, ...],
+        channels: tuple[int, ...],
+        *,
+        attn_layer: str | None = None,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        act_layer: str = "relu",
+        norm_layer: str = "batchnorm2d",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        zero_init_last: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # ResNet's own fixes a stem of 64 channels and stride 4; all else is inherited
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        act, norm = get_act_layer(act_layer), get_norm_layer(norm_layer)
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+
+        width = channels[0]
+        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, **dd)
+        self.bn1 = norm(width, **dd)
+        self.act1 = act(inplace=True)
+        self.maxpool = nn.Identity()
+
+        stages, self.feature_info = make_blocks(
+            (_BLOCKS[block],) * len(channels),
+            channels,
+            layers,
+            width,
+            act_layer=act,
+            norm_layer=norm,
+            drop_block_rate=drop_block_rate,
+            drop_path_rate=drop_path_rate,
+            attn_layer=None if attn_layer is None else get_attn(attn_layer),
+            **dd,
+        )
+        for name, stage in stages:
+            self.add_module(name, stage)
+        for info in self.feature_info:
+            info["reduction"] //= 4  # make_blocks counts from a stem of stride 4
+        self.feature_info.insert(0, {"num_chs": width, "reduction": 1, "module": "act1"})
+
+        self.num_features = self.feature_info[-1]["num_chs"]
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool, **dd)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        self.init_weights(zero_init_last=zero_init_last)
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """timm's contract: level 0 is the stem, level i the i-th stage; `norm` has nothing to act on in a ResNet.
+
+        Raises:
+            ValueError: if output_fmt is not "NCHW".
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        x = self.act1(self.bn1(self.conv1(x)))
+        levels = [x] if 0 in take else []
+        for level, name in enumerate(self.stages[: last if stop_early else None], start=1):
+            stage = getattr(self, name)
+            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+            if level in take:
+                levels.append(x)
+        return levels if intermediates_only else (x, levels)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """timm's contract: empty the stages above the last level that is taken; returns the levels."""
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        for name in self.stages[last:]:
+            setattr(self, name, nn.Sequential())  # checkpoint_seq can iterate it
+        ends_early = last < len(self.stages)
+        if ends_early:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if prune_head or ends_early:
+            self.reset_classifier(0, "")
+        return list(take)
+
+
+class ThreeStageResNetCifar(ResNetCifar):
+    """`ResNetCifar` with three stages, so four levels of features."""
+
+    stages = ("layer1", "layer2", "layer3")
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))  # (B, C, H, W)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq([self.layer1, self.layer2, self.layer3], x, flatten=True)
+        x = self.layer1(x)  # (B, C, H, W)
+        x = self.layer2(x)  # (B, 2C, H/2, W/2)
+        return self.layer3(x)  # (B, 4C, H/4, W/4)
+
+
+@dataclass(frozen=True)
+class _Net:
+    block: str
+    layers: tuple[int, ...]
+    channels: tuple[int, ...] = (64, 128, 256, 512)
+
+
+# A new net is one row: it gets its plain, se_, eca_ and cbam_ entry points.
+_NETS = {
+    "resnet20_cifar": _Net("basic", (3, 3, 3), (16, 32, 64)),
+    "resnet32_cifar": _Net("basic", (5, 5, 5), (16, 32, 64)),
+    "resnet56_cifar": _Net("basic", (9, 9, 9), (16, 32, 64)),
+    "resnet110_cifar": _Net("basic", (18, 18, 18), (16, 32, 64)),
+    "resnet18_cifar": _Net("basic", (2, 2, 2, 2)),
+    "resnet34_cifar": _Net("basic", (3, 4, 6, 3)),
+    "resnet50_cifar": _Net("bottleneck", (3, 4, 6, 3)),
+}
+_ATTN = {"": None, "se_": "se", "eca_": "eca", "cbam_": "cbam"}
+
+
+def _cfg(name: str, tag: str, levels: int) -> dict[str, Any]:
+    data = DATASETS[tag]
+    side = 32 >> (levels - 1)
+    return {
+        "input_size": (3, 32, 32),
+        "pool_size": (side, side),
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+        "mean": data.mean,
+        "std": data.std,
+        "num_classes": len(data.label_names),
+        "label_names": data.label_names,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": "apache-2.0",
+        **weight_source(f"{name}.{tag}"),
+    }
+
+
+default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
+    {
+        f"{prefix}{net}.{tag}": _cfg(f"{prefix}{net}", tag, len(row.layers))
+        for net, row in _NETS.items()
+        for prefix in _ATTN
+        for tag in DATASETS
+    }
+)
+
+
+def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    cls = ThreeStageResNetCifar if len(row.layers) == 3 else ResNetCifar
+    return build(
+        cls,
+        variant,
+        pretrained,
+        block=row.block,
+        layers=row.layers,
+        channels=row.channels,
+        attn_layer=attn_layer,
+        feature_cfg={"out_indices": tuple(range(len(row.layers) + 1))},
+        **kwargs,
+    )
+
+
+def _register(variant: str, row: _Net, attn_layer: str | None) -> None:
+    entry_point = partial(_create, variant, row, attn_layer)
+    entry_point.__name__ = variant  # type: ignore[attr-defined]
+    entry_point.__module__ = __name__
+    entry_point.__doc__ = f"{variant}: {attn_layer or 'no'} attention, {sum(row.layers)} {row.block} blocks."
+    globals()[variant] = register_model(entry_point)
+
+
+for _net, _row in _NETS.items():
+    for _prefix, _layer in _ATTN.items():
+        _register(f"{_prefix}{_net}", _row, _layer)

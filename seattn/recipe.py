@@ -1,0 +1,194 @@
+"""A recipe: how one net is trained, as a frozen, typed record that a YAML file fills.
+
+The top-level keys, their meaning and their defaults are those of timm's train.py, so the same file drives both; what
+timm has no word for stands under the one key `seattn`. A file is named after what it makes, `<arch>.<tag>.yaml`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import dacite
+import yaml
+
+from seattn._files import write_text
+from seattn.errors import UserError
+
+_SCHEDULERS = ("constant", "cosine", "multistep", "poly", "step", "tanh", "none")
+
+
+@dataclass(frozen=True)
+class OurKeys:
+    """What timm's script has no key for.
+
+    Args:
+        dataset: name that the result rows carry.
+        crop_padding: pixels of black that a training image gets on each side before a random crop to its size.
+        holdout: part of the train split that is held out for every choice, when the data have no validation split.
+        holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
+    """
+
+    dataset: str = ""
+    crop_padding: int = 4
+    holdout: float = 0.1
+    holdout_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Keys of timm's train.py that this project's loop acts on, then those that only timm's script reads.
+
+    A one-cycle schedule in timm's words: `sched: poly`, `decay_rate: 1.0`, `warmup_prefix: true`; the whole run is then
+    `warmup_epochs + epochs` long.
+    """
+
+    model: str
+    lr: float
+    num_classes: int | None = None
+    pretrained: bool = False
+    batch_size: int = 128
+    epochs: int = 300
+    seed: int = 42
+    opt: str = "sgd"
+    momentum: float = 0.9
+    opt_betas: tuple[float, float] | None = None
+    weight_decay: float = 2e-5
+    clip_grad: float | None = None
+    sched: str = "cosine"
+    sched_on_updates: bool = False
+    warmup_epochs: int = 5
+    warmup_lr: float = 1e-5
+    warmup_prefix: bool = False
+    min_lr: float = 0.0
+    decay_rate: float = 0.1
+    decay_epochs: float = 90
+    decay_milestones: tuple[int, ...] = (90, 180, 270)
+    cooldown_epochs: int = 0
+    smoothing: float = 0.1
+    drop: float = 0.0
+    drop_path: float | None = None
+    hflip: float = 0.5
+    model_ema: bool = False
+    model_ema_decay: float = 0.9998
+    model_ema_warmup: bool = False
+    amp: bool = False
+    amp_dtype: str = "float16"
+    channels_last: bool = False
+
+    # Read by timm's script alone: its nearest crop to ours, and its ImageNet defaults switched off.
+    device_modules: tuple[str, ...] = ()
+    scale: tuple[float, ...] = (0.08, 1.0)
+    ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    color_jitter: float | None = 0.4
+    train_interpolation: str = "random"
+    train_split: str = "train"
+    val_split: str = "validation"
+    workers: int = 4
+
+    seattn: OurKeys = field(default_factory=OurKeys)
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr", self.lr, "a number above 0")
+        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two values)")
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
+        _require(0 <= self.hflip <= 1, "hflip", self.hflip, "a probability")
+        _require(self.sched in _SCHEDULERS, "sched", self.sched, "one of " + ", ".join(_SCHEDULERS))
+        _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        _require(
+            not self.amp or self.amp_dtype == "bfloat16", "amp_dtype", self.amp_dtype, "bfloat16 where amp is true"
+        )
+        _require(0 < self.model_ema_decay < 1, "model_ema_decay", self.model_ema_decay, "between 0 and 1")
+        _require(0 < self.seattn.holdout < 1, "seattn.holdout", self.seattn.holdout, "between 0 and 1")
+        _require(self.seattn.crop_padding >= 0, "seattn.crop_padding", self.seattn.crop_padding, "0 or more")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, lists for tuples: what is written beside the weights."""
+        return _plain(asdict(self))
+
+    def write(self, path: Path) -> None:
+        """Write the resolved recipe as YAML, whole or not at all."""
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Read `path`; `overrides` replace its top-level keys.
+
+    Raises:
+        UserError: naming the file, the key and the nearest valid one, or the value and what would be right.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"recipe {path} must be a mapping of keys to values, for example 'model: se_resnet20_cifar'")
+    return parse_recipe({**raw, **(overrides or {})}, source=str(path))
+
+
+def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        UserError: for an unknown, missing or ill-typed key, or a value out of range.
+    """
+    _check_keys(Recipe, raw, source, "")
+    # timm's parser reads numbers out of text too, and YAML 1.1 takes 5e-4, without a dot, for text.
+    config = dacite.Config(type_hooks={float: _to_float})
+    try:
+        return dacite.from_dict(Recipe, {key: _tuples(value) for key, value in raw.items()}, config)
+    except dacite.MissingValueError as error:
+        raise UserError(f"{source}: the key {error.field_path!r} is missing") from error
+    except dacite.WrongTypeError as error:
+        raise UserError(_wrong_type(source, str(error.field_path), error.field_type, error.value)) from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def _check_keys(cls: type, raw: object, source: str, prefix: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{source}: {prefix.rstrip('.')} must be a mapping, got {raw!r}")
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    for key, value in raw.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix + near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise UserError(f"{source}: unknown key {prefix + str(key)!r}; {hint}")
+        if isinstance(value, bool) and hints[key] is not bool:  # Python takes True for the number 1
+            raise UserError(_wrong_type(source, prefix + key, hints[key], value))
+        if is_dataclass(hints[key]):
+            _check_keys(hints[key], value, source, f"{prefix}{key}.")  # type: ignore[arg-type]
+
+
+def _wrong_type(source: str, key: str, hint: Any, value: object) -> str:
+    expected = str(hint) if get_args(hint) else hint.__name__
+    return f"{source}: {key} must be {expected}, got {list(value) if isinstance(value, tuple) else value!r}"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _to_float(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _require(holds: bool, key: str, value: object, right: str) -> None:
+    if not holds:
+        raise UserError(f"{key} must be {right}, got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

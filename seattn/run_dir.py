@@ -1,0 +1,103 @@
+"""What a training run leaves behind: recipe, log, checkpoints, weights, result. Every file is whole or absent.
+
+recipe.yaml       the resolved recipe
+summary.csv       one row an epoch
+last.pth.tar      timm's checkpoint, rewritten each epoch; model_best.pth.tar is the best of them on the held-out images
+model.safetensors, config.json    the trained net as timm's "local-dir:" scheme loads it
+result.json       the test split's row; a run that has it is finished
+"""
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from timm.models import save_for_hf
+from timm.utils import CheckpointSaver
+from torch import nn
+
+from seattn._files import require_writable, write_text
+from seattn.errors import UserError
+from seattn.recipe import Recipe
+from seattn.rows import AccuracyRow
+
+
+class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are untyped
+    """timm's saver without its moments in which neither the old file nor the new one exists."""
+
+    def _replace(self, src: str, dst: str) -> None:
+        os.replace(src, dst)
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        part = f"{dst}.part"
+        super()._duplicate(src, part)
+        os.replace(part, dst)
+
+
+class RunDir:
+    """The folder of one run.
+
+    Raises:
+        UserError: if it cannot be written, or holds a run that this one would overwrite or does not continue.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
+        self.path = path
+        self.checkpoint = path / "last.pth.tar"
+        if (path / "result.json").exists():
+            raise UserError(f"the run in {path} is finished; give another --out to train again")
+        if self.checkpoint.exists() and not resume:
+            raise UserError(f"{path} holds an unfinished run; continue it with --resume or give another --out")
+        require_writable(path)
+        if self.checkpoint.exists():
+            self._check_same(recipe)
+        else:
+            recipe.write(path / "recipe.yaml")
+
+    def _check_same(self, recipe: Recipe) -> None:
+        before = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        now = recipe.to_dict()
+        changed = [key for key in now if before.get(key) != now[key]]
+        if changed:
+            raise UserError(
+                f"{self.path} was started with another recipe (differs in {', '.join(changed)}); resume with the same "
+                "one or give another --out"
+            )
+
+    def read_summary(self, epochs: int) -> list[dict[str, float]]:
+        """The rows of the first `epochs` epochs."""
+        path = self.path / "summary.csv"
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return rows[:epochs]
+
+    def write_summary(self, rows: Sequence[dict[str, float]]) -> None:
+        """All rows so far."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / "summary.csv", text.getvalue())
+
+    def export(self, model: nn.Module, class_names: Sequence[str]) -> None:
+        """Write `model.safetensors` and `config.json`; `class_names` in the order of the outputs."""
+        plain = deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
+        with tempfile.TemporaryDirectory(dir=self.path) as part:
+            save_for_hf(plain, part, model_config={"label_names": list(class_names)}, safe_serialization=True)
+            for name in ("model.safetensors", "config.json"):
+                (Path(part) / name).replace(self.path / name)
+
+    def write_result(self, row: AccuracyRow) -> None:
+        """The last file of a run."""
+        result: dict[str, Any] = asdict(row)
+        write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,286 @@
+"""The training loop: a recipe, a data folder, and at the end weights, their config and one honest row.
+
+timm's optimizers, schedulers, weight averaging and checkpoints in one visible loop. All randomness of an epoch comes
+from (seed, epoch), so a run that was killed and resumed sees what the uninterrupted one would have seen.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from timm.models import load_checkpoint, resume_checkpoint
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
+from torch import nn
+
+from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
+from seattn.errors import UserError
+from seattn.evaluate import Evaluation, predict_logits, summarize
+from seattn.recipe import Recipe, load_recipe
+from seattn.rows import AccuracyRow, Conditions, conditions
+from seattn.run_dir import AtomicSaver, RunDir
+
+_logger = logging.getLogger("seattn")
+
+
+def train(
+    recipe_path: Path,
+    data_dir: Path,
+    out_dir: Path | None = None,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> AccuracyRow:
+    """Train what the recipe says on `data_dir`, and read the test split once, at the end.
+
+    Args:
+        recipe_path: a file of `zoo_configs/`.
+        data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
+        out_dir: where the run's files go; `runs/<model>-s<seed>` by default.
+        resume: continue the run in `out_dir` after its last finished epoch, if it has one.
+        device: "cuda", "cpu", …; by default CUDA where there is one.
+        overrides: recipe keys to replace.
+
+    Raises:
+        UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
+    """
+    recipe = load_recipe(recipe_path, overrides)
+    if not timm.is_model(recipe.model.partition(".")[0]):
+        raise UserError(f"{recipe_path}: unknown model {recipe.model!r}; 'seattn models' lists ours")
+    for split in ("train", "test"):
+        if not has_split(data_dir, split):
+            load_split(data_dir, split, (1, 1))  # raises, and says what is missing
+    run_dir = RunDir(out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}", recipe, resume=resume)
+    return _Run(recipe, data_dir, run_dir, torch.device(device or _default_device())).run()
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class _Timing:
+    images: int
+    seconds: float
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, data_dir: Path, run_dir: RunDir, device: torch.device) -> None:
+        self.recipe, self.data_dir, self.run_dir, self.device = recipe, data_dir, run_dir, device
+        torch.manual_seed(recipe.seed)
+        self.model = self._create_model()
+        cfg = self.model.pretrained_cfg
+        self.size: tuple[int, int] = tuple(cfg["input_size"][1:])
+        self.train_set, self.held_out = self._load_train()
+        self._check_classes()
+        self.batches = self._batches(self.train_set)
+        if not len(self.batches):
+            raise UserError(
+                f"batch_size {recipe.batch_size} is more than the {len(self.train_set)} training images; lower it"
+            )
+
+        self.model.to(device)
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.ema = (
+            ModelEmaV3(self.model, decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
+            if recipe.model_ema
+            else None
+        )
+        betas = {} if recipe.opt_betas is None else {"betas": recipe.opt_betas}
+        self.optimizer = create_optimizer_v2(
+            self.model, recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum, **betas
+        )
+        self.scheduler, self.epochs = create_scheduler_v2(
+            self.optimizer,
+            sched=recipe.sched,
+            num_epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_lr=recipe.warmup_lr,
+            warmup_prefix=recipe.warmup_prefix,
+            min_lr=recipe.min_lr,
+            decay_rate=recipe.decay_rate,
+            decay_epochs=recipe.decay_epochs,
+            decay_milestones=list(recipe.decay_milestones),
+            cooldown_epochs=recipe.cooldown_epochs,
+            step_on_epochs=not recipe.sched_on_updates,
+            updates_per_epoch=len(self.batches),
+        )
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
+        self.saver = AtomicSaver(
+            self.model, self.optimizer, model_ema=self.ema, checkpoint_dir=str(run_dir.path), max_history=1
+        )
+
+    def _create_model(self) -> Any:
+        recipe = self.recipe
+        # Left out where the recipe says nothing, so that the model's own default holds.
+        given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
+        kwargs = {key: value for key, value in given.items() if value is not None}
+        return timm.create_model(recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs)
+
+    def _load_train(self) -> tuple[ImageSet, ImageSet]:
+        train = load_split(self.data_dir, "train", self.size)
+        if has_split(self.data_dir, "validation"):
+            return train, load_split(self.data_dir, "validation", self.size)
+        return hold_out(train, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
+
+    def _check_classes(self) -> None:
+        found, outputs = len(self.train_set.class_names), self.model.num_classes
+        if found != outputs:
+            raise UserError(f"{self.data_dir} has {found} classes, the model {outputs}; set num_classes: {found}")
+        if self.held_out.class_names != self.train_set.class_names:
+            raise UserError(f"the train and validation splits of {self.data_dir} have different class folders")
+
+    def _batches(self, data: ImageSet) -> Batches:
+        cfg = self.model.pretrained_cfg
+        return Batches(data, self.recipe.batch_size, cfg["mean"], cfg["std"], self.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
+
+    def run(self) -> AccuracyRow:
+        start = self._resume()
+        history = self.run_dir.read_summary(start)
+        measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
+        for epoch in range(start, self.epochs):
+            loss, timing = self._train_epoch(epoch)
+            held_out = self._evaluate(self.held_out)
+            history.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": loss,
+                    "eval_loss": held_out.loss,
+                    "eval_top1": 100 * held_out.top1,
+                    "lr": self.optimizer.param_groups[0]["lr"],
+                    "images_per_second": timing.images / timing.seconds,
+                    "train_seconds": timing.seconds,
+                }
+            )
+            self.run_dir.write_summary(history)
+            self.saver.save_checkpoint(epoch, metric=100 * held_out.top1)
+            _logger.info(
+                "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %.0f images/s",
+                *(epoch + 1, self.epochs, loss, 100 * held_out.top1, timing.images / timing.seconds),
+            )
+        self.run_dir.export(self.averaged, self.train_set.class_names)
+        row = self._final_row(history, measured_in)
+        self.run_dir.write_result(row)
+        return row
+
+    @property
+    def averaged(self) -> Any:
+        """The net that is evaluated and shipped: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    def _resume(self) -> int:
+        """Load the last checkpoint, if there is one; the epoch to go on with."""
+        path = str(self.run_dir.checkpoint)
+        if not self.run_dir.checkpoint.exists():
+            return 0
+        try:
+            epoch: int = resume_checkpoint(self.model, path, self.optimizer, log_info=False)
+            if self.ema is not None:
+                load_checkpoint(self.ema.module, path, use_ema=True)
+        except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+            raise UserError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from error
+        self.saver.load_state_dict_from_checkpoint(path)
+        _logger.info("resumed from %s after %d of %d epochs", path, epoch, self.epochs)
+        return epoch
+
+    def _train_epoch(self, epoch: int) -> tuple[float, _Timing]:
+        recipe, steps = self.recipe, len(self.batches)
+        # One stream an epoch for the data and one for dropout: nothing of an epoch depends on how it was reached.
+        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
+        torch.manual_seed(recipe.seed * 100_003 + epoch)
+        self.model.train()
+        meter = AverageMeter()
+        self.scheduler.step(epoch)
+        started = time.perf_counter()
+        shuffled = self.batches.shuffled(generator, padding=recipe.seattn.crop_padding, hflip=recipe.hflip)
+        with _progress() as progress:
+            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, rate="")
+            for step, (x, target) in enumerate(shuffled):
+                update = epoch * steps + step
+                self.scheduler.step_update(update)
+                loss = self._step(x, target)
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"the loss became {loss} at step {step} of epoch {epoch}; lower lr (now {recipe.lr}) and "
+                        f"continue from the last good epoch in {self.run_dir.path} or start again"
+                    )
+                if self.ema is not None:
+                    self.ema.update(self.model, step=update + 1)
+                meter.update(loss, len(target))
+                rate = (step + 1) * recipe.batch_size / (time.perf_counter() - started)
+                progress.update(task, advance=1, rate=f"{rate:.0f} images/s, loss {meter.avg:.3f}")
+        return meter.avg, _Timing(steps * recipe.batch_size, time.perf_counter() - started)
+
+    def _step(self, x: torch.Tensor, target: torch.Tensor) -> float:
+        self.optimizer.zero_grad()
+        with self._autocast():
+            loss = self.loss(self.model(x), target)
+        loss.backward()
+        if self.recipe.clip_grad is not None:
+            dispatch_clip_grad(self.model.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()
+        return float(loss.item())
+
+    def _evaluate(self, data: ImageSet) -> Evaluation:
+        """In fp32, as a user will run the net."""
+        logits = predict_logits(
+            self.averaged, self._batches(data).in_order(), channels_last=self.recipe.channels_last
+        )  # (N, K)
+        return summarize(logits, data.labels, data.class_names)
+
+    def _final_row(self, history: list[dict[str, float]], measured_in: Conditions) -> AccuracyRow:
+        test_set = load_split(self.data_dir, "test", self.size)
+        if test_set.class_names != self.train_set.class_names:
+            raise UserError(f"the train and test splits of {self.data_dir} have different class folders")
+        test = self._evaluate(test_set)
+        return AccuracyRow(
+            name=self.recipe.model,
+            dataset=self.recipe.seattn.dataset,
+            split="test",
+            n=test.n,
+            top1=test.top1,
+            top1_low=test.top1_low,
+            top1_high=test.top1_high,
+            top5=test.top5,
+            loss=test.loss,
+            ece=test.ece,
+            seed=self.recipe.seed,
+            epochs=self.epochs,
+            train_images=len(self.train_set),
+            held_out_images=len(self.held_out),
+            held_out_top1=history[-1]["eval_top1"] / 100,
+            params=sum(p.numel() for p in self.model.parameters()),
+            train_seconds=sum(entry["train_seconds"] for entry in history),
+            dtype="bfloat16" if self.recipe.amp else "float32",
+            memory_format="channels_last" if self.recipe.channels_last else "contiguous",
+            conditions=measured_in,
+        )
+
+
+def _progress() -> Progress:
+    """A bar with rate and time left on a terminal; nothing in a log, which gets a line an epoch."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
