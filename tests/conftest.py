@@ -1,0 +1,43 @@
+"""For every test: Triton's interpreter where there is no GPU; what a test changes for the process is put back."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated: before seattn is imported
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms ask for it on a GPU
+
+from seattn.ops import get_kernels, set_kernels
+
+CUDA = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
+)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_restored() -> Iterator[None]:
+    with set_kernels(get_kernels()):
+        yield
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device that is here."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["cpu", CUDA])
+def kernel_device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every device that runs Triton kernels (a CPU by the interpreter), with torch.empty filled with NaN."""
+    if request.param == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("needs TRITON_INTERPRET=1")
+    former = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield str(request.param)
+    torch.use_deterministic_algorithms(former[0])
+    torch.utils.deterministic.fill_uninitialized_memory = former[1]

@@ -1,0 +1,143 @@
+"""set_kernels, get_kernels and SEATTN_KERNELS: which implementation runs, and that falling back is never silent."""
+
+import copy
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from seattn.ops import _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
+
+
+def inputs(dtype=torch.float32) -> list[torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 3, 3, generator=rng).to(dtype)
+    return [x, *(torch.randn(s, generator=rng) for s in ((3, 4), (3,), (4, 3), (4,)))]
+
+
+def test_plain_call_stays_until_the_next_one():
+    set_kernels("reference")
+    assert get_kernels() == "reference"
+    set_kernels("auto")
+    assert get_kernels() == "auto"
+
+
+def test_with_block_restores_the_former_choice_also_after_an_error():
+    set_kernels("reference")
+
+    def fails() -> None:
+        with set_kernels("triton"), set_kernels("auto"):
+            assert get_kernels() == "auto"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert get_kernels() == "reference"
+
+
+def test_unknown_choice_raises_and_changes_nothing():
+    set_kernels("reference")
+    with pytest.raises(ValueError, match="auto, triton, reference; got 'cuda'"):
+        set_kernels("cuda")
+    assert get_kernels() == "reference"
+
+
+def in_new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True)
+
+
+def test_environment_variable_sets_the_first_choice():
+    done = in_new_process("from seattn.ops import get_kernels; print(get_kernels())", SEATTN_KERNELS="reference")
+    assert done.stdout.strip() == "reference", done.stderr
+
+
+def test_bad_environment_variable_raises():
+    done = in_new_process("import seattn.ops", SEATTN_KERNELS="fast")
+    assert "SEATTN_KERNELS must be one of auto, triton, reference; got 'fast'" in done.stderr
+
+
+def test_triton_on_a_cpu_without_the_interpreter_raises(monkeypatch):
+    monkeypatch.setattr(_kernel, "INTERPRETED", False)
+    set_kernels("triton")
+    with pytest.raises(RuntimeError, match="the input is on cpu"):
+        squeeze_excite(*inputs())
+
+
+@pytest.mark.parametrize("kernels", ["auto", "triton"])
+def test_triton_that_is_not_installed(kernels, device, monkeypatch):
+    monkeypatch.setattr(_kernel, "TRITON_INSTALLED", False)
+    set_kernels(kernels)
+    tensors = [t.to(device) for t in inputs()]
+    if kernels == "triton":
+        with pytest.raises(RuntimeError, match="triton is not installed"):
+            squeeze_excite(*tensors)
+    else:
+        assert torch.equal(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
+
+
+@pytest.mark.parametrize("kernels", ["auto", "triton"])
+def test_dtype_that_the_kernel_does_not_take(kernels, device, monkeypatch):
+    monkeypatch.setattr(_kernel, "INTERPRETED", True)
+    set_kernels(kernels)
+    tensors = [t.to(device) for t in inputs(torch.float64)]
+    if kernels == "triton":
+        with pytest.raises(RuntimeError, match=r"not torch\.float64"):
+            squeeze_excite(*tensors)
+    else:
+        assert torch.equal(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
+
+
+def test_import_error_inside_a_kernel_propagates(device, monkeypatch):
+    monkeypatch.setattr(_kernel, "INTERPRETED", True)
+    monkeypatch.setitem(sys.modules, "seattn_kernels", None)
+    set_kernels("triton" if device == "cpu" else "auto")
+    with pytest.raises(ImportError):
+        squeeze_excite(*(t.to(device) for t in inputs()))
+
+
+def transformed(kind: str, fn, x: torch.Tensor) -> torch.Tensor:
+    if kind == "jvp":
+        return torch.func.jvp(fn, (x,), (torch.ones_like(x),))[1]
+    if kind == "grad":
+        return torch.func.grad(lambda t: fn(t).square().sum())(x)
+    if kind == "vmap":
+        return torch.func.vmap(fn)(torch.stack([x, 2 * x]))
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(fn(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+
+
+@pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])
+def test_function_transforms_get_right_answers_from_auto_and_an_error_from_triton(kind, device, monkeypatch):
+    monkeypatch.setattr(_kernel, "INTERPRETED", True)
+    x, *weights = (t.to(device) for t in inputs())
+    with set_kernels("auto"):
+        got = transformed(kind, lambda t: squeeze_excite(t, *weights), x)
+    fn = lambda t: squeeze_excite_reference(t, *weights)  # noqa: E731
+    if kind == "grad":
+        leaf = x.clone().requires_grad_()
+        (want,) = torch.autograd.grad(fn(leaf).square().sum(), leaf)
+    elif kind == "vmap":
+        want = torch.stack([fn(x), fn(2 * x)])
+    else:  # central difference, in float64: independent of forward-mode AD
+        step = 1e-4
+        want = ((fn(x.double() + step) - fn(x.double() - step)) / (2 * step)).float()
+    torch.testing.assert_close(got, want)
+    with set_kernels("triton"), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
+        transformed(kind, lambda t: squeeze_excite(t, *weights), x)
+
+
+def test_a_module_that_ran_the_op_can_be_copied():
+    class Gate(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x, *weights = inputs()
+            self.weights = torch.nn.ParameterList(weights)
+
+        def forward(self) -> torch.Tensor:
+            return squeeze_excite(self.x, *self.weights)
+
+    module = Gate()
+    assert torch.equal(copy.deepcopy(module)(), module())
