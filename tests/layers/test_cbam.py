@@ -1,0 +1,64 @@
+import pytest
+import torch
+from timm.layers.cbam import CbamModule
+from torch import nn
+
+from seattn.layers import Cbam, remap_timm_cbam
+
+
+def timm_cbam(channels):
+    """timm's module after a forward in training, so that its running statistics are not the initial ones."""
+    layer = CbamModule(channels).train()
+    layer(torch.randn(8, channels, 9, 9))
+    return layer.eval()
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+def test_timm_weights_compute_the_same_after_the_remap(bias):
+    theirs = timm_cbam(32)
+    ours = Cbam(32, bias=bias).eval()
+    ours.load_state_dict(remap_timm_cbam(theirs.state_dict(), bias=bias), strict=True)
+    x = torch.randn(2, 32, 7, 11)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_remap_works_under_a_prefix_and_leaves_other_keys():
+    net = nn.Sequential(nn.Conv2d(3, 32, 1), timm_cbam(32)).eval()
+    ours = nn.Sequential(nn.Conv2d(3, 32, 1), Cbam(32)).eval()
+    ours.load_state_dict(remap_timm_cbam(net.state_dict(), "1."), strict=True)
+    x = torch.randn(2, 3, 7, 11)
+    torch.testing.assert_close(ours(x), net(x))
+
+
+def test_order_of_pooling_is_the_papers():
+    """The remap's swap is needed: without it the two disagree."""
+    theirs = timm_cbam(32)
+    state = remap_timm_cbam(theirs.state_dict())
+    state["spatial.conv.weight"] = state["spatial.conv.weight"].flip(1)
+    ours = Cbam(32).eval()
+    ours.load_state_dict(state)
+    x = torch.randn(2, 32, 7, 11)
+    assert not torch.allclose(ours(x), theirs(x), atol=1e-3)
+
+
+def test_matches_the_equations_written_out():
+    layer = Cbam(8, rd_channels=3).eval()
+    x = torch.randn(2, 8, 5, 5)
+    w1, b1 = layer.channel.fc1.weight.flatten(1), layer.channel.fc1.bias
+    w2, b2 = layer.channel.fc2.weight.flatten(1), layer.channel.fc2.bias
+
+    def mlp(v):
+        return (v @ w1.T + b1).clamp(min=0) @ w2.T + b2
+
+    channel = torch.sigmoid(mlp(x.mean((2, 3))) + mlp(x.amax((2, 3))))
+    gated = x * channel[:, :, None, None]
+    pooled = torch.stack([gated.max(1).values, gated.mean(1)], 1)
+    spatial = torch.sigmoid(layer.spatial.bn(layer.spatial.conv(pooled)))
+    torch.testing.assert_close(layer(x), gated * spatial)
+    torch.testing.assert_close(layer.channel.gate(x), channel)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_even_window_is_named(size):
+    with pytest.raises(ValueError, match=f"spatial_kernel_size must be odd and at least 1, got {size}"):
+        Cbam(16, spatial_kernel_size=size)
