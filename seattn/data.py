@@ -1,7 +1,7 @@
 """Images for training: an image folder or torchvision's CIFAR files, whole in memory as uint8.
 
-CIFAR-size sets fit (50,000 images: 154 MB), and a batch is then cropped and flipped as one tensor, which on a CPU costs a
-hundredth of what decoding and augmenting image by image does.
+CIFAR-size sets fit (50,000 images: 154 MB), and a batch is then cropped and flipped as one tensor, with no worker
+processes beside the training.
 Shapes: N images of a set, B of a batch, 3 channels, H x W pixels.
 """
 
@@ -22,6 +22,7 @@ from seattn.errors import UserError
 _SUFFIXES = frozenset(Image.registered_extensions())
 _CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
 _VALIDATION = ("validation", "val", "valid")  # as timm's image-folder reader spells it
+_CPU = torch.device("cpu")
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 
 
@@ -92,7 +93,7 @@ def load_folder(folder: Path, size: tuple[int, int]) -> ImageSet:
         if path.suffix.lower() in _SUFFIXES
     ]
     if not files:
-        raise UserError(f"no images in {folder}; it should hold <class>/<image> with images of a kind that Pillow reads")
+        raise UserError(f"no images in {folder}; it should hold <class>/<image> of a kind that Pillow reads")
     needed = len(files) * size[0] * size[1] * 3
     if needed > _MEMORY_LIMIT:
         limit = _MEMORY_LIMIT / 2**30
@@ -160,7 +161,7 @@ class Batches:
     batch_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         mean = torch.tensor(self.mean, device=self.device) * 255
@@ -172,7 +173,9 @@ class Batches:
         """Every image once, as it is, in the set's order."""
         return map(self._normalise, self.data.images.split(self.batch_size))
 
-    def shuffled(self, generator: torch.Generator, *, padding: int, hflip: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def shuffled(
+        self, generator: torch.Generator, *, padding: int, hflip: float
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One epoch: shuffled, cropped from a black border of `padding` pixels, mirrored with probability `hflip`.
 
         All randomness comes from `generator`. A last batch that is not full is left out, as in timm's loader.

@@ -106,7 +106,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, lists for tuples: what is written beside the weights."""
-        return _plain(asdict(self))
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
 
     def write(self, path: Path) -> None:
         """Write the resolved recipe as YAML, whole or not at all."""
@@ -144,7 +145,10 @@ def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
     except dacite.MissingValueError as error:
         raise UserError(f"{source}: the key {error.field_path!r} is missing") from error
     except dacite.WrongTypeError as error:
-        raise UserError(_wrong_type(source, str(error.field_path), error.field_type, error.value)) from error
+        value: Any = raw  # error.value may be what dacite had made of it
+        for part in str(error.field_path).split("."):
+            value = value[part]
+        raise UserError(_wrong_type(source, str(error.field_path), error.field_type, value)) from error
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
 
@@ -162,12 +166,12 @@ def _check_keys(cls: type, raw: object, source: str, prefix: str) -> None:
         if isinstance(value, bool) and hints[key] is not bool:  # Python takes True for the number 1
             raise UserError(_wrong_type(source, prefix + key, hints[key], value))
         if is_dataclass(hints[key]):
-            _check_keys(hints[key], value, source, f"{prefix}{key}.")  # type: ignore[arg-type]
+            _check_keys(hints[key], value, source, f"{prefix}{key}.")
 
 
 def _wrong_type(source: str, key: str, hint: Any, value: object) -> str:
     expected = str(hint) if get_args(hint) else hint.__name__
-    return f"{source}: {key} must be {expected}, got {list(value) if isinstance(value, tuple) else value!r}"
+    return f"{source}: {key} must be {expected}, got {value!r}"
 
 
 def _tuples(value: Any) -> Any:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from copy import deepcopy
@@ -24,7 +25,7 @@ from timm.models import save_for_hf
 from timm.utils import CheckpointSaver
 from torch import nn
 
-from seattn._files import require_writable, write_text
+from seattn._files import atomic_path, require_writable, write_text
 from seattn.errors import UserError
 from seattn.recipe import Recipe
 from seattn.rows import AccuracyRow
@@ -56,11 +57,20 @@ class RunDir:
             raise UserError(f"the run in {path} is finished; give another --out to train again")
         if self.checkpoint.exists() and not resume:
             raise UserError(f"{path} holds an unfinished run; continue it with --resume or give another --out")
+        self._made = not path.exists()
         require_writable(path)
         if self.checkpoint.exists():
             self._check_same(recipe)
-        else:
-            recipe.write(path / "recipe.yaml")
+
+    def start(self, recipe: Recipe) -> None:
+        """Put the resolved recipe there, unless it is there already."""
+        if not self.checkpoint.exists():
+            recipe.write(self.path / "recipe.yaml")
+
+    def abandon(self) -> None:
+        """Leave no empty folder behind if the run never started."""
+        if self._made and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def _check_same(self, recipe: Recipe) -> None:
         before = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
@@ -95,7 +105,8 @@ class RunDir:
         with tempfile.TemporaryDirectory(dir=self.path) as part:
             save_for_hf(plain, part, model_config={"label_names": list(class_names)}, safe_serialization=True)
             for name in ("model.safetensors", "config.json"):
-                (Path(part) / name).replace(self.path / name)
+                with atomic_path(self.path / name) as target:  # for the permissions that any other file gets
+                    shutil.copyfile(Path(part) / name, target)
 
     def write_result(self, row: AccuracyRow) -> None:
         """The last file of a run."""

@@ -15,14 +15,13 @@ from typing import Any
 
 import timm
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from timm.models import load_checkpoint, resume_checkpoint
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
 from torch import nn
 
+from seattn._progress import epoch_progress
 from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
@@ -62,7 +61,12 @@ def train(
         if not has_split(data_dir, split):
             load_split(data_dir, split, (1, 1))  # raises, and says what is missing
     run_dir = RunDir(out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}", recipe, resume=resume)
-    return _Run(recipe, data_dir, run_dir, torch.device(device or _default_device())).run()
+    try:
+        run = _Run(recipe, data_dir, run_dir, torch.device(device or _default_device()))
+    except BaseException:
+        run_dir.abandon()
+        raise
+    return run.run()
 
 
 def _default_device() -> str:
@@ -98,10 +102,7 @@ class _Run:
             if recipe.model_ema
             else None
         )
-        betas = {} if recipe.opt_betas is None else {"betas": recipe.opt_betas}
-        self.optimizer = create_optimizer_v2(
-            self.model, recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum, **betas
-        )
+        self.optimizer = self._create_optimizer()
         self.scheduler, self.epochs = create_scheduler_v2(
             self.optimizer,
             sched=recipe.sched,
@@ -126,8 +127,23 @@ class _Run:
         recipe = self.recipe
         # Left out where the recipe says nothing, so that the model's own default holds.
         given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
-        kwargs = {key: value for key, value in given.items() if value is not None}
+        kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return timm.create_model(recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs)
+
+    def _create_optimizer(self) -> Any:
+        recipe = self.recipe
+        betas: dict[str, Any] = {} if recipe.opt_betas is None else {"betas": recipe.opt_betas}
+        try:
+            return create_optimizer_v2(
+                self.model,
+                recipe.opt,
+                lr=recipe.lr,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.momentum,
+                **betas,
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(f"cannot make the optimizer {recipe.opt!r}: {str(error).splitlines()[0]}") from error
 
     def _load_train(self) -> tuple[ImageSet, ImageSet]:
         train = load_split(self.data_dir, "train", self.size)
@@ -150,6 +166,7 @@ class _Run:
         return torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
 
     def run(self) -> AccuracyRow:
+        self.run_dir.start(self.recipe)
         start = self._resume()
         history = self.run_dir.read_summary(start)
         measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
@@ -189,7 +206,7 @@ class _Run:
         if not self.run_dir.checkpoint.exists():
             return 0
         try:
-            epoch: int = resume_checkpoint(self.model, path, self.optimizer, log_info=False)
+            epoch = resume_checkpoint(self.model, path, self.optimizer, log_info=False) or 0
             if self.ema is not None:
                 load_checkpoint(self.ema.module, path, use_ema=True)
         except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
@@ -208,7 +225,7 @@ class _Run:
         self.scheduler.step(epoch)
         started = time.perf_counter()
         shuffled = self.batches.shuffled(generator, padding=recipe.seattn.crop_padding, hflip=recipe.hflip)
-        with _progress() as progress:
+        with epoch_progress() as progress:
             task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, rate="")
             for step, (x, target) in enumerate(shuffled):
                 update = epoch * steps + step
@@ -270,17 +287,3 @@ class _Run:
             memory_format="channels_last" if self.recipe.channels_last else "contiguous",
             conditions=measured_in,
         )
-
-
-def _progress() -> Progress:
-    """A bar with rate and time left on a terminal; nothing in a log, which gets a line an epoch."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

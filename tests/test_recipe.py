@@ -1,0 +1,125 @@
+import ast
+import os
+from pathlib import Path
+
+import pytest
+import timm
+import yaml
+
+import seattn  # noqa: F401  registers the models
+from seattn.errors import UserError
+from seattn.recipe import OurKeys, Recipe, load_recipe, parse_recipe
+
+CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
+BASE = {"model": "se_resnet20_cifar.cifar10", "lr": 0.1}
+
+
+def test_there_are_recipes():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_recipe_is_valid_named_after_its_model_and_imports_the_plugin(path):
+    recipe = load_recipe(path)
+    assert recipe.model == path.stem
+    assert timm.is_model(recipe.model.partition(".")[0])
+    assert timm.get_pretrained_cfg(recipe.model).num_classes == recipe.num_classes
+    assert recipe.device_modules == ("seattn",)
+    assert recipe.seattn.dataset
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.skipif("TIMM_SCRIPTS" not in os.environ, reason="TIMM_SCRIPTS names no checkout of timm with its train.py")
+def test_every_key_but_ours_is_one_of_timms_train_script(path):
+    tree = ast.parse((Path(os.environ["TIMM_SCRIPTS"]) / "train.py").read_text())
+    known = {
+        argument.value.lstrip("-").replace("-", "_")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"
+        for argument in node.args
+        if isinstance(argument, ast.Constant) and argument.value.startswith("--")
+    }
+    assert set(yaml.safe_load(path.read_text())) - {"seattn"} <= known
+    assert {*Recipe.__dataclass_fields__} - {"seattn"} <= known
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ({"qqqqqq": 3}, "unknown key 'qqqqqq'; known: .*model"),
+        ({"seattn": {"hold_out": 0.1}}, "unknown key 'seattn.hold_out'; did you mean 'seattn.holdout'?"),
+        ({"seattn": 3}, "seattn must be a mapping, got 3"),
+        ({"epochs": 1.5}, "epochs must be int, got 1.5"),
+        ({"epochs": True}, "epochs must be int, got True"),
+        ({"amp": "yes"}, "amp must be bool, got 'yes'"),
+        ({"lr": "fast"}, "lr must be float, got 'fast'"),
+        ({"lr": True}, "lr must be float, got True"),
+        ({"scale": "wide"}, r"scale must be tuple\[float, ...\], got 'wide'"),
+        ({"device_modules": "seattn"}, r"device_modules must be tuple\[str, ...\], got 'seattn'"),
+        ({"opt_betas": [0.9]}, r"opt_betas must be .*, got \[0.9\]"),
+        ({"lr": 0}, "lr must be a number above 0, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"sched": "onecycle"}, "sched must be one of .*poly.*, got 'onecycle'"),
+        ({"smoothing": 1.0}, "smoothing must be"),
+        ({"amp": True, "amp_dtype": "float16"}, "amp_dtype must be bfloat16"),
+        ({"seattn": {"holdout": 0.0}}, "seattn.holdout must be between 0 and 1"),
+    ],
+)
+def test_bad_value_is_named_in_one_line(raw, message):
+    with pytest.raises(UserError, match=f"^here.yaml: {message}") as caught:
+        parse_recipe({**BASE, **raw}, source="here.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_key_is_named():
+    with pytest.raises(UserError, match="the key 'lr' is missing"):
+        parse_recipe({"model": "se_resnet20_cifar"})
+
+
+def test_numbers_may_be_whole_or_in_yamls_text_form():
+    recipe = parse_recipe({"model": "x", "lr": 1, "weight_decay": "5e-4"})
+    assert (recipe.lr, recipe.weight_decay) == (1.0, 5e-4)
+    assert isinstance(recipe.lr, float)
+
+
+def test_defaults_are_timms():
+    recipe = parse_recipe(BASE)
+    assert (recipe.batch_size, recipe.epochs, recipe.smoothing, recipe.sched) == (128, 300, 0.1, "cosine")
+
+
+def test_is_frozen():
+    with pytest.raises(AttributeError):
+        parse_recipe(BASE).lr = 1
+
+
+def test_written_recipe_reads_back_equal(tmp_path):
+    recipe = parse_recipe({**BASE, "opt_betas": [0.9, 0.99], "seattn": {"crop_padding": 2}})
+    recipe.write(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    assert recipe.seattn == OurKeys(crop_padding=2)
+
+
+def test_overrides_replace_keys_and_are_checked(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    assert load_recipe(path, {"epochs": 2}).epochs == 2
+    with pytest.raises(UserError, match="epochs must be at least 1, got 0"):
+        load_recipe(path, {"epochs": 0})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n- b\n", "must be a mapping"), ("model: [", "not valid YAML"), ("", "must be a mapping")],
+)
+def test_what_is_no_recipe_is_named(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path}.*{message}") as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_recipe_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read recipe .*no\.yaml: No such file"):
+        load_recipe(tmp_path / "no.yaml")

@@ -1,0 +1,238 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import seattn.train
+from seattn.errors import UserError
+from seattn.evaluate import evaluate_folder
+from seattn.train import train
+
+CLASSES = {"blue": 2, "green": 1, "red": 0}
+RECIPE = {
+    "model": "resnet20_cifar",
+    "num_classes": 3,
+    "lr": 0.05,
+    "batch_size": 8,
+    "epochs": 2,
+    "warmup_epochs": 0,
+    "sched_on_updates": True,
+    "smoothing": 0.0,
+    "seed": 3,
+    "seattn": {"dataset": "colours", "holdout": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Noise in which one colour channel is brighter: a net learns it in a few steps."""
+    root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 10)):
+        for name, channel in CLASSES.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(160, size=(32, 32, 3), dtype=np.uint8)
+                pixels[:, :, channel] += 80
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(**changes):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+        return path
+
+    return write
+
+
+def summary(run):
+    with (run / "summary.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+
+
+def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe):
+    run = tmp_path / "run"
+    path = recipe(epochs=5, model_ema=True, model_ema_decay=0.9, model_ema_warmup=True)
+    row = train(path, data_dir, run, device="cpu")
+    assert row.top1 > 0.8
+    assert (row.n, row.split, row.seed, row.epochs) == (30, "test", 3, 5)
+    assert (row.train_images, row.held_out_images) == (48, 12)
+    assert row.top1_low < row.top1 <= row.top1_high
+    assert json.loads((run / "result.json").read_text())["top1"] == row.top1
+    assert not [path for path in run.iterdir() if path.name.endswith(".part") or path.name.startswith("tmp")]
+
+    model = timm.create_model(f"local-dir:{run}", pretrained=True)
+    assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
+    again = evaluate_folder(model, data_dir / "test", workers=0, batch_size=8)
+    assert again.top1 == pytest.approx(row.top1)
+    assert again.loss == pytest.approx(row.loss, rel=1e-3)
+
+    averaged = torch.load(run / "last.pth.tar", weights_only=True)["state_dict_ema"]
+    for key, value in load_file(run / "model.safetensors").items():
+        assert torch.equal(value, averaged[key]), key
+
+
+def test_written_recipe_repeats_the_run_bit_for_bit(tmp_path, data_dir, recipe):
+    train(recipe(), data_dir, tmp_path / "a", device="cpu")
+    train(tmp_path / "a" / "recipe.yaml", data_dir, tmp_path / "b", device="cpu")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert summary(tmp_path / "a") == summary(tmp_path / "b")
+
+
+def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, recipe, monkeypatch):
+    held = []
+    hold_out = seattn.train.hold_out
+    monkeypatch.setattr(seattn.train, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
+    rows = [
+        train(recipe(epochs=1), data_dir, tmp_path / str(seed), device="cpu", overrides={"seed": seed})
+        for seed in (0, 1)
+    ]
+    assert rows[0].loss != rows[1].loss
+    assert torch.equal(held[0][1].images, held[1][1].images)
+
+
+def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe):
+    """kill -9 in the middle, then --resume: same schedule, same batches, same bits."""
+    path = recipe(epochs=8, model="se_resnet20_cifar", model_ema=True, model_ema_decay=0.9, drop=0.2, warmup_epochs=2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = [sys.executable, "-m", "seattn", "train", str(path), "--data-dir", str(data_dir), "--device", "cpu"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen([*command, "--out", str(broken)], env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (broken / "last.pth.tar").exists():
+        assert first.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (broken / "result.json").exists()
+    assert 1 <= len(summary(broken)) < 8
+    refused = subprocess.run([*command, "--out", str(broken)], env=env, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "continue it with --resume" in refused.stderr
+    subprocess.run([*command, "--out", str(broken), "--resume"], env=env, check=True)
+    subprocess.run([*command, "--out", str(whole)], env=env, check=True)
+    assert summary(broken) == summary(whole)
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_one_cycle_in_timms_words_goes_up_then_straight_down(tmp_path, data_dir, recipe):
+    train(
+        recipe(sched="poly", decay_rate=1.0, warmup_epochs=2, warmup_prefix=True, epochs=3, warmup_lr=0.01),
+        data_dir,
+        tmp_path / "run",
+        device="cpu",
+    )
+    steps = 48 // 8
+    rates = [entry["lr"] for entry in summary(tmp_path / "run")]  # at the last step of each epoch
+    up = [0.01 + (0.05 - 0.01) * (steps * e - 1) / (2 * steps) for e in (1, 2)]
+    down = [0.05 * (1 - (steps * e - 1) / (3 * steps)) for e in (1, 2, 3)]
+    assert rates == pytest.approx(up + down)
+
+
+def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
+    events = []
+    load, step = seattn.train.load_split, seattn.train._Run._train_epoch
+    monkeypatch.setattr(seattn.train, "load_split", lambda d, split, s: events.append(split) or load(d, split, s))
+    monkeypatch.setattr(seattn.train._Run, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
+    train(recipe(), data_dir, tmp_path / "run", device="cpu")
+    assert events == ["train", 0, 1, "test"]
+
+
+def test_validation_split_is_used_where_there_is_one(tmp_path, data_dir, recipe):
+    root = tmp_path / "data"
+    root.mkdir()
+    for name, source in (("train", "train"), ("val", "test"), ("test", "test")):
+        (root / name).symlink_to(data_dir / source)
+    row = train(recipe(epochs=1), root, tmp_path / "run", device="cpu")
+    assert (row.train_images, row.held_out_images) == (60, 30)
+
+
+def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe):
+    options = {"amp": True, "amp_dtype": "bfloat16", "channels_last": True, "clip_grad": 1.0}
+    path = recipe(epochs=1, model="se_resnet20_cifar", **options)
+    row = train(path, data_dir, tmp_path / "run", device="cpu")
+    assert (row.dtype, row.memory_format) == ("bfloat16", "channels_last")
+    assert row.conditions.torch == torch.__version__
+    assert row.conditions.date
+
+
+def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, data_dir, recipe, monkeypatch):
+    step, calls = seattn.train._Run._step, []
+
+    def broken(self, x, target):
+        calls.append(None)
+        return step(self, x, target) if len(calls) <= 8 else float("nan")
+
+    monkeypatch.setattr(seattn.train._Run, "_step", broken)
+    with pytest.raises(UserError, match=r"became nan at step 2 of epoch 1; lower lr"):
+        train(recipe(), data_dir, tmp_path / "run", device="cpu")
+    assert torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["epoch"] == 0
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="is finished"):
+            train(recipe(epochs=1), data_dir, tmp_path / "run", resume=resume, device="cpu")
+
+
+def test_resume_with_another_recipe_names_what_differs(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)  # the run stays unfinished
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    with pytest.raises(UserError, match=r"another recipe \(differs in epochs, lr\)|\(differs in lr, epochs\)"):
+        train(recipe(epochs=2, lr=0.1), data_dir, tmp_path / "run", resume=True, device="cpu")
+
+
+def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    last = tmp_path / "run" / "last.pth.tar"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match=rf"cannot resume from {last}"):
+        train(recipe(epochs=1), data_dir, tmp_path / "run", resume=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "resnet21_cifar"}, "unknown model 'resnet21_cifar'"),
+        ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
+        ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),
+        ({"opt": "sdg"}, "sdg"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_leaves_nothing(tmp_path, data_dir, recipe, changes, message):
+    with pytest.raises(UserError, match=message):
+        train(recipe(**changes), data_dir, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_test_split_is_found_before_training(tmp_path, data_dir, recipe):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "train").symlink_to(data_dir / "train")
+    with pytest.raises(UserError, match=f"no test split in {root}"):
+        train(recipe(), root, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_output_is_found_before_training(tmp_path, data_dir, recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/run"):
+        train(recipe(), data_dir, tmp_path / "file" / "run", device="cpu")
