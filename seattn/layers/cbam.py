@@ -33,7 +33,7 @@ class ChannelAttn(nn.Module):
 
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B, C, 1, 1) each
-        logits = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
+        logits: torch.Tensor = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
         return logits.sigmoid()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +45,7 @@ class ChannelAttn(nn.Module):
 
 
 class SpatialAttn(nn.Module):
-    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3; batch norm after the 7 x 7 as in the official code."""
+    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm."""
 
     def __init__(
         self,
@@ -62,7 +62,8 @@ class SpatialAttn(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (B, 2, H, W)
-        return x * self.bn(self.conv(pooled)).sigmoid().to(x.dtype)  # (B, C, H, W)
+        gate: torch.Tensor = self.bn(self.conv(pooled)).sigmoid()  # (B, 1, H, W)
+        return x * gate.to(x.dtype)  # (B, C, H, W)
 
 
 @register_attn("cbam")
@@ -101,7 +102,8 @@ class Cbam(nn.Module):
         self.spatial = SpatialAttn(spatial_kernel_size, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.spatial(self.channel(x))
+        y: torch.Tensor = self.spatial(self.channel(x))
+        return y
 
 
 def remap_timm_cbam(state: Mapping[str, torch.Tensor], prefix: str = "", *, bias: bool = True) -> dict[str, Any]:

@@ -56,8 +56,10 @@ class EfficientChannelAttn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean((2, 3))  # (B, C)
         logits = self.conv(mean.unsqueeze(1)).squeeze(1)  # (B, C)
-        return x * logits.sigmoid()[:, :, None, None].to(x.dtype)  # (B, C, H, W)
+        gate: torch.Tensor = logits.sigmoid()[:, :, None, None]  # (B, C, 1, 1)
+        return x * gate.to(x.dtype)  # (B, C, H, W)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
-        return self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+        gate: torch.Tensor = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+        return gate

@@ -1,8 +1,8 @@
 """ResNets for 32 x 32 images, plain and with attention in every residual branch.
 
-He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/56/110_cifar` are section 4.2's nets (three stages of
-16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a 3 x 3 stem of
-stride 1 and without the max-pool. Blocks, head and parameter names are timm.models.resnet's.
+He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/56/110_cifar` are section 4.2's nets (three stages
+of 16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a 3 x 3
+stem of stride 1 and without the max-pool. Blocks, head and parameter names are timm.models.resnet's.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -154,10 +154,12 @@ class ThreeStageResNetCifar(ResNetCifar):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act1(self.bn1(self.conv1(x)))  # (B, C, H, W)
         if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq([self.layer1, self.layer2, self.layer3], x, flatten=True)
-        x = self.layer1(x)  # (B, C, H, W)
-        x = self.layer2(x)  # (B, 2C, H/2, W/2)
-        return self.layer3(x)  # (B, 4C, H/4, W/4)
+            x = checkpoint_seq([self.layer1, self.layer2, self.layer3], x, flatten=True)
+        else:
+            x = self.layer1(x)  # (B, C, H, W)
+            x = self.layer2(x)  # (B, 2C, H/2, W/2)
+            x = self.layer3(x)  # (B, 4C, H/4, W/4)
+        return x
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: B images, C channels, H x W pixels, R hidden channels.
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812  torch's own convention
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -102,7 +102,7 @@ def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _excite(mean: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str) -> Tensor:
     """(B, C) means to (B, C) gates, in the dtype of `mean`, which autocast would otherwise lower to bf16."""
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+    if torch.jit.is_scripting():
         return _excite_as_is(mean, w1, b1, w2, b2, act, gate)
     else:  # TorchScript would compile what follows an early return; it leaves this branch alone
         if mean.is_meta:  # the one device without autocast
@@ -120,7 +120,7 @@ def _excite_as_is(
 
 
 def _linear(v: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+    if torch.jit.is_scripting():
         # TorchScript cannot switch off the autocast it is called under, which lowers matrix products but no plain one.
         out = (w * v[:, None]).sum(-1)
         return out if b is None else out + b

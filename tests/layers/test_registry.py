@@ -48,7 +48,9 @@ def test_unknown_keyword_is_a_type_error(name):
 
 
 @pytest.mark.parametrize("name", ["se", "eca", "cbam"])
-@pytest.mark.parametrize("options", [{"device": "meta"}, {"dtype": torch.float64}, {"device": "meta", "dtype": torch.bfloat16}])
+@pytest.mark.parametrize(
+    "options", [{"device": "meta"}, {"dtype": torch.float64}, {"device": "meta", "dtype": torch.bfloat16}]
+)
 def test_device_and_dtype_reach_every_parameter_and_buffer(name, options):
     layer = create_attn(name, 16, **options)
     tensors = [t for t in [*layer.parameters(), *layer.buffers()] if t.is_floating_point()]

@@ -3,7 +3,7 @@
 import pytest
 import timm.layers
 import torch
-import torch.nn.functional as F  # noqa: N812  torch's own convention
+import torch.nn.functional as F
 
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
 from seattn.ops.squeeze_excite import ACTS, GATES
