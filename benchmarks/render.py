@@ -1,0 +1,40 @@
+"""Render what is shown from what was measured: hub_cards/*.md and the README's table. `make cards` runs it."""
+
+from pathlib import Path
+
+from benchmarks._record import read_rows
+from seattn._files import write_text
+from seattn.cards import render_card, render_table
+from seattn.models import models_with_weights
+from seattn.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+_BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
+
+
+def render_cards() -> dict[Path, str]:
+    """Path and text of the card of each model that ships weights, from its newest row and its recipe."""
+    rows = {row.name: row for row in read_rows()}
+    return {
+        ROOT / "hub_cards" / f"{name}.md": render_card(rows[name], load_recipe(ROOT / "zoo_configs" / f"{name}.yaml"))
+        for name in models_with_weights()
+    }
+
+
+def render_readme(text: str) -> str:
+    """`text` with the table between the two markers made anew."""
+    before, rest = text.split(_BEGIN)
+    _, after = rest.split(_END)
+    shipped = set(models_with_weights())
+    return before + _BEGIN + render_table([row for row in read_rows() if row.name in shipped]) + _END + after
+
+
+def main() -> None:
+    for path, text in render_cards().items():
+        write_text(path, text)
+    readme = ROOT / "README.md"
+    write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
