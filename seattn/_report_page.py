@@ -31,11 +31,11 @@ th, td { padding: .3rem .75rem; text-align: right; border-bottom: 1px solid var(
 th { font-weight: 600; } th:first-child { text-align: left; }
 td.bar { background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); }
 .figure { display: block; width: 100%; height: auto; max-width: 40rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.2rem, 1fr)); gap: 1rem .75rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.6rem, 1fr)); gap: 1rem .65rem; }
 .grid figure { margin: 0; }
 .grid img { display: block; width: 100%; aspect-ratio: 1; image-rendering: pixelated; border: 3px solid var(--line); }
 .grid .wrong img { border: 3px dashed var(--wrong); }
-.grid figcaption { font-size: .8rem; line-height: 1.3; margin-top: .3rem; overflow-wrap: anywhere; }
+.grid figcaption { font-size: .75rem; line-height: 1.3; margin-top: .3rem; overflow-wrap: anywhere; }
 .grid figcaption span { display: block; }
 .grid .verdict { color: var(--text); }
 .grid .wrong .verdict { color: var(--wrong); font-weight: 600; }

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins
+from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion: told apart by every kind of colour vision
 RIGHT_DARK, WRONG_DARK = "#56b4e9", "#e69f00"
@@ -89,7 +89,7 @@ def confusion_picture(evaluation: Evaluation) -> str:
         f"{true} taken for {predicted} {count} times" for true, predicted, count in evaluation.worst_pairs(3)
     )
     alt = f"Confusion matrix of {k} classes. Most frequent mistakes: {pairs or 'none'}."
-    return picture(draw, width=6.4, height=6.0, alt=alt)
+    return picture(draw, width=5.2, height=5.0, alt=alt)
 
 
 def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray) -> str:
@@ -109,7 +109,11 @@ def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, label
         hatched = {**bars, "edgecolor": theme.wrong}
         top.bar(left[filled], gap, bottom=lower, fill=False, hatch="////", label="gap to confidence", **hatched)
         top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-        top.legend(frameon=False, loc="upper left")
+        low, high = np.array([wilson_interval(round(a * n), n) for a, n in zip(accuracy, count, strict=True) if n]).T
+        spread = np.abs([accuracy[filled] - low, high - accuracy[filled]])
+        centre = left[filled] + 0.5 / BINS
+        top.errorbar(centre, accuracy[filled], spread, fmt="none", color=theme.text, linewidth=1, label="95% interval")
+        top.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         bottom.bar(left, count, color=theme.text, alpha=0.6, **bars)
         bottom.axvline(
             mean_confidence, color=theme.wrong, linewidth=1.5, label=f"mean confidence {mean_confidence:.3f}"
@@ -118,7 +122,7 @@ def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, label
             evaluation.top1, color=theme.right, linewidth=1.5, linestyle="--", label=f"accuracy {evaluation.top1:.3f}"
         )
         bottom.set(ylabel="images", xlabel="confidence in the predicted class")
-        bottom.legend(frameon=False, loc="upper left")
+        bottom.legend(frameon=False, loc="upper left", handlelength=1.2)
         for axes in (top, bottom):
             axes.spines[["top", "right"]].set_visible(False)
 
@@ -126,4 +130,4 @@ def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, label
         f"Reliability diagram, {BINS} bins: expected calibration error {evaluation.ece:.3f}, mean confidence "
         f"{mean_confidence:.3f}, accuracy {evaluation.top1:.3f}."
     )
-    return picture(draw, width=6.4, height=6.0, alt=alt)
+    return picture(draw, width=5.2, height=5.0, alt=alt)

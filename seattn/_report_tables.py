@@ -8,9 +8,9 @@ from seattn.evaluate import Evaluation
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Top-1 with its 95 % interval and n, in one line."""
-    low, high = 100 * evaluation.top1_low, 100 * evaluation.top1_high
-    return f"top-1 {evaluation.top1:.2%} (95 % interval {low:.2f} to {high:.2f} %, n = {evaluation.n:,})"
+    """Top-1 with its 95% interval and n, in one line."""
+    low, high = evaluation.top1_low, evaluation.top1_high
+    return f"top-1 {evaluation.top1:.2%} (95% interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, *, pairs: int = 5) -> None:

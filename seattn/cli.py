@@ -6,7 +6,8 @@ Whatever needs torch is imported inside the commands, so that `--help` and usage
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -35,9 +36,9 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 .
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line on `args`; the exit code."""
-    _log_to_stderr()
     try:
-        code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
+        with _log_to_stderr():
+            code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))
     except ClickException as error:
@@ -52,15 +53,20 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """The package's messages as plain lines on stderr, for as long as a command runs."""
     logger = logging.getLogger("seattn")
-    for old in logger.handlers[:]:
-        logger.removeHandler(old)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _print_version(wanted: bool) -> None:
@@ -168,8 +174,8 @@ def models(
     table.columns[0].overflow = "fold"
     for arch in our_models():
         for name, cfg in get_arch_pretrained_cfgs(arch).items():
-            place = "in the package" if cfg.file else f"Hub: {cfg.hf_hub_id}" if cfg.has_weights else ""
-            if place or not pretrained:
+            place = "in the package" if cfg.file else f"Hub: {cfg.hf_hub_id}" if cfg.has_weights else "none"
+            if cfg.has_weights or not pretrained:
                 table.add_row(escape(name), escape(place))
     Console().print(table)
 

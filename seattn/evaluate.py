@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from scipy.stats import binomtest  # type: ignore[import-untyped]
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # type: ignore[import-untyped]
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from seattn.errors import UserError
 from seattn.predict import ImageTransform, class_names, eval_transform, image_mode, predict_logits, read_image
@@ -58,8 +58,8 @@ class Evaluation:
     """What a model does on N labelled images.
 
     top1_low and top1_high are top1's 95 % Wilson interval; top5 counts the top min(5, K); loss is the mean
-    cross-entropy in nats; ece the expected calibration error over 15 bins. per_class holds the classes that occur among the labels,
-    confusion (K, K) counts images by [true][predicted].
+    cross-entropy in nats; ece the expected calibration error over 15 bins. per_class holds the classes that occur among
+    the labels, confusion (K, K) counts images by [true][predicted].
     """
 
     n: int
@@ -103,7 +103,7 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
 def calibration_bins(
     probabilities: FloatArray, labels: IntArray, bins: int = 15
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Count, mean confidence and accuracy (bins,) by equal-width bins of confidence (low, high]; an empty one has zeros.
+    """Count, mean confidence and accuracy (bins,) by equal-width bins of confidence (low, high]; zeros where empty.
 
     Args:
         probabilities: (N, K); confidence is the largest of a row.
@@ -208,9 +208,9 @@ def split_folder(data_dir: Path, split: str) -> Path:
     """
     if not data_dir.is_dir():
         raise UserError(f"no such folder: {data_dir}; expected {data_dir}/{split}/<class>/<image>")
-    children = {child.name for child in data_dir.iterdir() if child.is_dir() and not child.name.startswith(".")}
-    same = SPLITS[2:] if split in SPLITS[2:] else (split,)
-    for name in (split, *same):
+    children = set(_folders(data_dir))
+    candidates: tuple[str, ...] = (split, *SPLITS[2:]) if split in SPLITS[2:] else (split,)
+    for name in candidates:
         if name in children:
             return data_dir / name
     splits = sorted(children & set(SPLITS))
@@ -243,6 +243,10 @@ def match_classes(folders: Sequence[str], model: nn.Module) -> tuple[list[int], 
     return list(range(len(known))), tuple(folders)
 
 
+def _folders(folder: Path) -> list[str]:
+    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
 class _ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
     """Images under `folder`, classes in sorted order; an unreadable one is (zeros, False), for the caller to report."""
 
@@ -250,7 +254,7 @@ class _ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
         if not folder.is_dir():
             raise UserError(f"no such folder: {folder}; expected {folder}/<class>/<image>")
         self.mode, self.transform = mode, transform
-        self.classes = sorted(child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != ".")
+        self.classes = _folders(folder)
         self.paths: list[Path] = []
         self.labels: list[int] = []
         for label, name in enumerate(self.classes):

@@ -20,7 +20,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
-# What a failed or broken download raises; the HTTP client that huggingface_hub builds on, and so its base class, has changed.
+# What a failed or broken download raises; the base is the error of an HTTP client that huggingface_hub has changed.
 HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError, SafetensorError)
 
 
@@ -59,7 +59,7 @@ def torch_device(device: str) -> torch.device:
     """
     try:
         target = torch.device(device)
-        torch.empty(0, device=target)
+        torch.empty(0, device=target).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
         raise UserError(f"device {device!r} cannot be used here: {_first_line(error)}; use cpu") from error

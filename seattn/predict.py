@@ -117,7 +117,7 @@ def image_mode(model: nn.Module) -> str:
 
 def eval_transform(model: nn.Module) -> ImageTransform:
     """timm's evaluation transform for `model`: a PIL image of any size to a normalised (C, H, W) tensor."""
-    config: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    config: dict[str, Any] = resolve_model_data_config(model)
     channels = _input_channels(model)
     config["input_size"] = (channels, *config["input_size"][1:])
     for key in ("mean", "std"):

@@ -60,13 +60,13 @@ def write_report(
         title=escape(title),
         top1=f"{evaluation.top1:.1%}",
         interval=(
-            f"top-1 accuracy on {evaluation.n:,} images, 95&nbsp;% interval "
-            f"{100 * evaluation.top1_low:.1f} to {evaluation.top1_high:.1%}"
+            f"top-1 accuracy on {evaluation.n:,} images, 95% interval "
+            f"{evaluation.top1_low:.1%} to {evaluation.top1_high:.1%}"
         ),
         tiles=_definitions(_tiles(evaluation)),
         facts=_definitions(facts, wrap=False),
         grid_note=(
-            f"{wrong} of the {round(evaluation.n * (1 - evaluation.top1))} wrong ones (✗, dashed frame), every kind of "
+            f"{wrong} of {round(evaluation.n * (1 - evaluation.top1))} wrong ones (✗, dashed frame), every kind of "
             f"mistake once before any twice, then {len(chosen) - wrong} right ones (✓) with the confidence."
         ),
         grid=grid_html(chosen, images, labels, predicted, confidence, evaluation.class_names),
@@ -115,8 +115,8 @@ def _gates_html(layers: list[LayerGates], image: npt.NDArray[np.uint8], name: st
         )
     scale = _strip(np.linspace(0, 1, 128, dtype=np.float32))
     return (
-        f'<p class="soft">What each attention layer multiplies its channels by for one image, from the first layer (top) '
-        f"to the last; one column a channel.</p>"
+        f'<p class="soft">What each attention layer multiplies its channels by for one image, from the first layer '
+        f"(top) to the last; one column a channel.</p>"
         f'<div class="gates"><figure><img src="{png_uri(image)}" alt="the image: {escape(name)}">'
         f"<figcaption>{escape(name)}</figcaption></figure>"
         f'<div class="strips">{"".join(rows)}'

@@ -1,0 +1,310 @@
+"""The command line as its users meet it: what it prints where, its exit codes, and one line for each mistake."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models._hub import save_for_hf
+
+import seattn.demo
+import seattn.train
+from seattn.__main__ import main
+from seattn.errors import UserError
+
+ARCH = "se_resnet20_cifar"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("run")
+    save_for_hf(timm.create_model(ARCH), folder, safe_serialization=True)
+    return str(folder)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / "data" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 30), colour).save(tmp_path / "data" / "test" / name / "[bold]0.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def image(data_dir):
+    return str(data_dir / "test" / "cat" / "[bold]0.png")
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run the command; hold that it ends in one line on stderr, prints nothing else, and exits with 2; the line."""
+
+    def run(*args):
+        capsys.readouterr()
+        assert main([str(arg) for arg in args]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("seattn: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+def shell(*args, **kwargs):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"seattn {version('seattn')}\n"
+
+
+def test_an_error_from_a_shell_is_one_line_and_exit_code_2():
+    result = shell("-m", "seattn", "predict", "/nowhere.png", "--model", "se_resnet20_cifr")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("seattn: unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["typer", "sklearn"])
+def test_a_missing_extra_is_one_line(package, monkeypatch, fails, tmp_path):
+    for name in [name for name in sys.modules if name in ("seattn.cli", "seattn.demo", "seattn.evaluate")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    expected = 'seattn: the command line needs extra packages: pip install "seattn[cli]"\n'
+    assert fails("demo", "--out", tmp_path / "out") == expected
+
+
+def test_a_missing_module_that_is_no_extra_keeps_its_traceback(monkeypatch):
+    monkeypatch.setitem(sys.modules, "seattn.demo", None)
+    with pytest.raises(ModuleNotFoundError, match=r"seattn\.demo"):
+        main(["demo"])
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "import sys; from seattn.__main__ import main; sys.stdin.read(); sys.exit(main(['models']))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    child.stdout.close()
+    child.stdin.close()
+    assert child.stderr.read() == ""
+    child.stderr.close()
+    assert child.wait(timeout=120) in (1, 141)
+
+
+def test_an_interruption_ends_with_130_and_no_traceback(monkeypatch, capsys, tmp_path):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seattn.demo, "run_demo", interrupted)
+    assert main(["demo", "--out", str(tmp_path)]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_message_of_several_lines_is_put_on_one(monkeypatch, fails, tmp_path):
+    def refuse(*args, **kwargs):
+        raise UserError("first\n  second [red] " + "x" * 200)
+
+    monkeypatch.setattr(seattn.demo, "run_demo", refuse)
+    assert fails("demo", "--out", tmp_path) == f"seattn: first second [red] {'x' * 200}\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
+    def broken(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(seattn.demo, "run_demo", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["demo", "--out", str(tmp_path)])
+
+
+def test_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("demo", "evaluate", "predict", "models", "train"))
+    assert main([]) == 0
+    assert "evaluate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["demo", "--nonsense"], "No such option: --nonsense"),
+        (["evaluate"], "Missing argument 'MODEL'"),
+        (["evaluate", ARCH], "Missing option '--data-dir'"),
+        (["predict"], "Missing argument 'IMAGES"),
+        (["predict", "a.png", "--topk", "0"], "Invalid value for '--topk'"),
+        (["evaluate", ARCH, "--data-dir", ".", "--batch-size", "many"], "Invalid value for '--batch-size'"),
+    ],
+)
+def test_a_usage_error_is_one_line(fails, args, message):
+    assert message.lower() in fails(*args).lower()
+
+
+def test_predict_prints_json(run_dir, image, capsys):
+    assert main(["predict", image, image, "--model", run_dir, "--topk", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["image"] for entry in found] == [image, image]
+    first, second = found[0]["predictions"]
+    assert 1 > first["probability"] > second["probability"] > 0
+    assert found[1]["predictions"] == found[0]["predictions"]
+
+
+def test_predict_prints_a_table_and_takes_brackets_for_text(run_dir, image, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["predict", image, "--model", run_dir, "--topk", "3"]) == 0
+    out = capsys.readouterr().out
+    assert image in out
+    assert out.count("%") == 3
+
+
+def test_predict_with_a_checkpoint_uses_its_weights(run_dir, image, capsys, tmp_path):
+    torch.manual_seed(5)
+    net = timm.create_model(ARCH)
+    torch.nn.init.constant_(net.fc.weight, 0)
+    torch.nn.init.constant_(net.fc.bias, 0)
+    net.fc.bias.data[6] = 9
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "frog.pth.tar")
+    assert main(["predict", image, "--model", ARCH, "--checkpoint", str(tmp_path / "frog.pth.tar"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["predictions"][0]["label"] == "frog"
+
+
+def test_predict_names_a_bad_image_and_prints_nothing(run_dir, image, fails, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert "bad.png cannot be read as an image" in fails("predict", image, tmp_path / "bad.png", "--model", run_dir)
+    assert "no such image file: nowhere.png" in fails("predict", image, "nowhere.png", "--model", run_dir)
+
+
+def test_predict_refuses_a_model_of_other_channels(image, fails, tmp_path):
+    save_for_hf(timm.create_model(ARCH, in_chans=4), tmp_path / "four", safe_serialization=True)
+    assert "takes 4 channels" in fails("predict", image, "--model", tmp_path / "four")
+
+
+def test_evaluate_prints_json_and_writes_the_same(run_dir, data_dir, capsys, tmp_path):
+    out = tmp_path / "scores" / "a.json"
+    args = ["evaluate", run_dir, "--data-dir", str(data_dir), "--workers", "0", "--json", "--out", str(out)]
+    assert main(args) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads(out.read_text()) == printed
+    assert printed["n"] == 2
+    assert printed["model"] == run_dir
+    assert {score["name"] for score in printed["per_class"]} == {"cat", "dog"}
+    assert [path.name for path in out.parent.iterdir()] == ["a.json"]
+
+
+def test_evaluate_prints_tables_and_takes_the_folder_of_the_split_itself(run_dir, data_dir, capsys):
+    assert main(["evaluate", run_dir, "--data-dir", str(data_dir / "test"), "--workers", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "95% interval" in out
+    assert "n = 2" in out
+    assert "cat" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data / "nowhere", "no such folder"),
+        (lambda data: (data / "test").rename(data / "train").parent, "has no split 'test'; it has train"),
+        (lambda data: [p.unlink() for p in data.rglob("*.png")] and data, "no images under"),
+        (lambda data: (data / "test" / "cat" / "x.png").write_bytes(b"no image") and data, "x.png cannot be read"),
+        (lambda data: (data / "test" / "cow").mkdir() or data, "class folder 'cow' is none of the model's 10 classes"),
+    ],
+    ids=["missing", "no split", "empty", "unreadable", "classes"],
+)
+def test_evaluate_refuses_bad_data_and_writes_nothing(run_dir, data_dir, fails, tmp_path, change, message):
+    folder, out = change(data_dir), tmp_path / "out" / "scores.json"
+    assert message in fails("evaluate", run_dir, "--data-dir", folder, "--workers", "0", "--out", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("se_resnet20_cifr", "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
+        (f"{ARCH}.imagenet", "no tag 'imagenet'"),
+        ("runs/none", "no such model or directory: runs/none"),
+    ],
+)
+def test_evaluate_refuses_an_unknown_model(data_dir, fails, spec, message):
+    assert message in fails("evaluate", spec, "--data-dir", data_dir)
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.json", b"{"), ("model.safetensors", b"\0" * 20)])
+def test_evaluate_refuses_a_broken_model_directory(data_dir, fails, tmp_path, name, content):
+    save_for_hf(timm.create_model(ARCH), tmp_path / "broken", safe_serialization=True)
+    (tmp_path / "broken" / name).write_bytes(content)
+    assert name in fails("evaluate", tmp_path / "broken", "--data-dir", data_dir)
+
+
+def test_evaluate_refuses_a_checkpoint_of_another_architecture(run_dir, data_dir, fails, tmp_path):
+    torch.save(timm.create_model("resnet20_cifar").state_dict(), tmp_path / "plain.pth.tar")
+    line = fails("evaluate", run_dir, "--data-dir", data_dir, "--checkpoint", tmp_path / "plain.pth.tar")
+    assert f"does not hold weights of {ARCH}: missing layer1.0.se" in line
+
+
+def test_an_output_that_cannot_be_written_is_found_first(data_dir, fails, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in fails("demo", "--out", tmp_path / "file", "--model", "no_such_model")
+    evaluate = ("evaluate", "no_such_model", "--data-dir", data_dir, "--out")
+    assert "cannot write" in fails(*evaluate, tmp_path / "file" / "scores.json")
+    assert "is a folder" in fails(*evaluate, tmp_path)
+
+
+def test_demo_prints_the_reports_path_unbroken(monkeypatch, capsys, tmp_path):
+    calls = []
+    monkeypatch.setattr(seattn.demo, "run_demo", lambda *args, **kwargs: calls.append(args))
+    out = tmp_path / ("long" * 30) / "[red]"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"report: {out / 'report.html'}\n"
+    assert calls == [(ARCH, out)]
+
+
+def test_models_lists_ours_with_tags(capsys):
+    assert main(["models"]) == 0
+    everything = capsys.readouterr().out
+    assert f"{ARCH}.cifar10" in everything
+    assert f"{ARCH}.cifar100" in everything
+    assert "efficientnet" not in everything
+    assert main(["models", "--pretrained"]) == 0
+    assert "none" not in capsys.readouterr().out
+
+
+def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, capsys):
+    for i in range(10):
+        (tmp_path / f"{i}").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}" / "0.png")
+    assert main(["evaluate", run_dir, "--data-dir", str(tmp_path), "--workers", "0", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["n"] == 10
+    assert err == "class folder '0' is no class of the model: folders are matched by their sorted order\n"
+
+
+def test_train_passes_its_options_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(seattn.train, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
+    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2"]
+    assert main(["train", "r.yaml", "--data-dir", "d", *more]) == 0
+    assert calls == [
+        ((Path("r.yaml"), Path("d"), None), {"resume": False, "device": None, "overrides": {}}),
+        (
+            (Path("r.yaml"), Path("d"), Path("o")),
+            {"resume": True, "device": "cuda", "overrides": {"seed": 3, "epochs": 2}},
+        ),
+    ]
+
+
+def test_train_refuses_a_missing_recipe(fails, tmp_path):
+    assert "nowhere.yaml" in fails("train", tmp_path / "nowhere.yaml", "--data-dir", tmp_path)

@@ -1,0 +1,114 @@
+"""Predictions equal a forward pass written out by hand; files that are no images are refused by name."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import seattn  # noqa: F401  # registers the models
+from seattn.errors import UserError
+from seattn.predict import Prediction, class_names, eval_transform, predict
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return timm.create_model("se_resnet20_cifar").eval()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def test_prediction_is_the_forward_pass_by_hand(model, photo):
+    cfg = model.pretrained_cfg
+    pixels = np.asarray(Image.open(photo)).astype(np.float32) / 255
+    x = torch.tensor((pixels - cfg["mean"]) / cfg["std"], dtype=torch.float32).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = model(x).exp()[0]
+    expected = (expected / expected.sum()).tolist()
+    order = sorted(range(10), key=lambda i: -expected[i])
+
+    (found,) = predict(model, [photo], topk=3)
+    assert found.image == str(photo)
+    assert list(found.indices) == order[:3]
+    assert found.labels == tuple(cfg["label_names"][i] for i in order[:3])
+    assert found.probabilities == pytest.approx([expected[i] for i in order[:3]], rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (300, 200)])
+def test_every_size_and_mode_of_image_is_taken(model, tmp_path, mode, size):
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    Image.new(mode, size).save(path)
+    (found,) = predict(model, [path])
+    assert sum(found.probabilities) <= 1 + 1e-6
+    assert len(found.labels) == 5
+
+
+def test_each_image_has_its_own_prediction_in_any_batch_size(model, photo, tmp_path):
+    Image.new("RGB", (32, 32), "white").save(tmp_path / "white.png")
+    paths = [photo, tmp_path / "white.png", photo]
+    together, apart = predict(model, paths), predict(model, paths, batch_size=1)
+    for a, b in zip(together, apart, strict=True):
+        assert a.indices == b.indices
+        assert a.probabilities == pytest.approx(b.probabilities, rel=1e-4)
+    assert together[0].probabilities == pytest.approx(together[2].probabilities, rel=1e-4)
+    assert together[0].probabilities != pytest.approx(together[1].probabilities, rel=1e-2)
+
+
+def test_topk_above_the_number_of_classes_gives_all(model, photo):
+    (found,) = predict(model, [photo], topk=99)
+    assert sorted(found.indices) == list(range(10))
+    assert sum(found.probabilities) == pytest.approx(1)
+
+
+def test_topk_below_one_is_refused(model, photo):
+    with pytest.raises(UserError, match="topk must be at least 1, got 0"):
+        predict(model, [photo], topk=0)
+
+
+def test_a_grey_model_normalises_one_channel_with_the_mean_statistics(photo):
+    grey = timm.create_model("se_resnet20_cifar", in_chans=1).eval()
+    x = eval_transform(grey)(Image.new("L", (32, 32), 255))
+    cfg = grey.pretrained_cfg
+    assert x.shape == (1, 32, 32)
+    assert x.unique().item() == pytest.approx((1 - sum(cfg["mean"]) / 3) / (sum(cfg["std"]) / 3), rel=1e-5)
+    assert len(predict(grey, [photo])) == 1
+
+
+def test_other_channel_counts_are_refused(photo):
+    with pytest.raises(UserError, match="takes 2 channels"):
+        predict(timm.create_model("se_resnet20_cifar", in_chans=2), [photo])
+
+
+def test_a_missing_file_is_named(model, photo, tmp_path):
+    with pytest.raises(UserError, match=r"no such image file: .*nowhere\.png"):
+        predict(model, [photo, tmp_path / "nowhere.png"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", "truncated"], ids=["empty", "text", "truncated"])
+def test_a_file_that_is_no_image_is_named(model, photo, tmp_path, content):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(photo.read_bytes()[:200] if content == "truncated" else content)
+    with pytest.raises(UserError, match=r"bad\.png cannot be read as an image"):
+        predict(model, [photo, bad])
+
+
+def test_without_label_names_that_fit_classes_are_numbered():
+    assert class_names(timm.create_model("se_resnet20_cifar", num_classes=2)) == ("class 0", "class 1")
+
+
+def test_a_prediction_as_json_has_it():
+    found = Prediction("a.png", ("cat", "dog"), (3, 5), (0.75, 0.25)).to_dict()
+    assert found == {
+        "image": "a.png",
+        "predictions": [
+            {"label": "cat", "index": 3, "probability": 0.75},
+            {"label": "dog", "index": 5, "probability": 0.25},
+        ],
+    }
