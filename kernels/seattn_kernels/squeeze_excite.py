@@ -110,10 +110,14 @@ def _scale_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """y = x * scale[n, c], plus shift[n, c] / P where SHIFT. Grid (N, C / BLOCK_C, P / BLOCK_P)."""
-    n = tl.program_id(0).to(tl.int64)
+    """y = x * scale[n, c], plus shift[n, c] / P where SHIFT. Grid (N * P / BLOCK_P, C / BLOCK_C).
+
+    Pixels share the first axis with images: the others end at 65,535 programs, which a large image would pass.
+    """
+    tiles = tl.cdiv(P, BLOCK_P)
+    n = (tl.program_id(0) // tiles).to(tl.int64)
+    p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask = (c[:, None] < C) & (p[None, :] < P)
     offsets = n * C * P + _offsets(c, p, C, P, CHANNELS_LAST)
     y = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
@@ -189,12 +193,12 @@ def squeeze_excite_fwd(
     if n == 0:
         return y, mean, hidden, scale
     tile = tile_for(channels, pixels, channels_last)
-    grid = (n, triton.cdiv(channels, tile.rows), triton.cdiv(pixels, tile.cols))
+    rows = triton.cdiv(channels, tile.rows)
     shape = {"C": channels, "P": pixels, "CHANNELS_LAST": channels_last, **_blocks(tile)}
-    _pool_kernel[grid[:2]](x, mean, **shape)
+    _pool_kernel[(n, rows)](x, mean, **shape)
     _matvec(mean, w1, hidden, bias=b1)
     _matvec(hidden, w2, scale, bias=b2, in_act=act, out_gate=gate)
-    _scale_kernel[grid](x, scale, scale, y, SHIFT=False, **shape)
+    _scale_kernel[(n * triton.cdiv(pixels, tile.cols), rows)](x, scale, scale, y, SHIFT=False, **shape)
     return y, mean, hidden, scale
 
 
@@ -220,12 +224,12 @@ def squeeze_excite_bwd(
     dh, hidden_act = torch.empty_like(hidden), torch.empty_like(hidden)
     if n > 0:
         tile = tile_for(channels, pixels, channels_last)
-        grid = (n, triton.cdiv(channels, tile.rows), triton.cdiv(pixels, tile.cols))
+        rows = triton.cdiv(channels, tile.rows)
         shape = {"C": channels, "P": pixels, "CHANNELS_LAST": channels_last, **_blocks(tile)}
-        _gate_grad_kernel[grid[:2]](dy, x, scale, dz, GATE=gate, **shape)
+        _gate_grad_kernel[(n, rows)](dy, x, scale, dz, GATE=gate, **shape)
         _matvec(dz, w2, dh, transposed=True, hidden=hidden, hidden_act=hidden_act, out_act_grad=act)
         _matvec(dh, w1, dmean, transposed=True)
-        _scale_kernel[grid](dy, scale, dmean, dx, SHIFT=True, **shape)
+        _scale_kernel[(n * triton.cdiv(pixels, tile.cols), rows)](dy, scale, dmean, dx, SHIFT=True, **shape)
     # The sum over images is one small matrix product each: torch's, in a fixed order; zeros for an empty batch.
     return dx, dh.t() @ mean, dh.sum(0), dz.t() @ hidden_act, dz.sum(0)
 
