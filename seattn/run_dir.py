@@ -42,6 +42,13 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
         super()._duplicate(src, part)
         os.replace(part, dst)
 
+    def restore(self, history: Sequence[dict[str, float]]) -> None:
+        """Take up after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
+        best = max(history, key=lambda row: row["eval_top1"])
+        self.best_epoch, self.best_metric = int(best["epoch"]), best["eval_top1"]
+        path = os.path.join(self.checkpoint_dir, f"checkpoint-{self.best_epoch}{self.extension}")
+        self.checkpoint_files = [(path, self.best_metric)]
+
 
 class RunDir:
     """The folder of one run.

@@ -169,6 +169,8 @@ class _Run:
         self.run_dir.start(self.recipe)
         start = self._resume()
         history = self.run_dir.read_summary(start)
+        if history:
+            self.saver.restore(history)
         measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
         for epoch in range(start, self.epochs):
             loss, timing = self._train_epoch(epoch)
@@ -211,7 +213,6 @@ class _Run:
                 load_checkpoint(self.ema.module, path, use_ema=True)
         except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
             raise UserError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from error
-        self.saver.load_state_dict_from_checkpoint(path)
         _logger.info("resumed from %s after %d of %d epochs", path, epoch, self.epochs)
         return epoch
 

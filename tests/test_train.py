@@ -128,6 +128,10 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe):
     subprocess.run([*command, "--out", str(whole)], env=env, check=True)
     assert summary(broken) == summary(whole)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    kept = [sorted(path.name for path in run.glob("*.pth.tar")) for run in (broken, whole)]
+    assert kept[0] == kept[1]
+    best = [torch.load(run / "model_best.pth.tar", weights_only=True)["epoch"] for run in (broken, whole)]
+    assert best[0] == best[1] == max(summary(whole), key=lambda row: row["eval_top1"])["epoch"]
 
 
 def test_one_cycle_in_timms_words_goes_up_then_straight_down(tmp_path, data_dir, recipe):
