@@ -1,11 +1,11 @@
 """The progress of an epoch of training, on a terminal."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 def epoch_progress() -> Progress:
-    """A bar with the task's field `rate` and the time left; nothing in a log, which gets a line an epoch.
+    """A bar with the task's field `state`; nothing in a log, which gets a line an epoch.
 
     Written to stderr.
     """
@@ -14,8 +14,7 @@ def epoch_progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[state]}"),
         console=console,
         disable=not console.is_terminal,
     )

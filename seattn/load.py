@@ -15,6 +15,7 @@ from timm.models import clean_state_dict, get_arch_pretrained_cfgs, split_model_
 from torch import nn
 
 from seattn.errors import UserError
+from seattn.models import models_with_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -129,16 +130,24 @@ def _torch_load(path: Path) -> object:
     return content
 
 
-def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
+def check_name(spec: str) -> None:
+    """Raise UserError, with the nearest names or the tags there are, unless `spec` is a known `arch` or `arch.tag`."""
     name, tag = split_model_name_tag(spec)
+    if not timm.is_model(name):
+        raise _unknown_model(spec)
     configs = get_arch_pretrained_cfgs(name)
     if tag and spec not in configs:
         known = ", ".join(key for key in configs if "." in key) or "none"
         raise UserError(f"{name} has no tag {tag!r}; tags: {known}")
+
+
+def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
+    check_name(spec)
+    name, tag = split_model_name_tag(spec)
+    configs = get_arch_pretrained_cfgs(name)
     if pretrained and not any(cfg.has_weights for key, cfg in configs.items() if not tag or key == spec):
-        raise UserError(
-            f"{spec} has no trained weights (`seattn models --pretrained` lists those that have); give a checkpoint"
-        )
+        available = ", ".join(models_with_weights())
+        raise UserError(f"{spec} has no trained weights; those of ours that have: {available}; or give a checkpoint")
     try:
         return timm.create_model(spec, pretrained=pretrained)
     except HUB_ERRORS as error:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from seattn._progress import epoch_progress
 from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
+from seattn.load import check_name, torch_device
 from seattn.recipe import Recipe, load_recipe
 from seattn.rows import AccuracyRow, Conditions, conditions
 from seattn.run_dir import AtomicSaver, RunDir
@@ -55,22 +57,18 @@ def train(
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
     """
     recipe = load_recipe(recipe_path, overrides)
-    if not timm.is_model(recipe.model.partition(".")[0]):
-        raise UserError(f"{recipe_path}: unknown model {recipe.model!r}; 'seattn models' lists ours")
+    check_name(recipe.model)
+    target = torch_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     for split in ("train", "test"):
         if not has_split(data_dir, split):
             load_split(data_dir, split, (1, 1))  # raises, and says what is missing
     run_dir = RunDir(out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}", recipe, resume=resume)
     try:
-        run = _Run(recipe, data_dir, run_dir, torch.device(device or _default_device()))
+        run = _Run(recipe, data_dir, run_dir, target)
     except BaseException:
         run_dir.abandon()
         raise
     return run.run()
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ class _Run:
         started = time.perf_counter()
         shuffled = self.batches.shuffled(generator, padding=recipe.seattn.crop_padding, hflip=recipe.hflip)
         with epoch_progress() as progress:
-            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, rate="")
+            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, state="")
             for step, (x, target) in enumerate(shuffled):
                 update = epoch * steps + step
                 self.scheduler.step_update(update)
@@ -240,8 +238,10 @@ class _Run:
                 if self.ema is not None:
                     self.ema.update(self.model, step=update + 1)
                 meter.update(loss, len(target))
-                rate = (step + 1) * recipe.batch_size / (time.perf_counter() - started)
-                progress.update(task, advance=1, rate=f"{rate:.0f} images/s, loss {meter.avg:.3f}")
+                seconds_a_step = (time.perf_counter() - started) / (step + 1)
+                left = timedelta(seconds=round(seconds_a_step * (self.epochs * steps - update - 1)))
+                rate = f"{recipe.batch_size / seconds_a_step:.0f} images/s"
+                progress.update(task, advance=1, state=f"{rate}, loss {meter.avg:.3f}, {left} left of the run")
         return meter.avg, _Timing(steps * recipe.batch_size, time.perf_counter() - started)
 
     def _step(self, x: torch.Tensor, target: torch.Tensor) -> float:

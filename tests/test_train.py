@@ -215,7 +215,8 @@ def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "resnet21_cifar"}, "unknown model 'resnet21_cifar'"),
+        ({"model": "resnet21_cifar"}, "unknown model 'resnet21_cifar'; did you mean .*resnet20_cifar"),
+        ({"model": "resnet20_cifar.cifar11"}, "no tag 'cifar11'; tags: resnet20_cifar.cifar10"),
         ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
         ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),
         ({"opt": "sdg"}, "sdg"),
@@ -240,3 +241,9 @@ def test_unwritable_output_is_found_before_training(tmp_path, data_dir, recipe):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run"):
         train(recipe(), data_dir, tmp_path / "file" / "run", device="cpu")
+
+
+def test_absent_device_is_named(tmp_path, data_dir, recipe):
+    with pytest.raises(UserError, match="device 'cuda:99' cannot be used here"):
+        train(recipe(), data_dir, tmp_path / "run", device="cuda:99")
+    assert not (tmp_path / "run").exists()
