@@ -1,22 +1,44 @@
-"""Append the rows of finished runs to benchmarks/results/accuracy.csv: `python -m benchmarks.record RUN_DIR…`."""
+"""Take what finished runs measured into the project: `python -m benchmarks.record [--ship] RUN_DIR…`.
+
+Appends each run's row to benchmarks/results/accuracy.csv; --ship also puts its weights into the package, with their
+SHA-256 in the index. `make cards` renders the rest.
+"""
 
 import argparse
+import json
+import shutil
 import sys
 from pathlib import Path
 
 from benchmarks._record import ACCURACY, append_run
+from seattn._files import atomic_path, sha256, write_text
 from seattn.errors import UserError
+from seattn.models._pretrained import WEIGHTS
+
+
+def ship(run_dir: Path, name: str, weights: Path = WEIGHTS) -> None:
+    """Copy the run's model.safetensors to `weights`/`name`.safetensors and record it in `weights`/index.json."""
+    target = weights / f"{name}.safetensors"
+    with atomic_path(target) as part:
+        shutil.copyfile(run_dir / "model.safetensors", part)
+    index = json.loads((weights / "index.json").read_text(encoding="utf-8"))
+    index[name] = {"file": target.name, "sha256": sha256(target)}
+    write_text(weights / "index.json", json.dumps(dict(sorted(index.items())), indent=2) + "\n")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ship", action="store_true", help="put the weights into the package too")
     parser.add_argument("run_dir", nargs="+", type=Path)
-    for run_dir in parser.parse_args().run_dir:
+    args = parser.parse_args()
+    for run_dir in args.run_dir:
         try:
             row = append_run(run_dir)
         except UserError as error:
             print(f"record: {error}", file=sys.stderr)
             return 2
+        if args.ship:
+            ship(run_dir, row.name)
         print(f"{ACCURACY}: {row.name} {100 * row.top1:.2f} %")
     return 0
 

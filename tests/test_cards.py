@@ -1,6 +1,7 @@
 """Cards and the README's table are what the rows say, and rows are what runs wrote."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from benchmarks._record import append_run, read_rows
+from benchmarks.record import ship
 from benchmarks.render import render_cards, render_readme
 from seattn.cards import render_card, render_table
 from seattn.errors import UserError
@@ -64,6 +66,19 @@ def test_rows_are_appended_and_none_twice(tmp_path, run):
     (run / "result.json").write_text(json.dumps(asdict(other)))
     append_run(run, path)
     assert read_rows(path) == [ROW, other]
+
+
+def test_shipped_weights_are_copied_and_recorded_with_their_digest(tmp_path, run):
+    (tmp_path / "index.json").write_text('{"z": {"file": "z.safetensors", "sha256": "0"}}')
+    (run / "model.safetensors").write_bytes(b"weights")
+    ship(run, ROW.name, tmp_path)
+    assert (tmp_path / f"{ROW.name}.safetensors").read_bytes() == b"weights"
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert list(index) == [ROW.name, "z"]
+    assert index[ROW.name] == {
+        "file": f"{ROW.name}.safetensors",
+        "sha256": hashlib.sha256(b"weights").hexdigest(),
+    }
 
 
 def test_unfinished_run_is_named(tmp_path):
