@@ -34,7 +34,8 @@ def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
         result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
-    row = _from_flat({**result, **result.pop("conditions")})
+    measured_in = result.pop("conditions")
+    row = _from_flat({**result, **measured_in})
     rows = read_rows(path)
     if row in rows:
         raise UserError(f"the row of {run_dir} stands in {path} already")
@@ -48,7 +49,8 @@ def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
 
 def _to_flat(row: AccuracyRow) -> dict[str, Any]:
     flat = asdict(row)
-    return {**flat, **flat.pop("conditions")}
+    measured_in = flat.pop("conditions")
+    return {**flat, **measured_in}
 
 
 def _from_flat(flat: dict[str, Any]) -> AccuracyRow:

@@ -105,11 +105,11 @@ confidence that means nothing. {row.dataset} (Krizhevsky 2009) was published for
 def render_table(rows: Sequence[AccuracyRow]) -> str:
     """A Markdown table, a line a row, for the README."""
     lines = [
-        "| weights | parameters | test images | top-1 % (95 % interval) | seeds | trained on |",
+        "| weights | parameters | test images | top-1 % (95 % interval) | seed | trained on |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({_interval(row)}) | 1 | "
+        f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({_interval(row)}) | {row.seed} | "
         f"{row.epochs} epochs, {_duration(row.train_seconds)}, {row.conditions.hardware}, {row.conditions.threads} "
         f"threads |"
         for row in rows
