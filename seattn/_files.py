@@ -46,9 +46,12 @@ def require_writable(folder: Path) -> None:
     Raises:
         UserError: if it cannot.
     """
-    with atomic_path(folder / ".writable"):
-        pass
-    (folder / ".writable").unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; give a folder that can be written to") from error
 
 
 def sha256(path: Path) -> str:

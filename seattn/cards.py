@@ -60,7 +60,8 @@ A ResNet for {size} images with {kind}, {row.params:,} parameters, trained on {r
 import seattn  # registers the models with timm
 import timm
 
-model = timm.create_model("{row.name}", pretrained=True).eval()  # or "hf-hub:{HUB_ORG}/{row.name}"
+# "hf-hub:{HUB_ORG}/{row.name}" names the weights on the Hub
+model = timm.create_model("{row.name}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 probabilities = model(transform(image).unsqueeze(0)).softmax(1)  # (1, {cfg.num_classes})
 ```
