@@ -188,7 +188,8 @@ def test_predict_names_a_bad_image_and_prints_nothing(run_dir, image, fails, tmp
 
 
 def test_predict_refuses_a_model_of_other_channels(image, fails, tmp_path):
-    save_for_hf(timm.create_model(ARCH, in_chans=4), tmp_path / "four", safe_serialization=True)
+    model = timm.create_model(ARCH, in_chans=4)
+    save_for_hf(model, tmp_path / "four", model_args={"in_chans": 4}, safe_serialization=True)  # timm 1.0.30 forgets it
     assert "takes 4 channels" in fails("predict", image, "--model", tmp_path / "four")
 
 
