@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -146,6 +147,22 @@ def test_one_cycle_in_timms_words_goes_up_then_straight_down(tmp_path, data_dir,
     up = [0.01 + (0.05 - 0.01) * (steps * e - 1) / (2 * steps) for e in (1, 2)]
     down = [0.05 * (1 - (steps * e - 1) / (3 * steps)) for e in (1, 2, 3)]
     assert rates == pytest.approx(up + down)
+
+
+def test_adamw_on_a_cosine_with_warm_up(tmp_path, data_dir, recipe):
+    path = recipe(
+        opt="adamw", opt_betas=[0.9, 0.95], weight_decay=0.05, lr=0.002, epochs=3, warmup_epochs=1, min_lr=1e-4
+    )
+    row = train(path, data_dir, tmp_path / "run", device="cpu")
+    steps, total = 48 // 8, 3 * 48 // 8
+    last = [summary(tmp_path / "run")[epoch]["lr"] for epoch in range(3)]
+    warm = 1e-5 + (0.002 - 1e-5) * (steps - 1) / steps
+    cosine = [1e-4 + (0.002 - 1e-4) * (1 + math.cos(math.pi * (steps * e - 1) / total)) / 2 for e in (2, 3)]
+    assert last == pytest.approx([warm, *cosine])
+    groups = torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["optimizer"]["param_groups"]
+    assert {group["betas"] for group in groups} == {(0.9, 0.95)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+    assert math.isfinite(row.loss)
 
 
 def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
