@@ -188,7 +188,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
     device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the recipe's; a warm-up with warmup_prefix comes on top.")
+    ] = None,
 ) -> None:
     """Train a model from a recipe."""
     from seattn.train import train as run_recipe

@@ -193,6 +193,10 @@ class _Run:
         self.run_dir.export(self.averaged, self.train_set.class_names)
         row = self._final_row(history, measured_in)
         self.run_dir.write_result(row)
+        _logger.info(
+            "test top-1 %.2f %% (95 %% interval %.2f to %.2f, n = %d); weights, config and result in %s",
+            *(100 * row.top1, 100 * row.top1_low, 100 * row.top1_high, row.n, self.run_dir.path),
+        )
         return row
 
     @property

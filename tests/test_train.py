@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 import math
 import os
 import signal
@@ -65,11 +66,14 @@ def summary(run):
         return [{k: float(v) for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
 
 
-def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe):
+def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe, caplog):
+    caplog.set_level(logging.INFO, "seattn")
     run = tmp_path / "run"
     path = recipe(epochs=5, model_ema=True, model_ema_decay=0.9, model_ema_warmup=True)
     row = train(path, data_dir, run, device="cpu")
     assert row.top1 > 0.8
+    assert f"test top-1 {100 * row.top1:.2f} % (95 % interval" in caplog.text
+    assert str(run) in caplog.text.splitlines()[-1]
     assert (row.n, row.split, row.seed, row.epochs) == (30, "test", 3, 5)
     assert (row.train_images, row.held_out_images) == (48, 12)
     assert row.top1_low < row.top1 <= row.top1_high
