@@ -1,6 +1,7 @@
 """The command line as its users meet it: what it prints where, its exit codes, and one line for each mistake."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -141,7 +142,7 @@ def test_help_lists_the_commands(capsys):
     ("args", "message"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["demo", "--nonsense"], "No such option: --nonsense"),
+        (["demo", "--nonsense"], r"No such option:? '?--nonsense"),  # typer up to 0.19 quotes it
         (["evaluate"], "Missing argument 'MODEL'"),
         (["evaluate", ARCH], "Missing option '--data-dir'"),
         (["predict"], "Missing argument 'IMAGES"),
@@ -150,7 +151,7 @@ def test_help_lists_the_commands(capsys):
     ],
 )
 def test_a_usage_error_is_one_line(fails, args, message):
-    assert message.lower() in fails(*args).lower()
+    assert re.search(message, fails(*args), re.IGNORECASE)
 
 
 def test_predict_prints_json(run_dir, image, capsys):
