@@ -16,7 +16,7 @@ import yaml
 from seattn._files import write_text
 from seattn.errors import UserError
 
-_SCHEDULERS = ("constant", "cosine", "multistep", "poly", "step", "tanh", "none")
+SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")  # those that every timm we allow knows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Recipe:
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
         _require(0 <= self.hflip <= 1, "hflip", self.hflip, "a probability")
-        _require(self.sched in _SCHEDULERS, "sched", self.sched, "one of " + ", ".join(_SCHEDULERS))
+        _require(self.sched in SCHEDULERS, "sched", self.sched, "one of " + ", ".join(SCHEDULERS))
         _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
         _require(
             not self.amp or self.amp_dtype == "bfloat16", "amp_dtype", self.amp_dtype, "bfloat16 where amp is true"

@@ -26,7 +26,7 @@ from seattn._progress import epoch_progress
 from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
-from seattn.load import check_name, torch_device
+from seattn.load import HUB_ERRORS, check_name, torch_device
 from seattn.recipe import Recipe, load_recipe
 from seattn.rows import AccuracyRow, Conditions, conditions
 from seattn.run_dir import AtomicSaver, RunDir
@@ -126,7 +126,10 @@ class _Run:
         # Left out where the recipe says nothing, so that the model's own default holds.
         given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
         kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        return timm.create_model(recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs)
+        try:
+            return timm.create_model(recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs)
+        except HUB_ERRORS as error:
+            raise UserError(f"cannot load the weights of {recipe.model}: {str(error).splitlines()[0]}") from error
 
     def _create_optimizer(self) -> Any:
         recipe = self.recipe

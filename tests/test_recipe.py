@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 import yaml
+from timm.scheduler import create_scheduler_v2
 
 import seattn  # noqa: F401  registers the models
 from seattn.errors import UserError
-from seattn.recipe import OurKeys, Recipe, load_recipe, parse_recipe
+from seattn.recipe import SCHEDULERS, OurKeys, Recipe, load_recipe, parse_recipe
 
 CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
 BASE = {"model": "se_resnet20_cifar.cifar10", "lr": 0.1}
@@ -61,6 +63,7 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
         ({"lr": 0}, "lr must be a number above 0, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"sched": "onecycle"}, "sched must be one of .*poly.*, got 'onecycle'"),
+        ({"sched": "none"}, "sched must be one of .*poly.*, got 'none'"),
         ({"smoothing": 1.0}, "smoothing must be"),
         ({"amp": True, "amp_dtype": "float16"}, "amp_dtype must be bfloat16"),
         ({"seattn": {"holdout": 0.0}}, "seattn.holdout must be between 0 and 1"),
@@ -123,3 +126,11 @@ def test_what_is_no_recipe_is_named(tmp_path, content, message):
 def test_missing_recipe_is_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read recipe .*no\.yaml: No such file"):
         load_recipe(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_that_a_recipe_may_name_is_one_of_timms(name):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler, epochs = create_scheduler_v2(optimizer, sched=name, num_epochs=3)
+    scheduler.step(1)  # timm answers None to a name that it does not know
+    assert epochs == 3
