@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from seattn.ops._kernel import INTERPRETED
 from seattn.ops.squeeze_excite import act_fn, gate_fn
@@ -113,14 +114,14 @@ def _act_grad(grad: Tensor, hidden: Tensor, act: str) -> Tensor:
 
 _ARGS = "Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, str act, str gate"
 _BWD_ARGS = "Tensor dy, Tensor x, Tensor w1, Tensor w2, Tensor mean, Tensor hidden, Tensor scale, str act, str gate"
-_fwd_op = torch.library.custom_op(
+_fwd_op = custom_op(
     "seattn::squeeze_excite_fwd",
     _fwd_triton,
     mutates_args=(),
     device_types="cuda",
     schema=f"({_ARGS}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-_bwd_op = torch.library.custom_op(
+_bwd_op = custom_op(
     "seattn::squeeze_excite_bwd",
     _bwd_triton,
     mutates_args=(),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.library import opcheck
 
 from seattn.ops import get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
 from seattn.ops._squeeze_excite_op import _bwd_torch, _fwd_torch
@@ -179,11 +180,11 @@ def test_operators_pass_opcheck(bias, dtype, memory_format, kernel_device):
     x, *weights = inputs(SHAPES["odd"], dtype, memory_format, kernel_device, bias)
     leaves = [t if t is None else t.requires_grad_() for t in (x, *weights)]
     forward, backward = torch.ops.seattn.squeeze_excite_fwd.default, torch.ops.seattn.squeeze_excite_bwd.default
-    torch.library.opcheck(forward, (*leaves, "silu", "sigmoid"))
+    opcheck(forward, (*leaves, "silu", "sigmoid"))
     with torch.no_grad():
         x, w1, _, w2, _ = (t if t is None else t.detach() for t in leaves)
         _, *saved = forward(*leaves, "silu", "sigmoid")
-        torch.library.opcheck(backward, (torch.ones_like(x), x, w1, w2, *saved, "silu", "sigmoid"))
+        opcheck(backward, (torch.ones_like(x), x, w1, w2, *saved, "silu", "sigmoid"))
 
 
 def test_second_derivative_raises(kernel_device):
