@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench cards clean
+.PHONY: demo test test-slow lint bench bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -11,13 +11,23 @@ demo: $(VENV)/.cli
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m benchmarks.run
+
+bench-plots: $(VENV)/.cli
+	$(BIN)/python -m benchmarks.plots
+
+# Correctness, the sanitizer and every benchmark in eight minutes, into the folder GPU_OUT; exit code 2 without a GPU.
+gpu: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gpu
 
 cards: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.render

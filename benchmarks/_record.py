@@ -1,27 +1,19 @@
 """Rows of accuracy: appended by code from a finished run, read back typed. One schema, `seattn.rows.AccuracyRow`."""
 
-import csv
-import io
 import json
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_type_hints
 
-from seattn._files import write_text
+from benchmarks import _csv
 from seattn.errors import UserError
-from seattn.rows import AccuracyRow, Conditions
+from seattn.rows import AccuracyRow
 
-ACCURACY = Path(__file__).parent / "results" / "accuracy.csv"
-_CONDITIONS = [f.name for f in fields(Conditions)]
-_COLUMNS = [f.name for f in fields(AccuracyRow) if f.name != "conditions"] + _CONDITIONS
+RESULTS = Path(__file__).parent / "results"
+ACCURACY = RESULTS / "accuracy.csv"
 
 
 def read_rows(path: Path = ACCURACY) -> list[AccuracyRow]:
     """All rows of `path`, oldest first; none if there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [_from_flat(row) for row in csv.DictReader(file)]
+    return _csv.read(AccuracyRow, path)
 
 
 def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
@@ -35,26 +27,8 @@ def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
     except OSError as error:
         raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
     measured_in = result.pop("conditions")
-    row = _from_flat({**result, **measured_in})
-    rows = read_rows(path)
-    if row in rows:
+    row = _csv.from_flat(AccuracyRow, {**result, **measured_in})
+    if row in read_rows(path):
         raise UserError(f"the row of {run_dir} stands in {path} already")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_to_flat(r) for r in [*rows, row])
-    write_text(path, text.getvalue())
+    _csv.append(AccuracyRow, path, [row])
     return row
-
-
-def _to_flat(row: AccuracyRow) -> dict[str, Any]:
-    flat = asdict(row)
-    measured_in = flat.pop("conditions")
-    return {**flat, **measured_in}
-
-
-def _from_flat(flat: dict[str, Any]) -> AccuracyRow:
-    hints = {**get_type_hints(AccuracyRow), **get_type_hints(Conditions)}
-    typed = {key: hints[key](value) for key, value in flat.items()}
-    condition = {name: typed.pop(name) for name in _CONDITIONS}
-    return AccuracyRow(**typed, conditions=Conditions(**condition))

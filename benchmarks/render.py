@@ -1,8 +1,10 @@
-"""Render what is shown from what was measured: hub_cards/*.md and the README's table. `make cards` runs it."""
+"""Render what is shown from what was measured: hub_cards/*.md and the README's tables. `make cards` runs it."""
 
 from pathlib import Path
 
 from benchmarks._record import read_rows
+from benchmarks._speed import is_cpu, read_speed, speed_files
+from benchmarks._tables import render_speed
 from seattn._files import write_text
 from seattn.cards import render_card, render_table
 from seattn.models import models_with_weights
@@ -10,6 +12,7 @@ from seattn.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
+_SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
 
 
 def render_cards() -> dict[Path, str]:
@@ -22,11 +25,17 @@ def render_cards() -> dict[Path, str]:
 
 
 def render_readme(text: str) -> str:
-    """`text` with the table between the two markers made anew."""
-    before, rest = text.split(_BEGIN)
-    _, after = rest.split(_END)
+    """`text` with the tables between their markers made anew: accuracy, and speed on each device that has rows."""
     shipped = set(models_with_weights())
-    return before + _BEGIN + render_table([row for row in read_rows() if row.name in shipped]) + _END + after
+    text = _between(text, _BEGIN, render_table([row for row in read_rows() if row.name in shipped]), _END)
+    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path)) for path in speed_files()]
+    return _between(text, _SPEED, "\n".join(table for table in tables if table), _END_OF_SPEED)
+
+
+def _between(text: str, begin: str, new: str, end: str) -> str:
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return before + begin + new + end + after
 
 
 def main() -> None:

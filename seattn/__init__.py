@@ -3,7 +3,8 @@
 from importlib.metadata import version
 
 from seattn import layers, models, ops
+from seattn.accelerate import accelerate, restore
 from seattn.ops import get_kernels, set_kernels
 
 __version__ = version("seattn")
-__all__ = ["__version__", "get_kernels", "layers", "models", "ops", "set_kernels"]
+__all__ = ["__version__", "accelerate", "get_kernels", "layers", "models", "ops", "restore", "set_kernels"]

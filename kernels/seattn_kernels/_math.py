@@ -30,19 +30,20 @@ def act(h, ACT: tl.constexpr):
 
 
 @triton.jit
-def act_grad(h, ACT: tl.constexpr):
+def act_grad(grad, h, ACT: tl.constexpr):
+    """grad * ACT'(h). Where the derivative is 0 the result is 0, whatever the gradient, as in torch."""
     if ACT == "relu":
-        d = tl.where(h <= 0, 0.0, 1.0)
+        d = tl.where(h <= 0, 0.0, grad)
     elif ACT == "silu":
         s = tl.sigmoid(h)
-        d = s * (1.0 + h * (1.0 - s))
+        d = grad * (s * (1.0 + h * (1.0 - s)))
     elif ACT == "gelu":
-        d = 0.5 * (1.0 + tl.erf(h * _INV_SQRT2)) + h * _INV_SQRT_2PI * tl.exp(-0.5 * h * h)
+        d = grad * (0.5 * (1.0 + tl.erf(h * _INV_SQRT2)) + h * _INV_SQRT_2PI * tl.exp(-0.5 * h * h))
     elif ACT == "hard_swish":
-        d = tl.where(h <= -3, 0.0, tl.where(h >= 3, 1.0, h / 3.0 + 0.5))
+        d = tl.where(h <= -3, 0.0, tl.where(h >= 3, grad, grad * (h / 3.0 + 0.5)))
     else:
         tl.static_assert(ACT == "identity")
-        d = tl.zeros_like(h) + 1.0
+        d = grad
     return d
 
 
@@ -60,13 +61,13 @@ def gate(z, GATE: tl.constexpr):
 
 
 @triton.jit
-def gate_grad(s, GATE: tl.constexpr):
-    """Derivative by z, from the gate's value s."""
+def gate_grad(grad, s, GATE: tl.constexpr):
+    """grad * GATE'(z), from the gate's value s."""
     if GATE == "sigmoid":
-        d = s * (1.0 - s)
+        d = grad * (s * (1.0 - s))
     elif GATE == "two_sigmoid":
-        d = s * (1.0 - 0.5 * s)
+        d = grad * (s * (1.0 - 0.5 * s))
     else:
         tl.static_assert(GATE == "hard_sigmoid")
-        d = tl.where(s <= 0, 0.0, tl.where(s >= 1, 0.0, 1.0 / 6.0))
+        d = tl.where((s > 0) & (s < 1), grad / 6.0, 0.0)
     return d

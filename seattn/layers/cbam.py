@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.models import register_notrace_function
 from torch import nn
 
+from seattn.layers._norm import batch_norm_of
 from seattn.layers._reduction import bottleneck_width, remap_bottleneck
 from seattn.layers._registry import register_attn
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate
+
+register_notrace_function(cbam_channel_gate)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 
 
 class ChannelAttn(nn.Module):
@@ -31,13 +36,16 @@ class ChannelAttn(nn.Module):
         self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
         self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
+            return x * self._gate(x).to(x.dtype)
+        w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
+        return cbam_channel_gate(x, w1, self.fc1.bias, w2, self.fc2.bias)  # (B, C, H, W)
+
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B, C, 1, 1) each
         logits: torch.Tensor = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
         return logits.sigmoid()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self._gate(x).to(x.dtype)  # (B, C, H, W)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
@@ -45,7 +53,11 @@ class ChannelAttn(nn.Module):
 
 
 class SpatialAttn(nn.Module):
-    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm."""
+    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm.
+
+    Where `bn` has been replaced (by synchronised or frozen batch norm), under torch.fx and in TorchScript, convolution
+    and norm run as the modules they are, in plain torch: the same values for more memory traffic.
+    """
 
     def __init__(
         self,
@@ -61,6 +73,21 @@ class SpatialAttn(nn.Module):
         self.bn = nn.BatchNorm2d(1, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self._by_modules(x)
+        # fx would keep the norm's mode and its count of batches of the moment of tracing; as a module it stays a node.
+        if type(self.bn) is not nn.BatchNorm2d or isinstance(x, torch.fx.Proxy):
+            return self._by_modules(x)
+        norm = batch_norm_of(self.bn)
+        running = (norm.running_mean, norm.running_var)
+        return cbam_spatial_gate(
+            *(x, self.conv.weight, *running, norm.weight, norm.bias),
+            training=norm.training,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )
+
+    def _by_modules(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (B, 2, H, W)
         gate: torch.Tensor = self.bn(self.conv(pooled)).sigmoid()  # (B, 1, H, W)
         return x * gate.to(x.dtype)  # (B, C, H, W)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seattn.layers._registry import register_attn
+from seattn.ops import efficient_channel_attn
 
 
 def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> int:
@@ -54,10 +55,9 @@ class EfficientChannelAttn(nn.Module):
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean = x.mean((2, 3))  # (B, C)
-        logits = self.conv(mean.unsqueeze(1)).squeeze(1)  # (B, C)
-        gate: torch.Tensor = logits.sigmoid()[:, :, None, None]  # (B, C, 1, 1)
-        return x * gate.to(x.dtype)  # (B, C, H, W)
+        if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
+            return x * self.gate(x)[:, :, None, None].to(x.dtype)
+        return efficient_channel_attn(x, self.conv.weight.flatten())
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""

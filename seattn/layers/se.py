@@ -14,7 +14,7 @@ from torch import nn
 from seattn.layers._reduction import bottleneck_width, remap_in_place
 from seattn.layers._registry import register_attn
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
-from seattn.ops.squeeze_excite import check_names
+from seattn.ops._excite import check_names
 
 register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 

@@ -14,16 +14,17 @@ import torch
 from timm.layers import create_classifier, get_act_layer, get_norm_layer
 from timm.models import PretrainedCfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet, make_blocks
+from timm.models.resnet import ResNet, make_blocks
 from torch import nn
 
 from seattn.layers import get_attn
+from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
 from seattn.models._labels import DATASETS
 from seattn.models._pretrained import build, weight_source
 
 __all__ = ["ResNetCifar", "ThreeStageResNetCifar"]  # register_model adds the entry points
 
-_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+_BLOCKS = {"basic": FusedBasicBlock, "bottleneck": FusedBottleneck}
 
 
 class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped

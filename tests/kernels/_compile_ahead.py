@@ -1,7 +1,9 @@
-"""Compile every variant of the squeeze-excite kernels for one GPU that need not be here; print what each one uses.
+"""Compile the kernels for one GPU that need not be here; print what each one uses.
 
-Run as `python _compile_ahead.py TARGET` without TRITON_INTERPRET. TARGET is sm_80, sm_90 or gfx942. The last line is
-{variant: {"shared": bytes, "stack": bytes a thread or null, "vector": widest access to memory in bits or null}}.
+Run as `python _compile_ahead.py TARGET SCOPE DTYPE` without TRITON_INTERPRET. TARGET is a key of TARGETS, DTYPE that of
+the maps: "bf16", "fp16" or "fp32". SCOPE is "last" (each kernel's first variant in the last row of each table), "rows"
+(in every row) or "all" (every variant in every row). The last line is {kernel-variant-row: use}, use being
+{"shared": bytes, "stack": bytes a thread, "map_bits": {map argument: widest access to it in bits} or null}.
 """
 
 import json
@@ -9,80 +11,99 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import triton
+from _compile_entries import ENTRIES, Entry, Row
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from seattn_kernels import squeeze_excite as kernels
-
-TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
-
-
-def variants(every_row: bool) -> dict[str, tuple[Any, dict[str, str], dict[str, Any], kernels.Tile]]:
-    """name -> kernel, types of its run-time arguments, its constants, its tile."""
-    found = {}
-    for layout, table in (("nchw", kernels.NCHW_TILES), ("channels_last", kernels.CHANNELS_LAST_TILES)):
-        for row, (_, tile) in enumerate(table if every_row else table[-1:]):
-            const = {"CHANNELS_LAST": layout == "channels_last", "BLOCK_C": tile.rows, "BLOCK_P": tile.cols}
-            sizes = {"C": "i32", "P": "i32"}
-            pool = {"x_ptr": "*bf16", "mean_ptr": "*fp32", **sizes}
-            grad = {"dy_ptr": "*bf16", "x_ptr": "*bf16", "scale_ptr": "*fp32", "dz_ptr": "*fp32", **sizes}
-            scale = {"x_ptr": "*bf16", "scale_ptr": "*fp32", "shift_ptr": "*fp32", "y_ptr": "*bf16", **sizes}
-            name = f"{layout}-{row}"
-            found[f"pool-{name}"] = (kernels._pool_kernel, pool, const, tile)
-            found[f"gate_grad-{name}"] = (kernels._gate_grad_kernel, grad, {"GATE": "sigmoid", **const}, tile)
-            found[f"scale-{name}"] = (kernels._scale_kernel, scale, {"SHIFT": False, **const}, tile)
-            found[f"scale_shift-{name}"] = (kernels._scale_kernel, scale, {"SHIFT": True, **const}, tile)
-    pointers = ("v_ptr", "w_ptr", "bias_ptr", "hidden_ptr", "act_ptr", "out_ptr")
-    matvec = {**dict.fromkeys(pointers, "*fp32"), "K": "i32", "M": "i32"}
-    tile = kernels.MATVEC_TILE
-    none = {"TRANSPOSED": False, "BIAS": True, "IN_ACT": "", "OUT_GATE": "", "OUT_ACT_GRAD": ""}
-    for name, changes in {
-        "hidden": {},
-        "scale": {"IN_ACT": "gelu", "OUT_GATE": "sigmoid"},
-        "hidden_grad": {"TRANSPOSED": True, "BIAS": False, "OUT_ACT_GRAD": "gelu"},
-    }.items():
-        const = {**none, **changes, "BLOCK_M": tile.rows, "BLOCK_K": tile.cols}
-        found[f"matvec-{name}"] = (kernels._matvec_kernel, matvec, const, tile)
-    return found
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
 
 
-def stack_bytes(cubin: bytes) -> int:
-    """Bytes of stack a thread, as cuobjdump reports them: not 0 means that registers spill."""
+def chosen(scope: str) -> Iterator[tuple[str, Entry, Row, dict[str, Any]]]:
+    """Name, kernel, row and constants of all that the scope takes."""
+    for entry in ENTRIES:
+        last = {row.constants.get("CHANNELS_LAST"): row for row in entry.rows}  # of each layout
+        for variant, constants in list(entry.variants.items())[: None if scope == "all" else 1]:
+            for row in last.values() if scope == "last" else entry.rows:
+                yield f"{entry.kernel.fn.__name__}-{variant}-{row.name}", entry, row, constants
+
+
+def stack_bytes(asm: dict[str, Any]) -> int:
+    """Bytes of stack a thread: not 0 means that registers spill."""
+    if "amdgcn" in asm:
+        return max(int(size) for size in re.findall(r"ScratchSize: (\d+)", asm["amdgcn"]))
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
+        file.write(asm["cubin"])
         file.flush()
         text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
     return max(int(size) for size in re.findall(r"STACK:(\d+)", text.stdout))
 
 
-def vector_bits(ptx: str) -> int:
-    """The widest global load or store."""
-    found = re.findall(r"(?:ld|st)\.global\S*?(?:\.v(\d))?\.[bfsu](\d+)", ptx)
-    return max(int(count or 1) * int(bits) for count, bits in found)
+def bits_of_each_pointer(ptx: str) -> list[int]:
+    """The widest global load or store through each argument of the kernel, by following registers through the code."""
+    lines = re.findall(r"^\s*(?:@!?%\w+\s+)?([a-z]\S*)\s+(.*);", ptx, re.MULTILINE)
+    sources: dict[str, set[int]] = {}  # register -> arguments that it is made from
+    widest: dict[int, int] = {}
+    grew = True
+    while grew:  # a loop carries registers backwards
+        grew = False
+        for op, operands in lines:
+            if op.startswith(("ld.param", "ld.global", "st.global")):
+                address = re.search(r"\[([^\]]*)\]", operands)
+                assert address is not None, operands
+            if op.startswith("ld.param"):
+                found = {int(i) for i in re.findall(r"_param_(\d+)", address[1])}
+            elif op.startswith(("ld.", "st.")):  # what is loaded is no address
+                if ".global" in op:
+                    count, bits = re.search(r"(?:\.v(\d))?\.[bfsu](\d+)$", op).groups()
+                    for argument in set().union(*(sources.get(r, set()) for r in re.findall(r"%\w+", address[1]))):
+                        widest[argument] = max(widest.get(argument, 0), int(count or 1) * int(bits))
+                continue
+            else:
+                found = set().union(*(sources.get(r, set()) for r in re.findall(r"%\w+", operands.split(",", 1)[-1])))
+            target = re.match(r"%\w+", operands)
+            if target and not found <= sources.get(target[0], set()):
+                sources[target[0]] = sources.get(target[0], set()) | found
+                grew = True
+    return [widest.get(i, 0) for i in range(max(widest, default=-1) + 1)]
 
 
-def main(target: str) -> None:
+def main(target: str, scope: str, dtype: str) -> None:
     usage = {}
-    for name, (kernel, arguments, constants, tile) in variants(every_row=target == "sm_90").items():
-        signature = {arg: arguments.get(arg, "constexpr") for arg in kernel.arg_names}
+    for name, entry, row, variant in chosen(scope):
+        if dtype != "bf16" and not entry.maps:
+            continue  # nothing in it depends on the maps' dtype
+        constants = {**row.constants, **variant}
+        signature = {}
+        for arg in entry.kernel.arg_names:
+            number = "fp32" if arg in ("eps", "inv_count") else "i32"
+            pointer = f"*{dtype}" if arg in entry.maps else "*fp32"
+            signature[arg] = "constexpr" if arg in constants else pointer if arg.endswith("_ptr") else number
         # What a launch finds out for itself: sizes and addresses divide by 16. Without it, accesses come out scalar.
-        attrs = {(i,): [["tt.divisibility", 16]] for i, arg in enumerate(kernel.arg_names) if arg in arguments}
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attrs)
-        options = {"num_warps": tile.num_warps, "enable_fp_fusion": True}
+        attrs = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(signature.values()) if t == "i32" or t[0] == "*"}
+        source = ASTSource(fn=entry.kernel, signature=signature, constexprs=constants, attrs=attrs)
+        options = {"num_warps": row.num_warps, "enable_fp_fusion": True}
+        if row.registers is not None and TARGETS[target][0] == "cuda":
+            options["maxnreg"] = row.registers
         built = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
-        cubin, ptx = built.asm.get("cubin"), built.asm.get("ptx")
-        usage[name] = {
-            "shared": built.metadata.shared,
-            "stack": None if cubin is None else stack_bytes(cubin),
-            "vector": None if ptx is None else vector_bits(ptx),
-        }
+        map_bits = None
+        if "ptx" in built.asm:
+            arguments = [arg for arg, kind in signature.items() if kind != "constexpr"]
+            bits = dict(zip(arguments, bits_of_each_pointer(built.asm["ptx"]), strict=False))
+            map_bits = {arg: bits.get(arg, 0) for arg in entry.maps if arg in arguments}
+        usage[name] = {"shared": built.metadata.shared, "stack": stack_bytes(built.asm), "map_bits": map_bits}
     print(json.dumps(usage))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from timm.layers.cbam import CbamModule
@@ -62,3 +64,61 @@ def test_matches_the_equations_written_out():
 def test_even_window_is_named(size):
     with pytest.raises(ValueError, match=f"spatial_kernel_size must be odd and at least 1, got {size}"):
         Cbam(16, spatial_kernel_size=size)
+
+
+class OtherNorm(nn.BatchNorm2d):
+    """Batch norm of another type, as a synchronised one is."""
+
+
+def by_modules(layer):
+    """A copy that runs convolution and norm as modules, under autograd."""
+    theirs = copy.deepcopy(layer)
+    theirs.spatial.bn.__class__ = OtherNorm
+    return theirs
+
+
+def step(layer, x):
+    """The output, every gradient, and the buffers afterwards."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    dy = torch.linspace(-1, 2, y.numel()).view(y.shape)
+    return [y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], dy), *layer.buffers()]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"track_running_stats": False}, {"affine": False}], ids=str
+)
+def test_training_and_running_statistics_are_those_of_the_modules(options):
+    ours = Cbam(16, rd_channels=3)
+    ours.spatial.bn = nn.BatchNorm2d(1, **options)
+    theirs = by_modules(ours)
+    generator = torch.Generator().manual_seed(0)
+    for mode in (True, True, False, True):
+        x = torch.randn(4, 16, 7, 5, generator=generator)
+        results = zip(step(ours.train(mode), x), step(theirs.train(mode), x), strict=True)
+        for a, b in results:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_another_batch_norm_is_called_as_the_module_it_is():
+    layer = Cbam(16, rd_channels=3)
+    calls = []
+    layer.spatial.bn.register_forward_hook(lambda *_: calls.append(1))
+    layer(torch.randn(2, 16, 3, 3))
+    assert calls == []  # part of the op
+    layer = by_modules(layer)
+    layer(torch.randn(2, 16, 3, 3))
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("trace", [torch.jit.script, torch.fx.symbolic_trace], ids=["script", "fx"])
+def test_traced_layer_computes_the_same_and_keeps_its_mode(trace, training):
+    layer = Cbam(16, rd_channels=3)
+    traced = trace(copy.deepcopy(layer))
+    for module in (layer, traced):
+        module.train(training)
+    x = torch.randn(2, 16, 5, 7)
+    torch.testing.assert_close(traced(x), layer(x))
+    for name, buffer in layer.named_buffers():
+        torch.testing.assert_close(dict(traced.named_buffers())[name], buffer)

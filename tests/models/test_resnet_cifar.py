@@ -10,6 +10,7 @@ import torch
 from timm.layers import set_scriptable
 from timm.models import create_feature_extractor
 from timm.models._manipulate import group_parameters, group_with_matcher
+from timm.models.resnet import BasicBlock, Bottleneck
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
@@ -73,7 +74,8 @@ def test_parameter_count_is_the_published_one(name):
 def test_each_block_has_its_own_layer_of_the_named_kind_and_no_other(name):
     model = build(name, device="meta")
     kind = name.split("resnet")[0].rstrip("_")
-    blocks = [m for m in model.modules() if type(m).__name__ in ("BasicBlock", "Bottleneck")]
+    blocks = [m for m in model.modules() if isinstance(m, (BasicBlock, Bottleneck))]
+    assert blocks
     found = [type(block.se) for block in blocks]
     assert found == [LAYERS.get(kind, type(None))] * len(blocks)
     if kind:

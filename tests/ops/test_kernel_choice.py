@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from seattn.ops import _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
+from seattn.ops import _attn_tail_op, _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
 
 
 def inputs(dtype=torch.float32) -> list[torch.Tensor]:
@@ -40,7 +40,7 @@ def test_with_block_restores_the_former_choice_also_after_an_error():
 
 def test_unknown_choice_raises_and_changes_nothing():
     set_kernels("reference")
-    with pytest.raises(ValueError, match="auto, triton, reference; got 'cuda'"):
+    with pytest.raises(ValueError, match="auto, triton, torch, reference; got 'cuda'"):
         set_kernels("cuda")
     assert get_kernels() == "reference"
 
@@ -56,7 +56,7 @@ def test_environment_variable_sets_the_first_choice():
 
 def test_bad_environment_variable_raises():
     done = in_new_process("import seattn.ops", SEATTN_KERNELS="fast")
-    assert "SEATTN_KERNELS must be one of auto, triton, reference; got 'fast'" in done.stderr
+    assert "SEATTN_KERNELS must be one of auto, triton, torch, reference; got 'fast'" in done.stderr
 
 
 def test_triton_on_a_cpu_without_the_interpreter_raises(monkeypatch):
@@ -75,7 +75,7 @@ def test_triton_that_is_not_installed(kernels, device, monkeypatch):
         with pytest.raises(RuntimeError, match="triton is not installed"):
             squeeze_excite(*tensors)
     else:
-        assert torch.equal(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
+        torch.testing.assert_close(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
 
 
 @pytest.mark.parametrize("kernels", ["auto", "triton"])
@@ -87,7 +87,7 @@ def test_dtype_that_the_kernel_does_not_take(kernels, device, monkeypatch):
         with pytest.raises(RuntimeError, match=r"not torch\.float64"):
             squeeze_excite(*tensors)
     else:
-        assert torch.equal(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
+        torch.testing.assert_close(squeeze_excite(*tensors), squeeze_excite_reference(*tensors))
 
 
 def test_import_error_inside_a_kernel_propagates(device, monkeypatch):
@@ -96,6 +96,51 @@ def test_import_error_inside_a_kernel_propagates(device, monkeypatch):
     set_kernels("triton" if device == "cpu" else "auto")
     with pytest.raises(ImportError):
         squeeze_excite(*(t.to(device) for t in inputs()))
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """Names of the implementations that ran, "triton" or "torch"; the reference leaves no trace."""
+    names = []
+    for name in ("triton", "torch"):
+        function = _attn_tail_op.OPERATOR.fwd[name]
+        spy = lambda *args, name=name, function=function: names.append(name) or function(*args)  # noqa: E731
+        monkeypatch.setitem(_attn_tail_op.OPERATOR.fwd, name, spy)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("kernels", "on_cpu", "on_cuda"),
+    [
+        ("auto", ["torch"], ["triton"]),
+        ("triton", ["triton"], ["triton"]),
+        ("torch", ["torch"], ["torch"]),
+        ("reference", [], []),
+    ],
+)
+def test_which_implementation_runs(kernels, on_cpu, on_cuda, ran, kernel_device):
+    with set_kernels(kernels):
+        squeeze_excite(*(t.to(kernel_device) for t in inputs()))
+    assert ran == (on_cuda if kernel_device == "cuda" else on_cpu)
+
+
+@pytest.mark.parametrize("how", ["compile", "trace", "export", "meta", "transform"])
+def test_auto_takes_the_reference_on_a_cpu_where_code_is_traced_or_transformed(how, ran):
+    x, *weights = inputs()
+    fn = lambda t: squeeze_excite(t, *weights)  # noqa: E731
+    if how == "compile":
+        torch.compile(fn, backend="aot_eager", fullgraph=True)(x)
+    elif how == "trace":
+        torch.jit.trace(fn, x, check_trace=False)
+    elif how == "export":
+        module = torch.nn.Module()
+        module.forward = fn
+        torch.export.export(module, (x,))
+    elif how == "meta":
+        squeeze_excite(*(t.to("meta") for t in inputs()))
+    else:
+        torch.func.vmap(fn)(x[None])
+    assert ran == []
 
 
 def transformed(kind: str, fn, x: torch.Tensor) -> torch.Tensor:
@@ -110,7 +155,7 @@ def transformed(kind: str, fn, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])
-def test_function_transforms_get_right_answers_from_auto_and_an_error_from_triton(kind, device, monkeypatch):
+def test_function_transforms_get_right_answers_from_auto_and_an_error_from_the_others(kind, device, monkeypatch):
     monkeypatch.setattr(_kernel, "INTERPRETED", True)
     x, *weights = (t.to(device) for t in inputs())
     with set_kernels("auto"):
@@ -125,8 +170,9 @@ def test_function_transforms_get_right_answers_from_auto_and_an_error_from_trito
         step = 1e-4
         want = ((fn(x.double() + step) - fn(x.double() - step)) / (2 * step)).float()
     torch.testing.assert_close(got, want)
-    with set_kernels("triton"), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
-        transformed(kind, lambda t: squeeze_excite(t, *weights), x)
+    for kernels in ("triton", "torch"):
+        with set_kernels(kernels), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
+            transformed(kind, lambda t: squeeze_excite(t, *weights), x)
 
 
 def test_a_module_that_ran_the_op_can_be_copied():

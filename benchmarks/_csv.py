@@ -1,0 +1,76 @@
+"""Frozen dataclasses as rows of a CSV file: the field `conditions` becomes columns of its own; read back typed."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from functools import lru_cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from seattn._files import write_text
+from seattn.errors import UserError
+from seattn.rows import Conditions
+
+Row = TypeVar("Row")
+_CONDITIONS = [f.name for f in fields(Conditions)]
+
+
+def read(cls: type[Row], path: Path) -> list[Row]:
+    """All rows of `path`, oldest first; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [from_flat(cls, row) for row in csv.DictReader(file)]
+
+
+def append(cls: type[Row], path: Path, rows: Iterable[Row]) -> None:
+    """Append `rows` to `path`, all or none. None is an empty cell.
+
+    Raises:
+        UserError: if `path` has other columns.
+    """
+    columns = [f.name for f in fields(cls) if f.name != "conditions"] + _CONDITIONS  # type: ignore[arg-type]
+    header = ",".join(columns) + "\n"
+    before = path.read_text(encoding="utf-8") if path.exists() else header
+    if not before.startswith(header):
+        raise UserError(f"{path} has other columns than {cls.__name__}: give another file")
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(_to_flat(row) for row in rows)
+    write_text(path, before + text.getvalue())
+
+
+def from_flat(cls: type[Row], flat: Mapping[str, Any]) -> Row:
+    """A row from its columns, as text or as values.
+
+    Raises:
+        KeyError: for a column that no field has.
+        TypeError: if a column is missing.
+    """
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
+    typed = {key: _typed(hints[key], value) for key, value in flat.items()}
+    where = {name: typed.pop(name) for name in _CONDITIONS}
+    make: Any = cls
+    return make(**typed, conditions=Conditions(**where))  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return {**get_type_hints(cls), **get_type_hints(Conditions)}
+
+
+def _to_flat(row: Any) -> dict[str, Any]:
+    flat = asdict(row)
+    where = flat.pop("conditions")
+    return {**flat, **where}
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if get_origin(hint) is UnionType:  # the only union of a row is with None
+        if value in ("", None):
+            return None
+        (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
+    if hint is bool:
+        return {"True": True, "False": False}[str(value)]  # bool("False") is True
+    return hint(value)

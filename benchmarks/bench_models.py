@@ -1,0 +1,148 @@
+"""Whole nets: a training step (forward, loss, backward, step of SGD) and inference, against the same of timm's layers.
+
+On a GPU each SE net also runs beside the net without attention: `plain` with our tails, `plain_timm_eager` with timm's.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+import seattn
+from benchmarks._case import FORMATS, Case, Plan
+from benchmarks._timing import Work
+from benchmarks._twins import check_equal, timm_twin
+
+Nets = tuple[nn.Module, nn.Module]  # ours or accelerated, and timm's with the same weights
+
+
+def _cifar(name: str) -> Nets:
+    ours = timm.create_model(name, zero_init_last=False)  # else every block starts as an identity
+    return ours, timm_twin(ours)
+
+
+def _accelerated(name: str) -> Nets:
+    theirs = timm.create_model(name, zero_init_last=False)
+    ours = timm.create_model(name, zero_init_last=False)
+    ours.load_state_dict(theirs.state_dict())
+    seattn.accelerate(ours, verbose=False)
+    return ours, theirs
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net and its batch; `plain` is the same without attention, if that is to run beside it."""
+
+    name: str
+    make: Callable[[str], Nets]
+    shape: tuple[int, int, int, int]
+    plain: str | None = None
+
+
+QUICK = (Net("se_resnet20_cifar", _cifar, (2, 3, 32, 32), "resnet20_cifar"),)
+CPU = (
+    Net("se_resnet20_cifar", _cifar, (128, 3, 32, 32)),
+    Net("se_resnet18_cifar", _cifar, (32, 3, 32, 32)),
+    Net("resnet18_cifar", _cifar, (32, 3, 32, 32)),
+)
+GPU = (
+    Net("se_resnet18_cifar", _cifar, (1024, 3, 32, 32), "resnet18_cifar"),
+    Net("seresnet50", _accelerated, (256, 3, 224, 224), "resnet50"),
+    Net("se_resnet20_cifar", _cifar, (128, 3, 32, 32), "resnet20_cifar"),
+    Net("resnet18_cifar", _cifar, (1024, 3, 32, 32)),
+    Net("resnet50", _accelerated, (256, 3, 224, 224)),
+)
+
+
+def cases(plan: Plan) -> Iterator[Case]:
+    """Every net in training and inference: fp32 and autocast in both layouts on a CPU, the usual ones on a GPU."""
+    for net in plan.pick(QUICK, CPU, GPU):
+        for dtype in ("autocast_bfloat16",) if plan.cuda else ("float32", "autocast_bfloat16"):
+            for memory_format in ("channels_last",) if plan.cuda else FORMATS:
+                for mode in ("training_step", "inference"):
+                    bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in _ON_BARS
+                    for compiled in (False, True) if plan.compiled else (False,):
+                        yield Case(
+                            "model",
+                            net.name,
+                            mode,
+                            net.shape,
+                            dtype,
+                            memory_format,
+                            _Make(plan, net, dtype, memory_format, mode, compiled),
+                            urgent=bar and not compiled,
+                            rounds=plan.pick(2, 11 if bar else 5, 15),
+                            seconds=plan.pick(0.0, 6.0 if bar else 1.5, 2.0),
+                            graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets
+                        )
+
+
+_ON_BARS = ("se_resnet20_cifar", "se_resnet18_cifar", "seresnet50")
+
+
+@dataclass(frozen=True)
+class _Make:
+    plan: Plan
+    net: Net
+    dtype: str
+    memory_format: str
+    mode: str
+    compiled: bool  # beside timm's net under torch.compile alone: a minute of compiling must not hold up the bars
+
+    def __call__(self) -> dict[str, Work]:
+        torch.manual_seed(0)
+        ours, theirs = self._nets(self.net.name, self.net.make)
+        nets = {"seattn": ours, "timm_eager": theirs}
+        if self.net.plain and self.mode == "training_step" and not self.compiled:
+            nets["plain"], nets["plain_timm_eager"] = self._nets(self.net.plain, self.net.make)
+        works = {name: self._work(net, self.memory_format) for name, net in nets.items()}
+        if self.compiled:
+            torch._dynamo.reset()
+            compiled = self._nets(self.net.name, self.net.make)[1]
+            compiled.compile()
+            works["timm_compile"] = self._work(compiled, self.memory_format)
+        if self.memory_format == "contiguous" and not self.plan.quick and not self.compiled:
+            works["timm_channels_last"] = self._work(self._nets(self.net.name, self.net.make)[1], "channels_last")
+        return works
+
+    def _nets(self, name: str, make: Callable[[str], Nets]) -> Nets:
+        """Both nets on the device, compared once on a small batch."""
+        ours, theirs = make(name)
+        ours.to(self.plan.device)
+        theirs.to(self.plan.device)
+        check_equal(ours, theirs, torch.randn(8, *self.net.shape[1:], device=self.plan.device))
+        return ours, theirs
+
+    def _work(self, net: nn.Module, memory_format: str) -> Work:
+        wanted = FORMATS[memory_format]
+        net.to(memory_format=wanted)
+        x = torch.randn(self.net.shape, device=self.plan.device).contiguous(memory_format=wanted)  # (B, 3, H, W)
+        # Without its cache, which a captured graph must not fill, autocast casts each weight once all the same.
+        autocast = torch.autocast(
+            self.plan.device.type, torch.bfloat16, enabled=self.dtype != "float32", cache_enabled=False
+        )
+        if self.mode == "inference":
+            net.eval()
+
+            def infer() -> torch.Tensor:
+                with torch.inference_mode(), autocast:
+                    logits: torch.Tensor = net(x)
+                return logits
+
+            return infer
+        net.train()
+        target = torch.randint(0, 10, self.net.shape[:1], device=self.plan.device)
+        optimizer = create_optimizer_v2(net, "sgd", lr=1e-3, weight_decay=5e-4, momentum=0.9)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            with autocast:
+                loss = F.cross_entropy(net(x), target)
+            loss.backward()
+            optimizer.step()
+
+        return step

@@ -1,0 +1,86 @@
+"""All that a GPU is needed for, in one command of under eight minutes: `python -m benchmarks.gpu`, or `make gpu`.
+
+The tests marked gpu, every op under compute-sanitizer where that is installed, and the whole benchmark with
+torch.compile. The environment variable GPU_OUT names the folder for rows, plots and logs; by default
+gpu-results/<device>-torch<version>-<date>. Exit code 1 if a test or the sanitizer finds something, 2 without CUDA.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks._speed import device_slug
+from benchmarks.plots import write_plots
+from seattn._files import require_writable, write_text
+from seattn.errors import UserError
+from seattn.rows import conditions
+
+SECONDS = 470.0  # of everything
+TEST_SECONDS = 170.0
+SANITIZER_SECONDS = 60.0
+LAST_CASE_SECONDS = 60.0  # the benchmark begins no case so long before the end: a net may have to be compiled
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("gpu: this machine has no CUDA device that torch can use; nothing was run", file=sys.stderr)
+        return 2
+    begun = time.monotonic()
+    device = torch.device("cuda")
+    where = conditions(device)
+    version = where.torch.split("+")[0]
+    default = Path("gpu-results") / f"{device_slug(device, where)}-torch{version}-{where.date}"
+    out = Path(os.environ.get("GPU_OUT") or default).resolve()
+    try:
+        require_writable(out)
+    except UserError as error:
+        print(f"gpu: {error}", file=sys.stderr)
+        return 2
+    write_text(out / "conditions.txt", "".join(f"{key}: {value}\n" for key, value in asdict(where).items()))
+
+    codes = {"tests": run_logged([sys.executable, "-m", "pytest", "-m", "gpu"], out / "tests.log", TEST_SECONDS)}
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        write_text(out / "sanitizer.log", "compute-sanitizer is not on PATH: not run\n")
+        print("gpu: compute-sanitizer is not on PATH: not run")
+    else:
+        command = [sanitizer, "--error-exitcode", "1", sys.executable, "-m", "benchmarks._small_step"]
+        codes["sanitizer"] = run_logged(command, out / "sanitizer.log", SANITIZER_SECONDS)
+    left = SECONDS - (time.monotonic() - begun)
+    minutes = str(max(0.0, left - LAST_CASE_SECONDS) / 60)
+    rows = out / "rows.csv"
+    command = [sys.executable, "-m", "benchmarks.run", "--compile", "--minutes", minutes, "--out", str(rows)]
+    codes["benchmark"] = run_logged(command, out / "benchmark.log", left)
+    if rows.exists():
+        write_plots(rows)
+    for name, code in codes.items():
+        print(f"gpu: {name}: {'passed' if code == 0 else f'exit code {code}'}")
+    print(f"gpu: {time.monotonic() - begun:.0f} s; all is in {out}")
+    return int(any(codes.values()))
+
+
+def run_logged(command: list[str], log: Path, seconds: float) -> int:
+    """Run in the checkout with the output in `log` and here; the exit code, 124 if it was ended after `seconds`."""
+    print(f"gpu: {' '.join(command)}", flush=True)
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            file.write(f"\nended after {seconds:.0f} s\n")
+            code = 124
+    print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]), flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

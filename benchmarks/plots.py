@@ -1,0 +1,148 @@
+"""Draw time and bandwidth against size from the rows: `python -m benchmarks.plots`, or `make bench-plots`.
+
+For every file of speed rows, benchmarks/results/<device>.csv or those given, one SVG a mode beside it:
+<device>.<mode>.svg. No number in it is from anywhere else.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from benchmarks._speed import SpeedRow, newest, read_speed, speed_files
+from seattn._files import write_text
+
+MODES = ("forward", "forward_backward")
+_PANELS = (
+    ("se_tail", "channels_last", "SE + add + ReLU, channels_last"),
+    ("se_tail", "contiguous", "SE + add + ReLU, NCHW"),
+    ("bn_se_tail", "channels_last", "BN + SE + add + ReLU, channels_last"),
+    ("bn_se_tail", "contiguous", "BN + SE + add + ReLU, NCHW"),
+)
+# Okabe and Ito's colours, told apart by every kind of colour vision; a marker each besides.
+_STYLES = {
+    "seattn": ("#0072b2", "o"),
+    "timm_eager": ("#d55e00", "s"),
+    "timm_channels_last": ("#e69f00", "^"),
+    "timm_compile": ("#009e73", "D"),
+}
+_SHIFT = 1.06  # between implementations on the axis of sizes, so that their bars do not cover each other
+_RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
+
+
+def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
+    """Both quantities of the two SE tails in both layouts, in the device's main dtype; None if no row is of them.
+
+    Under CUDA graphs where there are such rows: else small sizes show launches alone.
+    """
+    rows = [row for row in newest(rows) if row.what == "op" and row.mode == mode]
+    graphs = any(row.cuda_graph for row in rows)
+    rows = [row for row in rows if row.cuda_graph == graphs]
+    dtypes = {row.dtype for row in rows}
+    dtype = "float32" if "float32" in dtypes else "bfloat16"  # a CPU's rows have both
+    panels = [
+        (title, taken)
+        for case, memory_format, title in _PANELS
+        if (taken := [r for r in rows if (r.case, r.memory_format, r.dtype) == (case, memory_format, dtype)])
+    ]
+    if not panels:
+        return None
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(3.1 * len(panels) + 0.6, 5.8), layout="constrained")
+        axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
+        for column, (title, taken) in enumerate(panels):
+            _panel(axes[0, column], taken, bandwidth=False)
+            _panel(axes[1, column], taken, bandwidth=True)
+            axes[0, column].set_title(title, fontsize=9)
+            axes[1, column].set_xlabel("T, MB of the input")
+        axes[0, 0].set_ylabel("milliseconds, median, 20 to 80 %")
+        axes[1, 0].set_ylabel("% of the copy bandwidth")
+        handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+        where = panels[0][1][0].conditions
+        figure.suptitle(
+            f"{mode.replace('_', ' + ')}, {dtype}{', CUDA graphs' if graphs else ''}: {where.hardware}, "
+            f"torch {where.torch}, {where.date}",
+            fontsize=10,
+        )
+    return figure
+
+
+def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
+    present = [name for name in _STYLES if any(row.implementation == name for row in rows)]
+    for place, name in enumerate(present):
+        color, marker = _STYLES[name]
+        taken = sorted((r for r in rows if r.implementation == name), key=lambda r: r.input_bytes)
+        sizes = [row.input_bytes / 1e6 * _SHIFT ** (place - (len(present) - 1) / 2) for row in taken]
+        middle = [_value(row, row.median, bandwidth) for row in taken]
+        ends = [sorted((_value(row, row.p20, bandwidth), _value(row, row.p80, bandwidth))) for row in taken]
+        errors = [
+            [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
+            [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],
+        ]
+        axes.errorbar(
+            sizes, middle, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=name.replace("_", " ")
+        )
+        at_size: dict[float, list[float]] = {}
+        for size, value in zip(sizes, middle, strict=True):  # several shapes have one size
+            at_size.setdefault(size, []).append(value)
+        axes.plot(list(at_size), [geometric_mean(v) for v in at_size.values()], color=color, linewidth=0.8, alpha=0.6)
+    axes.set_xscale("log")
+    if bandwidth:
+        axes.set_ylim(bottom=0)
+        axes.axhline(100, color="#555555", linewidth=0.8, linestyle="--")
+    else:
+        axes.set_yscale("log")
+    for axis in (axes.xaxis,) if bandwidth else (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    axes.grid(which="major", color="#000000", alpha=0.12, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _value(row: SpeedRow, seconds: float, bandwidth: bool) -> float:
+    if not bandwidth:
+        return 1e3 * seconds
+    assert row.bytes_moved is not None
+    return 100 * row.bytes_moved / seconds / row.copy_bandwidth
+
+
+def write_plots(path: Path) -> list[Path]:
+    """Draw the rows of one file; the SVGs that were written."""
+    written = []
+    for mode in MODES:
+        figure = draw(read_speed(path), mode)
+        if figure is None:
+            continue
+        buffer = io.StringIO()
+        with mpl.rc_context(_RC):
+            figure.savefig(buffer, format="svg", metadata={"Date": None})  # the same rows, byte for byte
+        target = path.with_suffix(f".{mode}.svg")
+        write_text(target, buffer.getvalue())
+        written.append(target)
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="*", type=Path, help="CSV files of speed rows; by default all of the results")
+    files = parser.parse_args(arguments).file or speed_files()
+    written = [plot for path in files for plot in write_plots(path)]
+    if not written:
+        print("plots: no rows of operators to draw; make bench writes them", file=sys.stderr)
+        return 2
+    for plot in written:
+        print(plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Time operators, blocks and nets on the device that is here: `python -m benchmarks.run`, or `make bench`.
+
+Appends a row for every implementation of every case to benchmarks/results/<device>.csv as it goes, and ends with the
+ratios, their geometric means and the bars. Cases on which a bar stands run first; when the minutes are over, the rest
+are left out by name. Exit code 1 if a case failed. On a machine that does other things meanwhile the times mean little.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks import bench_blocks, bench_models, bench_ops
+from benchmarks._bars import CPU_BARS, GPU_BARS, reached
+from benchmarks._case import Bench, Case, Plan
+from benchmarks._record import RESULTS
+from benchmarks._speed import SpeedRow, append_speed, device_slug
+from benchmarks._tables import bars_table, group_line, summary_table
+from benchmarks._timing import clock_of, copy_bandwidth
+from seattn._files import require_writable
+from seattn.errors import UserError
+from seattn.rows import conditions
+
+BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
+    "ops": bench_ops.cases,
+    "blocks": bench_blocks.cases,
+    "models": bench_models.cases,
+}
+QUICK_COPY = 2**20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    # A terminal that is none has 80 columns, in which the tables would be cut.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plan = Plan(device, compiled=args.compile, quick=args.quick)
+    where = conditions(device)
+    out = args.out or (None if args.quick else RESULTS / f"{device_slug(device, where)}.csv")
+    if out is not None:
+        try:
+            require_writable(out.parent)
+            append_speed(out, [])
+        except UserError as error:
+            print(f"run: {error}", file=sys.stderr)
+            return 2
+
+    def log(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    clock = clock_of(device)
+    bandwidth = copy_bandwidth(device, clock, QUICK_COPY if args.quick else None)
+    bench = Bench(clock, bandwidth, where, log)
+    log(f"{where.hardware}, {where.threads} threads, torch {where.torch}: copies {bandwidth / 1e9:.3g} GB/s")
+
+    rows, failed = _run(plan, args.only, bench, out, deadline=time.monotonic() + 60 * args.minutes)
+    console.print(summary_table(rows))
+    if not args.quick:
+        console.print(bars_table(reached(rows, GPU_BARS if plan.cuda else CPU_BARS)))
+    log(f"{len(rows)} rows " + ("were not written: --quick without --out" if out is None else f"appended to {out}"))
+    return int(failed)
+
+
+def _run(
+    plan: Plan, only: Sequence[str] | None, bench: Bench, out: Path | None, deadline: float
+) -> tuple[list[SpeedRow], bool]:
+    """The rows, and whether a case failed: the others are run all the same."""
+    cases = [case for name in only or BENCHES for case in BENCHES[name](plan)]
+    rows: list[SpeedRow] = []
+    left_out = []
+    failed = False
+    for case in sorted(cases, key=lambda case: not case.urgent):
+        if time.monotonic() > deadline:
+            left_out.append(case)
+            continue
+        try:
+            for group in bench.rows(case, graphs=plan.cuda):
+                rows += group
+                bench.log(group_line(group))
+                if out is not None:
+                    append_speed(out, group)
+        except RuntimeError as error:  # a kernel that does not compile or run, or too little memory
+            failed = True
+            bench.log(f"FAILED: {case.title}: {type(error).__name__}: {error}")
+        if plan.cuda:
+            gc.collect()  # compiled functions are cycles, and hold what they were traced with
+            torch.cuda.empty_cache()
+    for case in left_out:
+        bench.log(f"left out, the minutes are over: {case.title}")
+    return rows, failed
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; may be given again")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see that all works")
+    parser.add_argument("--compile", action="store_true", help="time timm's under torch.compile too")
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no case after so long (default %(default)g)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

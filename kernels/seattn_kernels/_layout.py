@@ -1,0 +1,139 @@
+"""How a map lies in memory, and the tiles that programs take of it: tables as data, nothing is timed at run time.
+
+Shapes: N images, C channels, P = H*W pixels. A map is dense, NCHW or channels_last. T = its bytes.
+"""
+
+# ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
+# mypy: disable-error-code="no-untyped-def,untyped-decorator,import-untyped"
+# (a kernel's arguments are Triton values, for which there are no types)
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+class Tile(NamedTuple):
+    """One program's tile: channels x pixels of a map, or rows x columns of a matrix."""
+
+    rows: int
+    cols: int
+    num_warps: int
+    registers: int | None = None  # a thread's at most, on NVIDIA; None: as many as the assembler thinks best
+
+
+class Row(NamedTuple):
+    """A tile and the largest map it is for; None is no limit."""
+
+    channels: int | None
+    pixels: int | None
+    tile: Tile
+
+
+class Layout(NamedTuple):
+    """What a kernel must know of a map besides its address."""
+
+    images: int
+    channels: int
+    pixels: int
+    channels_last: bool
+
+
+# The first row whose limits hold is taken. A tile is longest along the dimension that is contiguous in memory. Nearly
+# all are 8 or 16 elements a thread: accesses of 128 bit in every dtype. Chosen so that nothing spills; not tuned.
+PASS_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
+    False: (
+        Row(None, 64, Tile(32, 64, 4)),
+        Row(None, 256, Tile(8, 256, 4)),
+        Row(None, None, Tile(2, 1024, 4)),
+    ),
+    True: (
+        Row(16, None, Tile(16, 128, 4)),
+        Row(32, None, Tile(32, 64, 4)),
+        Row(None, None, Tile(64, 32, 4)),
+    ),
+}
+# One program a sample needs more warps to keep enough bytes in flight; small maps take 8, so that more fit on an SM.
+# Unbounded, the assembler aims at more programs a multiprocessor and spills a register or two for it. With 16 warps
+# 64 registers leave two programs on it, as `_plan` reckons, and 8 elements a thread fit in them.
+# The smallest take 64 channels: a block of the gate's matrix, 64 x 64, is then 32 registers a thread.
+SAMPLE_TILES: dict[bool, tuple[Row, ...]] = {
+    False: (
+        Row(None, 16, Tile(64, 16, 4, 168)),
+        Row(None, 64, Tile(64, 64, 8, 128)),
+        Row(None, 256, Tile(16, 256, 16, 64)),
+        Row(None, None, Tile(4, 1024, 16, 64)),
+    ),
+    True: (
+        Row(16, None, Tile(16, 256, 8, 128)),
+        Row(32, None, Tile(32, 128, 8, 128)),
+        Row(None, 16, Tile(64, 16, 4, 168)),
+        Row(None, 64, Tile(64, 64, 8, 128)),
+        Row(None, None, Tile(32, 128, 16, 64)),
+    ),
+}
+
+
+def tile_for(tables: dict[bool, tuple[Row, ...]], layout: Layout) -> Tile:
+    """The first row of the layout's table whose limits hold."""
+    for row in tables[layout.channels_last]:
+        if (row.channels is None or layout.channels <= row.channels) and (
+            row.pixels is None or layout.pixels <= row.pixels
+        ):
+            return row.tile
+    raise AssertionError("the last row of a table has no limits")
+
+
+def layout_of(x: Tensor) -> Layout:
+    """Layout of a dense map.
+
+    Raises:
+        ValueError: if x is neither NCHW nor channels_last.
+    """
+    images, channels, height, width = x.shape
+    channels_last = not x.is_contiguous()
+    if channels_last and not x.is_contiguous(memory_format=torch.channels_last):
+        raise ValueError(f"a map must be dense, NCHW or channels_last; got {describe(x)}")
+    return Layout(images, channels, height * width, channels_last)
+
+
+def check_same(x: Tensor, **maps: Tensor | None) -> None:
+    """Raises ValueError where a map is not as x in shape, dtype, device and layout: kernels address all alike."""
+    layout = layout_of(x)
+    for name, t in maps.items():
+        if t is None:
+            continue
+        if t.shape != x.shape or t.dtype != x.dtype or t.device != x.device or layout_of(t) != layout:
+            raise ValueError(f"{name} must have the shape, dtype and layout of x, {describe(x)}; got {describe(t)}")
+
+
+def describe(x: Tensor) -> str:
+    return f"{x.dtype} {tuple(x.shape)} with strides {x.stride()} on {x.device}"
+
+
+def launch_options(num_warps: int, registers: int | None = None) -> dict[str, Any]:
+    # Contraction to FMA is stated, not left to the default, which differs between Triton versions.
+    options: dict[str, Any] = {"num_warps": num_warps, "enable_fp_fusion": True}
+    if registers is not None and torch.version.hip is None:  # AMD's compiler takes no such bound
+        options["maxnreg"] = registers
+    return options
+
+
+def map_args(layout: Layout, tile: Tile) -> dict[str, Any]:
+    """The arguments that every kernel over a map takes."""
+    return {
+        "C": layout.channels,
+        "P": layout.pixels,
+        "CHANNELS_LAST": layout.channels_last,
+        "BLOCK_C": tile.rows,
+        "BLOCK_P": tile.cols,
+        **launch_options(tile.num_warps, tile.registers),
+    }
+
+
+@triton.jit
+def offsets_in_image(c, p, C, P, CHANNELS_LAST: tl.constexpr):
+    """(BLOCK_C, BLOCK_P) offsets within one image. int32: the caller holds C*P below 2^31."""
+    return c[:, None] + p[None, :] * C if CHANNELS_LAST else c[:, None] * P + p[None, :]

@@ -1,0 +1,96 @@
+"""Fused classes: a module's own class with another `forward`, put on and taken off by setting `module.__class__`.
+
+Parameters, buffers, hooks, children and names stay where they are, so state dicts, optimisers, EMA copies, pickles and
+timm's methods notice nothing. A new one is a class of `Fused` and the plain class, under `@fused(<plain class>)`.
+"""
+
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Class = TypeVar("Class", bound=type["Fused"])
+
+_FUSED: dict[type[nn.Module], type["Fused"]] = {}
+_PLAIN: dict[type, type[nn.Module]] = {}
+
+
+class Fused:
+    """`forward` by `_run_fused`; in TorchScript and under torch.fx by `_plain`, the replaced class's own.
+
+    The static methods take a module of the plain class or of the fused one: what is asked before and after the change.
+    """
+
+    _plain: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            y: Tensor = self._plain(x)
+            return y
+        else:  # TorchScript leaves this branch alone
+            return _forward(self, x)
+
+    def _run_fused(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def _why_not(module: Any) -> str | None:
+        """Why no op can do this module's work, or None if one can."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _label(module: Any) -> str:
+        """What runs for the module, as its parts are now."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _covered(module: Any) -> nn.Module | None:
+        """The attention that is reported with the module."""
+        return module  # type: ignore[no-any-return]
+
+
+def _forward(module: Fused, x: Tensor) -> Tensor:
+    if isinstance(x, torch.fx.Proxy):  # the graph shall have timm's modules as nodes
+        y: Tensor = module._plain(x)
+        return y
+    return module._run_fused(x)
+
+
+def fused(plain: type[nn.Module]) -> Callable[[Class], Class]:
+    """Class decorator: modules of exactly the type `plain` can become this class.
+
+    Raises:
+        ValueError: if there is one for `plain` already.
+    """
+
+    def register(cls: Class) -> Class:
+        if plain in _FUSED:
+            raise ValueError(f"{plain.__name__} has a fused class already: {_FUSED[plain].__name__}")
+        _FUSED[plain], _PLAIN[cls] = cls, plain
+        cls._plain = _renamed(plain.forward)
+        return cls
+
+    return register
+
+
+def fused_class(kind: type[nn.Module]) -> type[Fused] | None:
+    """The fused class for modules of exactly this type, or None."""
+    return _FUSED.get(kind)
+
+
+def plain_class(kind: type) -> type[nn.Module] | None:
+    """The class that a fused class replaces, or None if `kind` is not one."""
+    return _PLAIN.get(kind)
+
+
+def fused_types() -> tuple[type[nn.Module], ...]:
+    """All types that have a fused class."""
+    return tuple(_FUSED)
+
+
+def _renamed(forward: Any) -> Any:
+    # TorchScript compiles a method under its function's name, and `forward` is taken.
+    code, scope = forward.__code__, forward.__globals__
+    return types.FunctionType(code, scope, "_plain", forward.__defaults__, forward.__closure__)

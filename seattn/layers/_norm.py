@@ -1,0 +1,32 @@
+"""What an nn.BatchNorm2d would do with its next input, as arguments for an op that has batch norm inside.
+
+Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
+"""
+
+from torch import nn
+
+from seattn.ops._batch_norm import BatchNorm
+
+
+def batch_norm_of(bn: nn.BatchNorm2d) -> BatchNorm:
+    """The arguments that `bn.forward` gives to `torch.nn.functional.batch_norm`; call it once for each forward.
+
+    Like it, this counts the batch in `num_batches_tracked` where it trains and tracks; from the count comes the
+    momentum of a cumulative average (momentum None). Batch statistics where it trains or has no running ones.
+    """
+    momentum = 0.0 if bn.momentum is None else bn.momentum
+    updates = bn.training and bn.track_running_stats
+    if updates and bn.num_batches_tracked is not None:
+        bn.num_batches_tracked.add_(1)
+        if bn.momentum is None:
+            momentum = 1.0 / float(bn.num_batches_tracked)
+    takes_running = bn.track_running_stats or not bn.training  # else they stay as they are
+    return BatchNorm(
+        running_mean=bn.running_mean if takes_running else None,
+        running_var=bn.running_var if takes_running else None,
+        weight=bn.weight,
+        bias=bn.bias,
+        training=bn.training or (bn.running_mean is None and bn.running_var is None),
+        momentum=momentum,
+        eps=bn.eps,
+    )

@@ -1,0 +1,101 @@
+"""The end of a residual block, out_act(attn(bn(x)) + shortcut), in one op as far as its modules allow.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from typing import NamedTuple
+
+from timm.layers import BatchNormAct2d, DropPath
+from torch import Tensor, nn
+
+from seattn.layers._excitation import Reason, excitation_of
+from seattn.layers._norm import batch_norm_of
+from seattn.layers._skip import may_skip
+from seattn.ops._attn_tail import run
+from seattn.ops._excite import NO_EXCITATION, Excitation
+
+
+class Plan(NamedTuple):
+    """Which modules of a tail the op replaces: those named here; the others run by themselves, in timm's order."""
+
+    norm: bool
+    excitation: Excitation | None  # NO_EXCITATION: there is no attention; None: it runs by itself
+    relu: bool
+    add: bool  # False where stochastic depth stands between attention and addition
+
+
+def plan_tail(bn: nn.Module | None, attn: nn.Module | None, act: nn.Module, drop_path: nn.Module | None) -> Plan:
+    """What the op can replace in this mode of the modules."""
+    e = excitation_of(attn) if attn is not None else NO_EXCITATION
+    if isinstance(e, Reason) or not may_skip(attn):
+        return Plan(False, None, False, False)
+    add = _does_nothing(drop_path)
+    norm = bn is not None and norm_reason(bn) is None and may_skip(bn)
+    return Plan(norm, e, add and type(act) is nn.ReLU and may_skip(act), add)
+
+
+def norm_reason(bn: nn.Module) -> Reason | None:
+    """Why no op computes this norm, or None if one does."""
+    if type(bn) is nn.BatchNorm2d:
+        return None
+    if type(bn) is not BatchNormAct2d:
+        return f"norm {type(bn).__name__}"
+    for part in (bn.drop, bn.act):
+        if type(part) is not nn.Identity:
+            return f"norm with {type(part).__name__}"
+    return None
+
+
+def residual_tail(
+    x: Tensor,
+    shortcut: Tensor,
+    *,
+    bn: nn.Module | None,
+    attn: nn.Module | None,
+    act: nn.Module,
+    drop_path: nn.Module | None = None,
+) -> Tensor:
+    """act(drop_path(attn(bn(x))) + shortcut) as the modules compute it, with the modules' parameters and statistics.
+
+    Args:
+        x, shortcut: (B, C, H, W) each.
+        bn: the norm; None if x has been through it.
+        attn, drop_path: None if the block has none.
+        act: the activation after the addition.
+    """
+    plan = plan_tail(bn, attn, act, drop_path)
+    e = plan.excitation
+    norm = None
+    # An empty batch passes through nn.BatchNorm2d; the op refuses it.
+    if bn is not None and plan.norm and x.shape[0] > 0 and (plan.add or attn is not None):
+        assert isinstance(bn, nn.BatchNorm2d)
+        norm = batch_norm_of(bn)
+    elif bn is not None:
+        x = bn(x)
+    if e is None:
+        assert attn is not None
+        x = attn(x)
+    elif norm is not None or e.kind != "none":
+        if plan.add:
+            x = run(x, shortcut, e, norm, "relu" if plan.relu else "identity")
+            return x if plan.relu else _call(act, x)
+        x = run(x, None, e, norm, "identity")
+    if drop_path is not None:
+        x = drop_path(x)
+    # Not in place, as timm: another norm's backward, or a hook, may have kept x.
+    return _call(act, (x + shortcut).to(x.dtype))
+
+
+def _call(act: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = act(x)
+    return y
+
+
+def _does_nothing(drop_path: nn.Module | None) -> bool:
+    if drop_path is None:
+        return True
+    if not may_skip(drop_path):
+        return False
+    if type(drop_path) is DropPath:
+        return not drop_path.training or not drop_path.drop_prob
+    return type(drop_path) is nn.Identity

@@ -1,0 +1,108 @@
+"""Channel attention, alone or as the tail of a residual block: contract, reference and choice of all such ops.
+
+The public ops are named after the paper's parts and stand in files of their own; each is one call of `run`.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from seattn.ops._attn_tail_op import attn_tail
+from seattn.ops._attn_tail_torch import compute_dtype
+from seattn.ops._batch_norm import BatchNorm, batch_norm_reference, check_batch_norm, update_running
+from seattn.ops._checks import check_excitation, check_map, check_out_act, check_shortcut
+from seattn.ops._excite import Excitation, excite_reference
+from seattn.ops._kernel import choose, too_large
+
+P = ParamSpec("P")
+
+
+def fx_leaf(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """torch.fx then records a call of `op` as one node: which implementation runs is chosen when the graph runs."""
+
+    @functools.wraps(op)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if has_torch_function(args):
+            result: Tensor = handle_torch_function(call, args, *args, **kwargs)
+            return result
+        return op(*args, **kwargs)
+
+    return call
+
+
+def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | None, out_act: str) -> Tensor:
+    """out_act(excite(mean(norm(x))) * norm(x) + shortcut) by the implementation that `set_kernels` says.
+
+    Raises:
+        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point or an unknown name.
+        RuntimeError: if the choice is "triton" or "torch" and that one cannot run.
+    """
+    check_map(x)
+    if shortcut is not None:
+        check_shortcut(shortcut, x)
+    check_excitation(e, x)
+    check_out_act(out_act)
+    if norm is not None:
+        check_batch_norm(norm, x)
+    implementation = choose(x, too_large)
+    if implementation == "reference":
+        return reference(x, shortcut, e, norm, out_act)
+    shortcut = None if shortcut is None else shortcut.to(x.dtype)
+    if norm is not None and implementation == "torch" and x.element_size() < 4:
+        # Rounded to 16 bit between its steps the norm loses digits, and in fp32 it costs the memory it was to save.
+        x, norm = batch_norm_reference(x, norm, compute_dtype(x)).to(x.dtype), None
+        if e.kind == "none":
+            return _add_act(x, shortcut, out_act)
+    return _run(implementation, x, shortcut, e, norm, out_act)
+
+
+def _run(
+    implementation: str, x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | None, out_act: str
+) -> Tensor:
+    dtype = compute_dtype(x)
+    weight = bias = given_mean = given_var = None
+    kind_of_norm, eps = "none", 0.0
+    if norm is not None:
+        weight, bias, eps = _to(norm.weight, dtype), _to(norm.bias, dtype), norm.eps
+        kind_of_norm = "batch" if norm.training else "frozen"
+        if not norm.training:
+            given_mean, given_var = _to(norm.running_mean, dtype), _to(norm.running_var, dtype)
+    weights = [_to(w, dtype) for w in (e.w1, e.b1, e.w2, e.b2)]
+    y, _, mean, var = attn_tail(
+        implementation,
+        *(x, shortcut, weight, bias, given_mean, given_var, *weights),
+        *(e.kind, e.act, e.gate, kind_of_norm, eps, out_act),
+    )
+    if norm is not None and norm.training:
+        update_running(norm, mean, var, x.shape[0] * x.shape[2] * x.shape[3])
+    return y
+
+
+def reference(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | None, out_act: str) -> Tensor:
+    """The definition, in fp32 (float64 for float64) with one rounding at the end, under autocast too."""
+    dtype = compute_dtype(x)
+    wide = x.to(dtype) if norm is None else batch_norm_reference(x, norm, dtype)
+    if e.kind != "none":
+        scale = excite_reference(wide.mean((2, 3)), e)  # (B, C)
+        wide = wide * scale[:, :, None, None]
+    y = wide if shortcut is None else wide + shortcut
+    return (y.relu() if out_act == "relu" else y).to(x.dtype)
+
+
+def gate_reference(x: Tensor, e: Excitation) -> Tensor:
+    """The factor of every channel, (B, C) in fp32 (float64 for a float64 x)."""
+    return excite_reference(x.to(compute_dtype(x)).mean((2, 3)), e)
+
+
+def _add_act(x: Tensor, shortcut: Tensor | None, out_act: str) -> Tensor:
+    y = x if shortcut is None else x + shortcut
+    return y.relu() if out_act == "relu" else y
+
+
+def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if t is None else t.to(dtype)

@@ -1,0 +1,146 @@
+"""The benches run: timm's twins, both sides of every op, every bench end to end on tiny sizes, and make gpu."""
+
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import seattn
+from benchmarks import bench_blocks, bench_models, bench_ops, gpu, run
+from benchmarks._case import Case, Plan
+from benchmarks._small_step import small_step
+from benchmarks._speed import read_speed
+from benchmarks._twins import check_equal, timm_twin
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["se_resnet20_cifar", "eca_resnet18_cifar"])
+def test_twin_is_of_timm_alone_with_equal_outputs(name):
+    model = timm.create_model(name, zero_init_last=False)
+    twin = timm_twin(model)
+    assert {type(m).__module__ for n, m in twin.named_modules() if n} <= {
+        *(m for m in sys.modules if m.startswith(("timm.", "torch.nn.")))
+    }
+    check_equal(model, twin, torch.randn(2, 3, 32, 32))
+    assert any(type(m).__module__.startswith("seattn") for n, m in model.named_modules() if n)
+
+
+def test_unequal_twin_and_a_layer_that_timm_has_not_are_refused():
+    model = timm.create_model("se_resnet20_cifar", zero_init_last=False)
+    twin = timm_twin(model)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        twin.layer3[2].se.fc2.bias += 1
+    with pytest.raises(AssertionError, match=r"layer3\.2\.se\.fc2\.bias differs"):
+        check_equal(model, twin, x)
+    twin = timm_twin(model)
+    twin.layer3[2].act2 = nn.GELU()
+    with pytest.raises(AssertionError):
+        check_equal(model, twin, x)
+    with pytest.raises(ValueError, match=r"layer1\.0\.se"):
+        timm_twin(timm.create_model("cbam_resnet20_cifar"))
+
+
+def test_accelerated_net_is_compared_with_the_untouched_one():
+    ours, theirs = bench_models._accelerated("seresnet18")
+    assert seattn.accelerate(theirs, verbose=False).replaced
+    seattn.restore(theirs)
+    check_equal(ours, theirs, torch.randn(2, 3, 64, 64))
+
+
+def test_every_op_agrees_with_its_reference_in_the_step_for_the_sanitizer(one_thread):
+    assert small_step(torch.device("cpu")) == len(bench_ops.OPS) * 2 * 2 * 2
+
+
+@pytest.mark.parametrize("name", bench_ops.OPS)
+def test_both_sides_of_an_op_compute_the_same(name):
+    op = bench_ops.OPS[name]
+    x, shortcut = torch.randn(2, 3, 16, 5, 5)
+    pair = op.make(16, x)
+    ours, theirs = (torch.autograd.grad(f(x, shortcut).sum(), pair.parameters) for f in (pair.ours, pair.timm))
+    torch.testing.assert_close(pair.ours(x, shortcut), pair.timm(x, shortcut))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bench", [bench_ops, bench_blocks, bench_models], ids=["ops", "blocks", "models"])
+def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypatch, capsys, one_thread):
+    monkeypatch.setattr(bench_ops, "QUICK_SHAPES", bench_ops.QUICK_SHAPES[:1])
+    monkeypatch.setattr(bench_blocks, "QUICK", bench_blocks.QUICK[:1])
+    name = bench.__name__.removeprefix("benchmarks.bench_")
+    out = tmp_path / "rows.csv"
+    assert run.main(["--quick", "--only", name, "--out", str(out)]) == 0
+    rows = read_speed(out)
+    cases = list(bench.cases(Plan(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=True)))
+    groups = {r.group for r in rows if not r.cuda_graph}
+    assert groups == {
+        (c.what, c.case, c.mode, "x".join(map(str, c.shape)), c.dtype, c.memory_format, False) for c in cases
+    }
+    for key in groups:
+        implementations = [r.implementation for r in rows if r.group == key]
+        assert implementations[:2] == ["seattn", "timm_eager"]
+    assert all(r.n == 2 and r.p20 <= r.median <= r.p80 for r in rows)
+    assert all(r.ratio == 1 for r in rows if r.implementation == "seattn")
+    assert f"{len(rows)} rows appended to {out}" in capsys.readouterr().out
+
+
+def test_cases_beyond_the_minutes_are_named_and_left_out(capsys):
+    assert run.main(["--quick", "--only", "blocks", "--minutes", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "left out, the minutes are over: se_basic forward 2x16x8x8" in out
+    assert "0 rows were not written" in out
+
+
+def test_timm_under_compile_is_timed_where_asked_for():
+    plan = Plan(torch.device("cpu"), compiled=True, quick=True)
+    case = next(bench_ops.cases(plan))
+    assert list(case.make()) == ["seattn", "timm_eager", "timm_compile"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_make_gpu_refuses_a_machine_without_cuda_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GPU_OUT", str(tmp_path / "out"))
+    assert gpu.main() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "no CUDA device" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_make_gpu_logs_a_command_and_ends_it_in_time(tmp_path, capfd):
+    log = tmp_path / "log"
+    assert gpu.run_logged([sys.executable, "-c", "print('done'); raise SystemExit(3)"], log, 60) == 3
+    assert log.read_text() == "done\n"
+    assert gpu.run_logged([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.5) == 124
+    assert "ended after" in log.read_text()
+
+
+def test_a_case_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
+    def cases(plan):
+        for name in ("good", "bad", "better"):
+            yield Case("op", name, "forward", (1, 2, 3, 3), "float32", "contiguous", lambda name=name: works(name))
+
+    def works(name):
+        return {"seattn": refuse if name == "bad" else int, "timm_eager": int, "timm_compile": refuse}
+
+    def refuse():
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(run, "BENCHES", {"ops": cases})
+    assert run.main(["--quick", "--out", str(tmp_path / "rows.csv")]) == 1
+    rows = read_speed(tmp_path / "rows.csv")
+    assert [(r.case, r.implementation) for r in rows] == [
+        (case, name) for case in ("good", "better") for name in ("seattn", "timm_eager")
+    ]
+    out = capsys.readouterr().out
+    assert "FAILED: bad forward 1x2x3x3 float32 contiguous: RuntimeError: no such kernel" in out
+    assert "good forward 1x2x3x3 float32 contiguous: timm_compile is left out: RuntimeError" in out
