@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from benchmarks._speed import OURS, SpeedRow
-from benchmarks._timing import Clock, Spread, Work, captured, interleave, ratios, spread
+from benchmarks._timing import Clock, Spread, Work, captured, cpu_clock, interleave, ratios, spread
 from seattn.rows import Conditions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -110,7 +110,8 @@ class Bench:
         return replays
 
     def _group(self, case: Case, works: Mapping[str, Work], *, cuda_graph: bool) -> list[SpeedRow]:
-        times = interleave(works, self.clock, rounds=case.rounds, seconds=case.seconds)
+        settle = self.clock is cpu_clock
+        times = interleave(works, self.clock, rounds=case.rounds, seconds=case.seconds, settle=settle)
         moved = None
         if case.passes is not None:
             moved = case.passes * prod(case.shape) * DTYPES[case.dtype].itemsize

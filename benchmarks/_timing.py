@@ -38,13 +38,21 @@ def ratios(times: Sequence[float], baseline: Sequence[float]) -> Spread:
 
 
 def interleave(
-    works: Mapping[str, Work], clock: Clock, *, rounds: int, seconds: float, warm_up: int = WARM_UP
+    works: Mapping[str, Work],
+    clock: Clock,
+    *,
+    rounds: int,
+    seconds: float,
+    warm_up: int = WARM_UP,
+    settle: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of each work in each round; every second round runs in the opposite order.
 
     Args:
         works: what to time, by name.
         clock: runs one work and says how long it took.
+        settle: run each work once more, untimed, before it is timed, as it follows itself in a training loop: on a CPU
+            what another implementation left in the allocator and the caches changes the time by a quarter.
         rounds: at least so many, 2 or more.
         seconds: and more, up to MAX_ROUNDS, until so much time has passed.
         warm_up: untimed rounds before the first.
@@ -62,6 +70,8 @@ def interleave(
         done = 0
         while done < rounds or (done < MAX_ROUNDS and time.perf_counter() - begun < seconds):
             for name in order:
+                if settle:
+                    works[name]()
                 times[name].append(clock(works[name]))
             order.reverse()
             done += 1

@@ -216,3 +216,10 @@ def test_plots_are_written_from_rows_and_the_same_again(tmp_path, capsys):
 def test_plots_without_rows_say_what_is_missing(tmp_path, capsys):
     assert plots.main([str(tmp_path / "none.csv")]) == 2
     assert "make bench" in capsys.readouterr().err
+
+
+def test_settling_runs_each_work_once_more_before_it_is_timed():
+    calls: list[str] = []
+    works = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
+    interleave(works, cpu_clock, rounds=2, seconds=0, warm_up=0, settle=True)
+    assert calls == ["a", "a", "b", "b", "b", "b", "a", "a"]

@@ -14,7 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from seattn.ops._attn_tail_op import attn_tail
 from seattn.ops._attn_tail_torch import compute_dtype
-from seattn.ops._batch_norm import BatchNorm, batch_norm_reference, check_batch_norm, update_running
+from seattn.ops._batch_norm import BatchNorm, batch_norm, batch_norm_reference, check_batch_norm, update_running
 from seattn.ops._checks import check_excitation, check_map, check_out_act, check_shortcut
 from seattn.ops._excite import Excitation, excite_reference
 from seattn.ops._kernel import choose, too_large
@@ -53,11 +53,13 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
     if implementation == "reference":
         return reference(x, shortcut, e, norm, out_act)
     shortcut = None if shortcut is None else shortcut.to(x.dtype)
-    if norm is not None and implementation == "torch" and x.element_size() < 4:
-        # Rounded to 16 bit between its steps the norm loses digits, and in fp32 it costs the memory it was to save.
-        x, norm = batch_norm_reference(x, norm, compute_dtype(x)).to(x.dtype), None
+    if norm is not None and implementation == "torch" and (e.kind == "none" or x.element_size() < 4):
+        # Without a gate torch's own norm and two steps in place are the shortest way; and in 16 bit a norm written by
+        # hand loses digits between its steps, or in fp32 costs the memory that it was to save.
+        x, norm = batch_norm(x, norm), None
         if e.kind == "none":
-            return _add_act(x, shortcut, out_act)
+            x = x if shortcut is None else x.add_(shortcut)
+            return x.relu_() if out_act == "relu" else x
     return _run(implementation, x, shortcut, e, norm, out_act)
 
 
@@ -97,11 +99,6 @@ def reference(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm
 def gate_reference(x: Tensor, e: Excitation) -> Tensor:
     """The factor of every channel, (B, C) in fp32 (float64 for a float64 x)."""
     return excite_reference(x.to(compute_dtype(x)).mean((2, 3)), e)
-
-
-def _add_act(x: Tensor, shortcut: Tensor | None, out_act: str) -> Tensor:
-    y = x if shortcut is None else x + shortcut
-    return y.relu() if out_act == "relu" else y
 
 
 def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:

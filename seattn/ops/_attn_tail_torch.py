@@ -15,8 +15,8 @@ from torch import Tensor
 from seattn.ops._excite import Excitation, excite, excite_grad
 from seattn.ops._operator import dense_like
 
-# Elements up to which a 16-bit map is worked on in fp32: the two copies then stay in cache and cost nothing measurable.
-WIDEN_BELOW = 1 << 20
+# Elements up to which a 16-bit map is worked on in fp32: its copies then stay in cache.
+WIDEN_BELOW = 1 << 18
 
 FwdOut = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 BwdOut = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -106,7 +106,7 @@ def attn_tail_bwd(
     work = _working_dtype(x, norm)
     wide_g, wide_x = g.to(work), x.to(work)
     dx = wide_g * wide_x  # the buffer of the result; first it holds the product
-    s2 = dx.sum((2, 3), dtype=dtype)  # (N, C)
+    s2 = dx.sum((2, 3)).to(dtype)  # (N, C); asked for another dtype, torch would first copy the map
     images, pixels = x.shape[0], x.shape[2] * x.shape[3]
     shortcut_grad = x.new_empty(0) if y is None else g
     factor, _ = _affine(weight, bias, mean, var, eps, norm)
@@ -177,13 +177,15 @@ def column(v: Tensor, like: Tensor) -> Tensor:
 
 
 def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """base + x * scale, rounded once; base (N, C, H, W) or (N, C), scale (N, C)."""
+    """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C)."""
     images, channels = x.shape[:2]
     if x.element_size() == 2 and channels < 32 and images > 0 and not x.is_contiguous():
         # torch vectorises no 16-bit addcmul over so short an innermost axis: 6 times slower than by whole rows.
         result = torch.empty_like(x) if out is None else out
         torch.addcmul(_rows(base, x), _rows(x, x), _rows(scale, x), out=_rows(result, x))
         return result
+    if base.dim() == 2 and x.element_size() == 2 and x.is_contiguous():  # nor one of two broadcast factors in NCHW
+        return torch.mul(x, column(scale, x), out=out).add_(column(base, x))
     return torch.addcmul(base if base.dim() == 4 else column(base, x), x, column(scale, x), out=out)
 
 

@@ -54,6 +54,17 @@ def batch_norm_reference(x: Tensor, norm: BatchNorm, dtype: torch.dtype) -> Tens
     return y
 
 
+def batch_norm(x: Tensor, norm: BatchNorm) -> Tensor:
+    """The norm of x by torch, in the dtype of x, statistics in fp32; running statistics updated where training."""
+    if x.element_size() < 4 and any(t is not None and t.dtype != torch.float32 for t in norm[:4]):
+        return batch_norm_reference(x, norm, torch.float32).to(x.dtype)  # torch mixes x with fp32, nothing else
+    if any(t is not None and t.dtype != x.dtype for t in norm[:4]) and x.element_size() >= 4:
+        return batch_norm_reference(x, norm, x.dtype)
+    return F.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps
+    )
+
+
 @torch.no_grad()
 def update_running(norm: BatchNorm, mean: Tensor, var: Tensor, values: int) -> None:
     """Move the running statistics towards those of a batch of `values` numbers a channel; its variance is unbiased."""
