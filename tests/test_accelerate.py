@@ -12,7 +12,9 @@ import seattn
 QUICK_STEPS = ["seresnet18", "mobilenetv3_large_100"]
 # torch's own backward of the hard sigmoid has 1/6 rounded to fp32, also in float64: 7e-9 from ours.
 HARD_GATES = {"mobilenetv3_large_100": 1e-7, "mobilenetv3_small_100": 1e-7}
-PARTS = ("output", "eval output", "input's gradient", "gradient of", "statistic")
+# Not the gradients: where a value within rounding of 0 falls on the other side of a ReLU deep in the net, all gradients
+# before it change by a percent. In float64, where none does, they are held to 1e-10.
+IN_FLOAT32 = ("output", "eval output", "statistic")
 
 
 def accelerated(model):
@@ -32,8 +34,8 @@ def assert_same_in_float64(found, expected, rtol=1e-10):
 
 def assert_as_near_in_float32(found, untouched, truth):
     # Rounding, amplified by up to 50 norms, is the yardstick: two orders of the same sums may differ in it by a factor.
-    for part in PARTS:
-        assert distance(found, truth, part) <= 4 * distance(untouched, truth, part) + 1e-6, part
+    for part in IN_FLOAT32:
+        assert distance(found, truth, part) <= 2 * distance(untouched, truth, part) + 1e-6, part
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -5,6 +5,7 @@ import torch
 from _tail_cases import CASES, EMPTY, FORMATS, MAPS, SHAPES, TOLERANCES, assert_agrees, run
 
 from seattn.ops import set_kernels
+from seattn.ops._attn_tail_torch import WIDEN_BELOW
 from seattn.ops._excite import ACTS, GATES
 
 WITH_SE = {name: case for name, case in CASES.items() if "se" in case.parts}
@@ -21,6 +22,15 @@ def kernels(request, kernel_device) -> str:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_agrees_with_the_reference(case, shape, dtype, memory_format, kernels, kernel_device):
     assert_agrees(case, kernels, case.leaves(shape, dtype, memory_format, kernel_device))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(4, 16, 72, 72, 2), (2, 64, 48, 48, 4)], ids=["16-channels", "64-channels"])
+@pytest.mark.parametrize("name", ["se", "se-tail", "bn-se-tail"])
+def test_large_16_bit_maps_by_torch(name, shape, dtype, memory_format, device):
+    assert shape[0] * shape[1] * shape[2] * shape[3] >= WIDEN_BELOW
+    assert_agrees(CASES[name], "torch", CASES[name].leaves(shape, dtype, memory_format, device))
 
 
 @pytest.mark.parametrize("gate", GATES)
