@@ -53,14 +53,21 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
     if implementation == "reference":
         return reference(x, shortcut, e, norm, out_act)
     shortcut = None if shortcut is None else shortcut.to(x.dtype)
-    if norm is not None and implementation == "torch" and (e.kind == "none" or x.element_size() < 4):
-        # Without a gate torch's own norm and two steps in place are the shortest way; and in 16 bit a norm written by
-        # hand loses digits between its steps, or in fp32 costs the memory that it was to save.
+    if norm is not None and implementation == "torch" and not _norm_inside_pays(x, e, norm):
         x, norm = batch_norm(x, norm), None
         if e.kind == "none":
             x = x if shortcut is None else x.add_(shortcut)
             return x.relu_() if out_act == "relu" else x
     return _run(implementation, x, shortcut, e, norm, out_act)
+
+
+def _norm_inside_pays(x: Tensor, e: Excitation, norm: BatchNorm) -> bool:
+    """Whether the torch functions should do the norm as well, not leave it to torch's own operator.
+
+    Not without a gate, where that operator and two steps in place are the shortest way; not with given statistics, for
+    which it makes one pass; not in 16 bit, where a norm by hand loses digits between its steps, or in fp32 costs memory.
+    """
+    return e.kind != "none" and norm.training and x.element_size() >= 4
 
 
 def _run(
