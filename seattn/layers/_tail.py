@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seattn.layers._excitation import Reason, excitation_of
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._skip import may_skip
-from seattn.ops._attn_tail import run
+from seattn.ops._attn_tail import leaves_norm_to_torch, run
 from seattn.ops._excite import NO_EXCITATION, Excitation
 
 
@@ -69,7 +69,13 @@ def residual_tail(
     # An empty batch passes through nn.BatchNorm2d; the op refuses it.
     if bn is not None and plan.norm and x.shape[0] > 0 and (plan.add or attn is not None):
         assert isinstance(bn, nn.BatchNorm2d)
-        norm = batch_norm_of(bn)
+        assert e is not None
+        if leaves_norm_to_torch(x, e, bn.training or bn.running_mean is None):
+            x = bn(x)  # here, not in the op, so that the memory of its input is free for the next step
+            if e.kind == "none":
+                return _call(act, x.add_(shortcut))
+        else:
+            norm = batch_norm_of(bn)
     elif bn is not None:
         x = bn(x)
     if e is None:

@@ -53,7 +53,7 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
     if implementation == "reference":
         return reference(x, shortcut, e, norm, out_act)
     shortcut = None if shortcut is None else shortcut.to(x.dtype)
-    if norm is not None and implementation == "torch" and not _norm_inside_pays(x, e, norm):
+    if norm is not None and implementation == "torch" and not _norm_inside_pays(x, e, norm.training):
         x, norm = batch_norm(x, norm), None
         if e.kind == "none":
             x = x if shortcut is None else x.add_(shortcut)
@@ -61,13 +61,18 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
     return _run(implementation, x, shortcut, e, norm, out_act)
 
 
-def _norm_inside_pays(x: Tensor, e: Excitation, norm: BatchNorm) -> bool:
+def leaves_norm_to_torch(x: Tensor, e: Excitation, training: bool) -> bool:
+    """Whether `run` would give a norm of x to torch's own operator: then the caller may, and drop x before the rest."""
+    return choose(x, too_large) == "torch" and not _norm_inside_pays(x, e, training)
+
+
+def _norm_inside_pays(x: Tensor, e: Excitation, training: bool) -> bool:
     """Whether the torch functions should do the norm as well, not leave it to torch's own operator.
 
     Not without a gate, where that operator and two steps in place are the shortest way; not with given statistics, for
-    which it makes one pass; not in 16 bit, where a norm by hand loses digits between its steps, or in fp32 costs memory.
+    which it makes one pass; not in 16 bit: a norm by hand loses digits between its steps, or in fp32 costs memory.
     """
-    return e.kind != "none" and norm.training and x.element_size() >= 4
+    return e.kind != "none" and training and x.element_size() >= 4
 
 
 def _run(
