@@ -1,6 +1,6 @@
 """One operator from a forward and a backward function: in eager an autograd function, in traced code a custom op.
 
-`torch.library.custom_op` pairs compile, export and pass opcheck, but cost about twice the dispatch of a plain
+`torch.library.custom_op` pairs compile, export and pass opcheck, but cost more to dispatch than a plain
 `torch.autograd.Function`; so eager calls take the function and only traced ones the op. Both call the same Python.
 Differentiable once: `create_graph=True` raises.
 """
