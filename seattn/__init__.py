@@ -4,7 +4,19 @@ from importlib.metadata import version
 
 from seattn import layers, models, ops
 from seattn.accelerate import accelerate, restore
+from seattn.add_attention import add_attention, remove_attention
 from seattn.ops import get_kernels, set_kernels
 
 __version__ = version("seattn")
-__all__ = ["__version__", "accelerate", "get_kernels", "layers", "models", "ops", "restore", "set_kernels"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "add_attention",
+    "get_kernels",
+    "layers",
+    "models",
+    "ops",
+    "remove_attention",
+    "restore",
+    "set_kernels",
+]

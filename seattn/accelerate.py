@@ -11,6 +11,7 @@ from timm.layers.cbam import LightCbamModule
 from torch import nn
 
 from seattn.layers import Cbam, EfficientChannelAttn, SqueezeExcite
+from seattn.layers._attended import Attended
 from seattn.layers._excitation import Reason, excitation_of, is_known, known_types
 from seattn.layers._fused import Fused, fused_class, fused_types, plain_class
 
@@ -103,6 +104,8 @@ def _why_not(module: nn.Module, target: type[Fused] | None) -> Reason | None:
     if target is not None:
         return "its forward was set on the instance" if "forward" in module.__dict__ else target._why_not(module)
     kind = type(module)
+    if isinstance(module, Attended):
+        return f"attention of seattn, placement {module.attn_placement}: it calls its ops by itself"
     if kind in _OWN:
         return "a layer of seattn: it calls its op by itself"
     if is_known(kind):

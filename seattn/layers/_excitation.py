@@ -136,7 +136,7 @@ def _timm_eca(m: Any) -> Excitation | Reason:
 
 
 def _own_eca(m: Any) -> Excitation | Reason:
-    return _over_channels(m.conv, "sigmoid")
+    return _over_channels(m.conv, m.gate_name)
 
 
 def _over_channels(conv: Any, gate: str) -> Excitation | Reason:

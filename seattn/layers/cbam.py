@@ -15,13 +15,15 @@ from torch import nn
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._reduction import bottleneck_width, remap_bottleneck
 from seattn.layers._registry import register_attn
+from seattn.layers._start import require_two_sigmoid
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
+from seattn.ops._excite import check_names, gate_fn
 
 register_notrace_function(cbam_channel_gate)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 
 
 class ChannelAttn(nn.Module):
-    """y = x * sigmoid(mlp(mean(x)) + mlp(max(x))), equation 2; one MLP C -> R -> C with ReLU for both poolings."""
+    """y = x * gate(mlp(mean(x)) + mlp(max(x))), equation 2; one MLP C -> R -> C with ReLU for both poolings."""
 
     def __init__(
         self,
@@ -29,10 +31,13 @@ class ChannelAttn(nn.Module):
         *,
         width: int,
         bias: bool = True,
+        gate: str = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_names("relu", gate)
+        self.gate_name = gate
         self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
         self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
 
@@ -40,12 +45,12 @@ class ChannelAttn(nn.Module):
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
             return x * self._gate(x).to(x.dtype)
         w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
-        return cbam_channel_gate(x, w1, self.fc1.bias, w2, self.fc2.bias)  # (B, C, H, W)
+        return cbam_channel_gate(x, w1, self.fc1.bias, w2, self.fc2.bias, gate=self.gate_name)  # (B, C, H, W)
 
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B, C, 1, 1) each
         logits: torch.Tensor = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
-        return logits.sigmoid()
+        return gate_fn(logits, self.gate_name)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
@@ -53,7 +58,7 @@ class ChannelAttn(nn.Module):
 
 
 class SpatialAttn(nn.Module):
-    """y = x * sigmoid(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm.
+    """y = x * gate(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm.
 
     Where `bn` has been replaced (by synchronised or frozen batch norm), under torch.fx and in TorchScript, convolution
     and norm run as the modules they are, in plain torch: the same values for more memory traffic.
@@ -63,12 +68,15 @@ class SpatialAttn(nn.Module):
         self,
         kernel_size: int = 7,
         *,
+        gate: str = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"spatial_kernel_size must be odd and at least 1, got {kernel_size}")
+        check_names("identity", gate)
+        self.gate_name = gate
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False, device=device, dtype=dtype)
         self.bn = nn.BatchNorm2d(1, device=device, dtype=dtype)
 
@@ -85,11 +93,12 @@ class SpatialAttn(nn.Module):
             training=norm.training,
             momentum=norm.momentum,
             eps=norm.eps,
+            gate=self.gate_name,
         )
 
     def _by_modules(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (B, 2, H, W)
-        gate: torch.Tensor = self.bn(self.conv(pooled)).sigmoid()  # (B, 1, H, W)
+        gate = gate_fn(self.bn(self.conv(pooled)), self.gate_name)  # (B, 1, H, W)
         return x * gate.to(x.dtype)  # (B, C, H, W)
 
 
@@ -104,11 +113,12 @@ class Cbam(nn.Module):
         rd_divisor: 1 is the paper's exact C/r.
         bias: whether the shared MLP has biases: the official code's has, timm's has not.
         spatial_kernel_size: odd side of the spatial window.
+        gate: of both: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
 
     Shape: (B, C, H, W) -> (B, C, H, W).
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range or the gate is unknown.
     """
 
     def __init__(
@@ -120,17 +130,32 @@ class Cbam(nn.Module):
         rd_divisor: int = 1,
         bias: bool = True,
         spatial_kernel_size: int = 7,
+        gate: str = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         width = bottleneck_width(channels, rd_ratio, rd_channels, rd_divisor)
-        self.channel = ChannelAttn(channels, width=width, bias=bias, device=device, dtype=dtype)
-        self.spatial = SpatialAttn(spatial_kernel_size, device=device, dtype=dtype)
+        self.channel = ChannelAttn(channels, width=width, bias=bias, gate=gate, device=device, dtype=dtype)
+        self.spatial = SpatialAttn(spatial_kernel_size, gate=gate, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.spatial(self.channel(x))
         return y
+
+    def start_at_identity(self) -> None:
+        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid".
+
+        The channel gate's last matrix and the spatial gate's norm become zero: of the latter the scale learns first.
+        """
+        require_two_sigmoid(self.channel.gate_name)
+        last = [self.channel.fc2.weight, self.channel.fc2.bias, self.spatial.bn.weight, self.spatial.bn.bias]
+        for tensor in last:
+            if tensor is not None:
+                nn.init.zeros_(tensor)
+
+    def extra_repr(self) -> str:
+        return f"gate={self.channel.gate_name}"
 
 
 def remap_timm_cbam(state: Mapping[str, torch.Tensor], prefix: str = "", *, bias: bool = True) -> dict[str, Any]:

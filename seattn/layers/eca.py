@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from seattn.layers._registry import register_attn
+from seattn.layers._start import require_two_sigmoid
 from seattn.ops import efficient_channel_attn
+from seattn.ops._excite import check_names, gate_fn
 
 
 def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> int:
@@ -28,16 +30,17 @@ def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> 
 
 @register_attn("eca")
 class EfficientChannelAttn(nn.Module):
-    """y = x * sigmoid(conv1d(mean(x))): a channel is gated by the means of its k neighbours.
+    """y = x * gate(conv1d(mean(x))): a channel is gated by the means of its k neighbours.
 
     Args:
         channels: C of the input; sets the kernel size unless one is given.
         kernel_size: odd number of neighbouring channels that one gate sees.
+        gate: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
 
     Shape: (B, C, H, W) -> (B, C, H, W).
 
     Raises:
-        ValueError: if kernel_size is even or below 1.
+        ValueError: if kernel_size is even or below 1, or the gate is unknown.
     """
 
     def __init__(
@@ -45,10 +48,13 @@ class EfficientChannelAttn(nn.Module):
         channels: int,
         *,
         kernel_size: int | None = None,
+        gate: str = "sigmoid",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_names("identity", gate)
+        self.gate_name = gate
         k = eca_kernel_size(channels) if kernel_size is None else kernel_size
         if k < 1 or k % 2 == 0:
             raise ValueError(f"kernel_size must be odd and at least 1, got {k}")
@@ -57,9 +63,17 @@ class EfficientChannelAttn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
             return x * self.gate(x)[:, :, None, None].to(x.dtype)
-        return efficient_channel_attn(x, self.conv.weight.flatten())
+        return efficient_channel_attn(x, self.conv.weight.flatten(), gate=self.gate_name)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
-        gate: torch.Tensor = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
-        return gate
+        logits: torch.Tensor = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1)  # (B, C)
+        return gate_fn(logits, self.gate_name)
+
+    def start_at_identity(self) -> None:
+        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""
+        require_two_sigmoid(self.gate_name)
+        nn.init.zeros_(self.conv.weight)
+
+    def extra_repr(self) -> str:
+        return f"gate={self.gate_name}"

@@ -13,6 +13,7 @@ from torch import nn
 
 from seattn.layers._reduction import bottleneck_width, remap_in_place
 from seattn.layers._registry import register_attn
+from seattn.layers._start import require_two_sigmoid
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
 from seattn.ops._excite import check_names
 
@@ -71,6 +72,13 @@ class SqueezeExcite(nn.Module):
         return squeeze_excite_gate_reference(
             x, w1, self.fc1.bias, w2, self.fc2.bias, act=self.act_name, gate=self.gate_name
         )
+
+    def start_at_identity(self) -> None:
+        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""
+        require_two_sigmoid(self.gate_name)
+        nn.init.zeros_(self.fc2.weight)
+        if self.fc2.bias is not None:
+            nn.init.zeros_(self.fc2.bias)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         remap_in_place(state_dict, prefix)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _check_packaged(name: str, path: Path) -> None:
         )
 
 
-def build(model_cls: type[nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+def build(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     """timm's `build_model_with_cfg` behind `check_source`."""
     if pretrained:
         overlay = kwargs.get("pretrained_cfg_overlay")

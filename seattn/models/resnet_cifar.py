@@ -1,9 +1,11 @@
-"""ResNets for 32 x 32 images, plain and with attention in every residual branch.
+"""Post-activation ResNets and ResNeXts for 32 x 32 images, plain and with attention in every residual branch.
 
-He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/56/110_cifar` are section 4.2's nets (three stages
-of 16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a 3 x 3
-stem of stride 1 and without the max-pool. Blocks, head and parameter names are timm.models.resnet's.
-Shapes: B images, C channels, H x W pixels.
+He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/44/56/110_cifar` are section 4.2's nets (three
+stages of 16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a
+3 x 3 stem of stride 1 and without the max-pool; `resnext29_8x64d_cifar` is that of Xie et al., CVPR 2017,
+https://arxiv.org/abs/1611.05431. Four more ask what ResNet-18 needs at 32 x 32: ImageNet's stem as it is (`stem7`),
+three 3 x 3 convolutions of stride 1 in its place (`deep`), and both stride-1 stems without the last stage (`resnet14`).
+Blocks, head and parameter names are timm.models.resnet's. Shapes: B images, C channels, H x W pixels.
 """
 
 from dataclasses import dataclass
@@ -12,29 +14,30 @@ from typing import Any
 
 import torch
 from timm.layers import create_classifier, get_act_layer, get_norm_layer
-from timm.models import PretrainedCfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import PretrainedCfg, checkpoint_seq, generate_default_cfgs
 from timm.models._features import feature_take_indices
 from timm.models.resnet import ResNet, make_blocks
 from torch import nn
 
-from seattn.layers import get_attn
 from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
-from seattn.models._labels import DATASETS
-from seattn.models._pretrained import build, weight_source
+from seattn.models._family import cifar_cfgs, create_net, entry_point, variants
 
 __all__ = ["ResNetCifar", "ThreeStageResNetCifar"]  # register_model adds the entry points
 
 _BLOCKS = {"basic": FusedBasicBlock, "bottleneck": FusedBottleneck}
+_STEM_STRIDES = {"conv3": 1, "deep": 1, "conv7": 4}  # of what the first stage sees
 
 
 class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
-    """timm's ResNet with a stem that keeps the resolution: 3 x 3, stride 1, no max-pool.
+    """timm's ResNet with a stem for small images.
 
     Args:
         block: "basic" or "bottleneck".
         layers: number of blocks of each stage.
         channels: width of each stage, before a bottleneck's factor of 4; the stem has the first.
-        attn_layer: registered name of the attention layer in each residual branch, or None.
+        stem: "conv3" (3 x 3), "deep" (three 3 x 3), both of stride 1 without max-pool, or "conv7" (ImageNet's: 7 x 7
+            of stride 2, then a max-pool).
+        cardinality, base_width: groups of a bottleneck's 3 x 3 convolution and the width of each at 64 channels.
         num_classes: outputs; 0 leaves the classifier out.
         in_chans: channels of the input.
         global_pool: timm's name of the pooling before the classifier.
@@ -45,7 +48,7 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
     Shape: (B, in_chans, H, W) -> (B, num_classes).
 
     Raises:
-        ValueError: if attn_layer is not a registered name.
+        ValueError: if the stem is unknown.
     """
 
     stages: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
@@ -56,7 +59,9 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         layers: tuple[int, ...],
         channels: tuple[int, ...],
         *,
-        attn_layer: str | None = None,
+        stem: str = "conv3",
+        cardinality: int = 1,
+        base_width: int = 64,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
@@ -69,6 +74,8 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if stem not in _STEM_STRIDES:
+            raise ValueError(f"stem must be one of {', '.join(_STEM_STRIDES)}; got {stem!r}")
         nn.Module.__init__(self)  # ResNet's own fixes a stem of 64 channels and stride 4; all else is inherited
         dd: dict[str, Any] = {"device": device, "dtype": dtype}
         act, norm = get_act_layer(act_layer), get_norm_layer(norm_layer)
@@ -78,28 +85,41 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         self.grad_checkpointing = False
 
         width = channels[0]
-        self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, **dd)
+        self.conv1: nn.Module
+        if stem == "deep":
+            half = width // 2
+            self.conv1 = nn.Sequential(
+                *(nn.Conv2d(in_chans, half, 3, padding=1, bias=False, **dd), norm(half, **dd), act(inplace=True)),
+                *(nn.Conv2d(half, half, 3, padding=1, bias=False, **dd), norm(half, **dd), act(inplace=True)),
+                nn.Conv2d(half, width, 3, padding=1, bias=False, **dd),
+            )
+        elif stem == "conv7":
+            self.conv1 = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False, **dd)
+        else:
+            self.conv1 = nn.Conv2d(in_chans, width, 3, padding=1, bias=False, **dd)
         self.bn1 = norm(width, **dd)
         self.act1 = act(inplace=True)
-        self.maxpool = nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "conv7" else nn.Identity()
 
         stages, self.feature_info = make_blocks(
             (_BLOCKS[block],) * len(channels),
             channels,
             layers,
             width,
+            cardinality=cardinality,
+            base_width=base_width,
             act_layer=act,
             norm_layer=norm,
             drop_block_rate=drop_block_rate,
             drop_path_rate=drop_path_rate,
-            attn_layer=None if attn_layer is None else get_attn(attn_layer),
             **dd,
         )
         for name, stage in stages:
             self.add_module(name, stage)
         for info in self.feature_info:
-            info["reduction"] //= 4  # make_blocks counts from a stem of stride 4
-        self.feature_info.insert(0, {"num_chs": width, "reduction": 1, "module": "act1"})
+            info["reduction"] = info["reduction"] * _STEM_STRIDES[stem] // 4  # make_blocks counts from a stride of 4
+        stem_stride = 2 if stem == "conv7" else 1  # before the max-pool
+        self.feature_info.insert(0, {"num_chs": width, "reduction": stem_stride, "module": "act1"})
 
         self.num_features = self.feature_info[-1]["num_chs"]
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool, **dd)
@@ -125,6 +145,7 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         take, last = feature_take_indices(len(self.feature_info), indices)
         x = self.act1(self.bn1(self.conv1(x)))
         levels = [x] if 0 in take else []
+        x = self.maxpool(x)
         for level, name in enumerate(self.stages[: last if stop_early else None], start=1):
             stage = getattr(self, name)
             x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
@@ -153,7 +174,7 @@ class ThreeStageResNetCifar(ResNetCifar):
     stages = ("layer1", "layer2", "layer3")
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.act1(self.bn1(self.conv1(x)))  # (B, C, H, W)
+        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))  # (B, C, H, W)
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq([self.layer1, self.layer2, self.layer3], x, flatten=True)
         else:
@@ -168,73 +189,62 @@ class _Net:
     block: str
     layers: tuple[int, ...]
     channels: tuple[int, ...] = (64, 128, 256, 512)
+    stem: str = "conv3"
+    cardinality: int = 1
+    base_width: int = 64
+
+    @property
+    def side(self) -> int:
+        """Of the last feature map of a 32 x 32 image."""
+        return 32 // _STEM_STRIDES[self.stem] >> (len(self.layers) - 1)
 
 
 # A new net is one row: it gets its plain, se_, eca_ and cbam_ entry points.
 _NETS = {
     "resnet20_cifar": _Net("basic", (3, 3, 3), (16, 32, 64)),
     "resnet32_cifar": _Net("basic", (5, 5, 5), (16, 32, 64)),
+    "resnet44_cifar": _Net("basic", (7, 7, 7), (16, 32, 64)),
     "resnet56_cifar": _Net("basic", (9, 9, 9), (16, 32, 64)),
     "resnet110_cifar": _Net("basic", (18, 18, 18), (16, 32, 64)),
     "resnet18_cifar": _Net("basic", (2, 2, 2, 2)),
     "resnet34_cifar": _Net("basic", (3, 4, 6, 3)),
     "resnet50_cifar": _Net("bottleneck", (3, 4, 6, 3)),
+    "resnet18_stem7_cifar": _Net("basic", (2, 2, 2, 2), stem="conv7"),
+    "resnet18_deep_cifar": _Net("basic", (2, 2, 2, 2), stem="deep"),
+    "resnet14_deep_cifar": _Net("basic", (2, 2, 2), (64, 128, 256), stem="deep"),
+    "resnet14_cifar": _Net("basic", (2, 2, 2), (64, 128, 256)),
+    "resnext29_8x64d_cifar": _Net("bottleneck", (3, 3, 3), (64, 128, 256), cardinality=8),
 }
-_ATTN = {"": None, "se_": "se", "eca_": "eca", "cbam_": "cbam"}
 
 
-def _cfg(name: str, tag: str, levels: int) -> dict[str, Any]:
-    data = DATASETS[tag]
-    side = 32 >> (levels - 1)
-    return {
-        "input_size": (3, 32, 32),
-        "pool_size": (side, side),
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-        "mean": data.mean,
-        "std": data.std,
-        "num_classes": len(data.label_names),
-        "label_names": data.label_names,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **weight_source(f"{name}.{tag}"),
-    }
+def _cfgs(variant: str, row: _Net) -> dict[str, dict[str, Any]]:
+    first_conv = "conv1.0" if row.stem == "deep" else "conv1"
+    return cifar_cfgs(variant, side=row.side, first_conv=first_conv, classifier="fc")
 
 
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
-    {
-        f"{prefix}{net}.{tag}": _cfg(f"{prefix}{net}", tag, len(row.layers))
-        for net, row in _NETS.items()
-        for prefix in _ATTN
-        for tag in DATASETS
-    }
+    {name: cfg for variant, row, _ in variants(_NETS) for name, cfg in _cfgs(variant, row).items()}
 )
 
 
 def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    cls = ThreeStageResNetCifar if len(row.layers) == 3 else ResNetCifar
-    return build(
-        cls,
+    make = ThreeStageResNetCifar if len(row.layers) == 3 else ResNetCifar
+    return create_net(
+        make,
         variant,
+        attn_layer,
         pretrained,
         block=row.block,
         layers=row.layers,
         channels=row.channels,
-        attn_layer=attn_layer,
+        stem=row.stem,
+        cardinality=row.cardinality,
+        base_width=row.base_width,
         feature_cfg={"out_indices": tuple(range(len(row.layers) + 1))},
         **kwargs,
     )
 
 
-def _register(variant: str, row: _Net, attn_layer: str | None) -> None:
-    entry_point = partial(_create, variant, row, attn_layer)
-    entry_point.__name__ = variant  # type: ignore[attr-defined]
-    entry_point.__module__ = __name__
-    entry_point.__doc__ = f"{variant}: {attn_layer or 'no'} attention, {sum(row.layers)} {row.block} blocks."
-    globals()[variant] = register_model(entry_point)
-
-
-for _net, _row in _NETS.items():
-    for _prefix, _layer in _ATTN.items():
-        _register(f"{_prefix}{_net}", _row, _layer)
+for _variant, _row, _layer in variants(_NETS):
+    _doc = f"{_variant}: {_layer or 'no'} attention, {sum(_row.layers)} {_row.block} blocks."
+    globals()[_variant] = entry_point(__name__, _variant, _doc, partial(_create, _variant, _row, _layer))

@@ -17,8 +17,15 @@ from torch import nn
 from seattn.layers import Cbam, EfficientChannelAttn, SqueezeExcite
 from seattn.models.resnet_cifar import ResNetCifar
 
-DEPTHS = (18, 20, 32, 34, 50, 56, 110)
-NETS = [f"{kind}resnet{depth}_cifar" for depth in DEPTHS for kind in ("", "se_", "eca_", "cbam_")]
+PLAIN = [f"resnet{depth}_cifar" for depth in (18, 20, 32, 34, 44, 50, 56, 110)]
+PLAIN += [
+    "resnet18_stem7_cifar",
+    "resnet18_deep_cifar",
+    "resnet14_deep_cifar",
+    "resnet14_cifar",
+    "resnext29_8x64d_cifar",
+]
+NETS = [f"{kind}{net}" for net in PLAIN for kind in ("", "se_", "eca_", "cbam_")]
 SMALL = [f"{kind}resnet20_cifar" for kind in ("", "se_", "eca_", "cbam_")]
 RUN = [*SMALL, "se_resnet18_cifar", "se_resnet50_cifar"]  # three stages, four stages, bottlenecks
 LAYERS = {"se": SqueezeExcite, "eca": EfficientChannelAttn, "cbam": Cbam}
@@ -38,14 +45,14 @@ def test_timm_lists_every_net():
 
 
 def test_every_net_has_a_tag_for_each_data_set():
-    tags = set(timm.list_pretrained("*_cifar.*")) | {f"{n}.{t}" for n in NETS for t in ("cifar10", "cifar100")}
+    tags = {f"{n}.{t}" for n in NETS for t in ("cifar10", "cifar100")}
     for name in tags:
         cfg = timm.get_pretrained_cfg(name)
         assert cfg.num_classes == {"cifar10": 10, "cifar100": 100}[cfg.tag]
         assert len(cfg.label_names) == len(set(cfg.label_names)) == cfg.num_classes
         assert cfg.input_size == (3, 32, 32)
         assert cfg.crop_pct == 1.0
-        assert (cfg.first_conv, cfg.classifier) == ("conv1", "fc")
+        assert (cfg.first_conv, cfg.classifier) == ("conv1.0" if "deep" in name else "conv1", "fc")
         assert list(cfg.label_names) == sorted(cfg.label_names)  # the data sets' own order is alphabetical
 
 
@@ -73,7 +80,7 @@ def test_parameter_count_is_the_published_one(name):
 @pytest.mark.parametrize("name", NETS)
 def test_each_block_has_its_own_layer_of_the_named_kind_and_no_other(name):
     model = build(name, device="meta")
-    kind = name.split("resnet")[0].rstrip("_")
+    kind = name.split("res")[0].rstrip("_")
     blocks = [m for m in model.modules() if isinstance(m, (BasicBlock, Bottleneck))]
     assert blocks
     found = [type(block.se) for block in blocks]
@@ -260,9 +267,9 @@ def test_attention_cannot_be_changed_by_keyword():
         build("resnet20_cifar", attn_layer="se")
 
 
-def test_unknown_attention_name_raises():
-    with pytest.raises(ValueError, match="'see'"):
-        ResNetCifar("basic", (1, 1), (16, 32), attn_layer="see")
+def test_unknown_stem_raises():
+    with pytest.raises(ValueError, match="conv3, deep, conv7; got '5x5'"):
+        ResNetCifar("basic", (1, 1), (16, 32), stem="5x5")
 
 
 def test_drop_rates_act_in_training_only():

@@ -1,0 +1,100 @@
+"""What all families of nets share: the kinds of attention, the options that every net takes, cfgs, entry points."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from timm.models import register_model
+from torch import nn
+
+from seattn.layers._insert import Attention, insert_attention
+from seattn.models._labels import DATASETS
+from seattn.models._pretrained import build, weight_source
+
+KINDS = {"": None, "se_": "se", "eca_": "eca", "cbam_": "cbam"}
+
+Row = TypeVar("Row")
+
+
+def variants(nets: Mapping[str, Row], kinds: Sequence[str] = tuple(KINDS)) -> Iterator[tuple[str, Row, str | None]]:
+    """(name, row, attention layer) of every net of a family."""
+    for net, row in nets.items():
+        for prefix in kinds:
+            yield f"{prefix}{net}", row, KINDS[prefix]
+
+
+def entry_point(module: str, variant: str, doc: str, create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Register `create(pretrained, **kwargs)` with timm as `variant` of `module`; the module keeps the result."""
+    create.__name__, create.__module__, create.__doc__ = variant, module, doc
+    registered: Callable[..., nn.Module] = register_model(create)
+    return registered
+
+
+def create_net(
+    make: Callable[..., nn.Module], variant: str, attn_layer: str | None, pretrained: bool, **kwargs: Any
+) -> nn.Module:
+    """timm's `build_model_with_cfg` on `make(**kwargs)` with attention put into its residual branches.
+
+    The options of every net with attention, all plain values that a config.json holds:
+        rd_ratio: hidden over input channels, one number or one a stage (SE, CBAM).
+        rd_divisor: what the hidden width is a multiple of (SE, CBAM).
+        attn_stages: numbers of the stages that carry attention, the first is 1; None for all.
+        attn_placement: "standard", "pre", "post" or "identity" (SENet, section 6.5).
+        gate: "sigmoid", "two_sigmoid" or "hard_sigmoid".
+
+    Raises:
+        ValueError: for a wrong value, or an option of attention for a net that has none.
+        TypeError: for an unknown keyword, or an option that the attention layer does not take.
+    """
+    return build(partial(_construct, make, variant, attn_layer), variant, pretrained, **kwargs)
+
+
+def _construct(
+    make: Callable[..., nn.Module],
+    variant: str,
+    attn_layer: str | None,
+    *,
+    rd_ratio: float | Sequence[float] | None = None,
+    rd_divisor: int | None = None,
+    attn_stages: Sequence[int] | None = None,
+    attn_placement: str | None = None,
+    gate: str | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    given = {
+        "rd_ratio": rd_ratio,
+        "rd_divisor": rd_divisor,
+        "attn_stages": attn_stages,
+        "attn_placement": attn_placement,
+        "gate": gate,
+    }
+    if attn_layer is None:
+        unused = [name for name, value in given.items() if value is not None]
+        if unused:
+            raise ValueError(f"{variant} has no attention for {', '.join(unused)} to act on; se_{variant} has")
+        return make(**kwargs)
+    model = make(**kwargs)
+    options = {"rd_divisor": rd_divisor, "gate": gate}
+    insert_attention(model, Attention(attn_layer, attn_placement or "standard", attn_stages, rd_ratio, options))
+    return model
+
+
+def cifar_cfgs(variant: str, *, side: int, first_conv: str, classifier: str) -> dict[str, dict[str, Any]]:
+    """A net's cfgs, `arch.tag` -> cfg, one for each CIFAR set; `side` is that of the last feature map at 32 x 32."""
+    return {
+        f"{variant}.{tag}": {
+            "input_size": (3, 32, 32),
+            "pool_size": (side, side),
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+            "mean": data.mean,
+            "std": data.std,
+            "num_classes": len(data.label_names),
+            "label_names": data.label_names,
+            "first_conv": first_conv,
+            "classifier": classifier,
+            "license": "apache-2.0",
+            **weight_source(f"{variant}.{tag}"),
+        }
+        for tag, data in DATASETS.items()
+    }

@@ -1,0 +1,80 @@
+"""timm's ResNets for 224 x 224 images with SE, ECA or CBAM in every residual branch.
+
+The trunk is timm.models.resnet's, so timm's plain weights load into it (`strict=False`: what is missing is attention).
+The plain nets are timm's own: `resnet18` and so on. timm has some of these under other names and with a hidden width
+that is a multiple of 8 (`seresnet50`); here it is the paper's exact C/16.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import PretrainedCfg, generate_default_cfgs
+from timm.models.resnet import ResNet
+from torch import nn
+
+from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
+from seattn.models._family import create_net, entry_point, variants
+from seattn.models._pretrained import weight_source
+
+__all__: list[str] = []  # register_model adds the entry points
+
+_BLOCKS = {"basic": FusedBasicBlock, "bottleneck": FusedBottleneck}
+_KINDS = ("se_", "eca_", "cbam_")
+
+
+@dataclass(frozen=True)
+class _Net:
+    block: str
+    layers: tuple[int, ...]
+    cardinality: int = 1
+    base_width: int = 64
+
+
+# A new net is one row: it gets its se_, eca_ and cbam_ entry points.
+_NETS = {
+    "resnet18": _Net("basic", (2, 2, 2, 2)),
+    "resnet34": _Net("basic", (3, 4, 6, 3)),
+    "resnet50": _Net("bottleneck", (3, 4, 6, 3)),
+    "resnet101": _Net("bottleneck", (3, 4, 23, 3)),
+    "resnext50_32x4d": _Net("bottleneck", (3, 4, 6, 3), cardinality=32, base_width=4),
+}
+
+default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
+    {
+        variant: {
+            "input_size": (3, 224, 224),
+            "pool_size": (7, 7),
+            "crop_pct": 0.95,
+            "interpolation": "bicubic",
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "num_classes": 1000,
+            "first_conv": "conv1",
+            "classifier": "fc",
+            "license": "apache-2.0",
+            **weight_source(variant),
+        }
+        for variant, _, _ in variants(_NETS, _KINDS)
+    }
+)
+
+
+def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    return create_net(
+        ResNet,
+        variant,
+        attn_layer,
+        pretrained,
+        block=_BLOCKS[row.block],
+        layers=row.layers,
+        cardinality=row.cardinality,
+        base_width=row.base_width,
+        **kwargs,
+    )
+
+
+for _variant, _row, _layer in variants(_NETS, _KINDS):
+    _doc = f"{_variant}: {_layer} attention, {sum(_row.layers)} {_row.block} blocks."
+    globals()[_variant] = entry_point(__name__, _variant, _doc, partial(_create, _variant, _row, _layer))
