@@ -14,48 +14,40 @@ import dacite
 import yaml
 
 from seattn._files import write_text
+from seattn._our_keys import OurKeys, one_of, require
 from seattn.errors import UserError
 
 SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")  # those that every timm we allow knows
 
 
 @dataclass(frozen=True)
-class OurKeys:
-    """What timm's script has no key for.
-
-    Args:
-        dataset: name that the result rows carry.
-        crop_padding: pixels of black that a training image gets on each side before a random crop to its size.
-        holdout: part of the train split that is held out for every choice, when the data have no validation split.
-        holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
-    """
-
-    dataset: str = ""
-    crop_padding: int = 4
-    holdout: float = 0.1
-    holdout_seed: int = 0
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """Keys of timm's train.py that this project's loop acts on, then those that only timm's script reads.
+    """Keys of timm's train.py, with its meanings and defaults, and one of ours.
 
     A one-cycle schedule in timm's words: `sched: poly`, `decay_rate: 1.0`, `warmup_prefix: true`; the whole run is then
-    `warmup_epochs + epochs` long.
+    `warmup_epochs + epochs` long. Batch sizes are of one process.
     """
 
     model: str
     lr: float
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
     pretrained: bool = False
     batch_size: int = 128
+    grad_accum_steps: int = 1
     epochs: int = 300
     seed: int = 42
+
     opt: str = "sgd"
     momentum: float = 0.9
     opt_betas: tuple[float, float] | None = None
+    opt_eps: float | None = None
+    opt_kwargs: dict[str, Any] = field(default_factory=dict)
     weight_decay: float = 2e-5
+    layer_decay: float | None = None
     clip_grad: float | None = None
+    clip_mode: str = "norm"
+
     sched: str = "cosine"
     sched_on_updates: bool = False
     warmup_epochs: int = 5
@@ -66,43 +58,84 @@ class Recipe:
     decay_epochs: float = 90
     decay_milestones: tuple[int, ...] = (90, 180, 270)
     cooldown_epochs: int = 0
+
     smoothing: float = 0.1
+    bce_loss: bool = False
+    bce_sum: bool = False
+    bce_target_thresh: float | None = None
     drop: float = 0.0
     drop_path: float | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    cutmix_minmax: tuple[float, float] | None = None
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    mixup_mode: str = "batch"
+    mixup_off_epoch: int = 0
+    kd_model_name: str | None = None
+    kd_temperature: float = 4.0
+    distill_loss_weight: float | None = None
+    task_loss_weight: float | None = None
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float | None = 0.4
+    aa: str | None = None
+    reprob: float = 0.0
+    remode: str = "pixel"
+    recount: int = 1
+    train_interpolation: str = "random"
+    workers: int = 4
+
     model_ema: bool = False
     model_ema_decay: float = 0.9998
     model_ema_warmup: bool = False
     amp: bool = False
     amp_dtype: str = "float16"
     channels_last: bool = False
+    torchcompile: str | None = None
+    sync_bn: bool = False
+    dist_bn: str = "reduce"
+    log_wandb: bool = False
+    wandb_project: str | None = None
 
-    # Read by timm's script alone: its nearest crop to ours, and its ImageNet defaults switched off.
+    # Read by timm's script alone.
     device_modules: tuple[str, ...] = ()
-    scale: tuple[float, ...] = (0.08, 1.0)
-    ratio: tuple[float, ...] = (3 / 4, 4 / 3)
-    color_jitter: float | None = 0.4
-    train_interpolation: str = "random"
     train_split: str = "train"
     val_split: str = "validation"
-    workers: int = 4
 
     seattn: OurKeys = field(default_factory=OurKeys)
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "lr", self.lr, "a number above 0")
-        _require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two values)")
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
-        _require(0 <= self.hflip <= 1, "hflip", self.hflip, "a probability")
-        _require(self.sched in SCHEDULERS, "sched", self.sched, "one of " + ", ".join(SCHEDULERS))
-        _require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
-        _require(
-            not self.amp or self.amp_dtype == "bfloat16", "amp_dtype", self.amp_dtype, "bfloat16 where amp is true"
-        )
-        _require(0 < self.model_ema_decay < 1, "model_ema_decay", self.model_ema_decay, "between 0 and 1")
-        _require(0 < self.seattn.holdout < 1, "seattn.holdout", self.seattn.holdout, "between 0 and 1")
-        _require(self.seattn.crop_padding >= 0, "seattn.crop_padding", self.seattn.crop_padding, "0 or more")
+        require(self.lr > 0, "lr", self.lr, "a number above 0")
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2 (batch norm needs two values)")
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(self.grad_accum_steps >= 1, "grad_accum_steps", self.grad_accum_steps, "at least 1")
+        require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
+        for name in ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob", "drop"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability")
+        require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
+        require(self.cutmix >= 0, "cutmix", self.cutmix, "0 or more")
+        one_of("sched", self.sched, SCHEDULERS)
+        one_of("clip_mode", self.clip_mode, ("norm", "value", "agc"))
+        one_of("mixup_mode", self.mixup_mode, ("batch", "pair", "elem"))
+        one_of("remode", self.remode, ("pixel", "rand", "const"))
+        one_of("dist_bn", self.dist_bn, ("", "broadcast", "reduce"))
+        one_of("train_interpolation", self.train_interpolation, ("random", "bilinear", "bicubic"))
+        one_of("amp_dtype", self.amp_dtype, ("bfloat16", "float16"))
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        require(0 < self.model_ema_decay < 1, "model_ema_decay", self.model_ema_decay, "between 0 and 1")
+        require(0 < self.scale[0] <= self.scale[1] <= 1, "scale", self.scale, "two fractions, the smaller first")
+        require(0 < self.ratio[0] <= self.ratio[1], "ratio", self.ratio, "two numbers above 0, the smaller first")
+        require(self.kd_temperature > 0, "kd_temperature", self.kd_temperature, "above 0")
+        mixes = self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
+        require(not (mixes and self.batch_size % 2), "batch_size", self.batch_size, "even where mixup or cutmix is on")
+        focal = self.seattn.loss == "focal"
+        require(not (focal and self.bce_loss), "seattn.loss", "focal", "cross_entropy where bce_loss is true")
+        resized = sum(epochs for _, epochs in self.seattn.resize)
+        require(resized <= self.epochs, "seattn.resize", self.seattn.resize, f"within the {self.epochs} epochs")
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, lists for tuples: what is written beside the weights."""
@@ -175,7 +208,9 @@ def _wrong_type(source: str, key: str, hint: Any, value: object) -> str:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _to_float(value: object) -> object:
@@ -185,11 +220,6 @@ def _to_float(value: object) -> object:
         except ValueError:
             return value
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _require(holds: bool, key: str, value: object, right: str) -> None:
-    if not holds:
-        raise UserError(f"{key} must be {right}, got {value!r}")
 
 
 def _plain(value: Any) -> Any:
