@@ -69,6 +69,8 @@ class OurKeys:
         require(self.balanced_head_epochs >= 0, "seattn.balanced_head_epochs", self.balanced_head_epochs, "0 or more")
         require(self.sam_rho is None or self.sam_rho > 0, "seattn.sam_rho", self.sam_rho, "above 0, or left away")
         require(self.early_stop is None or self.early_stop >= 1, "seattn.early_stop", self.early_stop, "at least 1")
+        both = self.early_stop is not None and self.balanced_head_epochs > 0
+        require(not both, "seattn.early_stop", self.early_stop, "left away where balanced_head_epochs is set")
         for stage in self.resize:
             require(min(stage) >= 1, "seattn.resize", self.resize, "pairs of side and epochs, each at least 1")
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
-def epoch_progress() -> Progress:
+def epoch_progress(*, enabled: bool = True) -> Progress:
     """A bar with the task's field `state`; nothing in a log, which gets a line an epoch.
 
     Written to stderr.
@@ -16,5 +16,5 @@ def epoch_progress() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (enabled and console.is_terminal),
     )

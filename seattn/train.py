@@ -1,37 +1,46 @@
 """The training loop: a recipe, a data folder, and at the end weights, their config and one honest row.
 
-timm's optimizers, schedulers, weight averaging and checkpoints in one visible loop. All randomness of an epoch comes
-from (seed, epoch), so a run that was killed and resumed sees what the uninterrupted one would have seen.
+timm's optimizers, schedulers, mixing, weight averaging and checkpoints in one visible loop. All randomness of an epoch
+comes from (seed, epoch), so a run that was killed and resumed sees what the uninterrupted one would have seen.
 """
 
 import logging
-import math
-import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import timm
+import numpy as np
 import torch
 from timm.models import load_checkpoint, resume_checkpoint
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
-from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
-from torch import nn
+from timm.utils import ModelEmaV3
 
+from seattn._clock import Clock, Rates
+from seattn._history import accuracy_row, is_stale
+from seattn._losses import Teacher, make_loss
+from seattn._processes import Processes
 from seattn._progress import epoch_progress
-from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
+from seattn._run_log import EpochLog
+from seattn._training_parts import (
+    create_mixup,
+    create_model,
+    create_optimizer,
+    create_schedule,
+    head_recipe,
+    only_classifier_learns,
+    side_at,
+)
+from seattn._update import Batch, Updater
+from seattn.data import EvalSplit, open_data
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
-from seattn.load import HUB_ERRORS, check_name, torch_device
+from seattn.load import check_name, torch_device
 from seattn.recipe import Recipe, load_recipe
-from seattn.rows import AccuracyRow, Conditions, conditions
+from seattn.rows import AccuracyRow, conditions
 from seattn.run_dir import AtomicSaver, RunDir
 
 _logger = logging.getLogger("seattn")
+_AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train(
@@ -41,9 +50,12 @@ def train(
     *,
     resume: bool = False,
     device: str | None = None,
+    skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
-) -> AccuracyRow:
+) -> AccuracyRow | None:
     """Train what the recipe says on `data_dir`, and read the test split once, at the end.
+
+    Under `torchrun` each process takes its part of every batch; the first one writes.
 
     Args:
         recipe_path: a file of `zoo_configs/`.
@@ -51,46 +63,64 @@ def train(
         out_dir: where the run's files go; `runs/<model>-s<seed>` by default.
         resume: continue the run in `out_dir` after its last finished epoch, if it has one.
         device: "cuda", "cpu", …; by default CUDA where there is one.
+        skip_bad: leave unreadable images out, with a warning that counts them.
         overrides: recipe keys to replace.
+
+    Returns:
+        The test split's row; None in all processes but the first.
 
     Raises:
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
     """
     recipe = load_recipe(recipe_path, overrides)
     check_name(recipe.model)
-    target = torch_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    for split in ("train", "test"):
-        if not has_split(data_dir, split):
-            load_split(data_dir, split, (1, 1))  # raises, and says what is missing
-    run_dir = RunDir(out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}", recipe, resume=resume)
-    try:
-        run = _Run(recipe, data_dir, run_dir, target)
-    except BaseException:
-        run_dir.abandon()
-        raise
-    return run.run()
-
-
-@dataclass(frozen=True)
-class _Timing:
-    images: int
-    seconds: float
+    processes = Processes()
+    target = torch_device(processes.device(device))
+    if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
+        raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
+    with processes.group(target):
+        path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
+        run_dir = RunDir(path, recipe, resume=resume) if processes.first else None
+        processes.wait()
+        try:
+            run = _Run(recipe, data_dir, path, target, processes, skip_bad=skip_bad)
+        except BaseException:
+            if run_dir is not None:
+                run_dir.abandon()
+            raise
+        return run.run(run_dir)
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, data_dir: Path, run_dir: RunDir, device: torch.device) -> None:
-        self.recipe, self.data_dir, self.run_dir, self.device = recipe, data_dir, run_dir, device
+    def __init__(
+        self,
+        recipe: Recipe,
+        data_dir: Path,
+        path: Path,
+        device: torch.device,
+        processes: Processes,
+        *,
+        skip_bad: bool,
+    ) -> None:
+        self.recipe, self.path, self.device, self.processes = recipe, path, device, processes
         torch.manual_seed(recipe.seed)
-        self.model = self._create_model()
-        cfg = self.model.pretrained_cfg
-        self.size: tuple[int, int] = tuple(cfg["input_size"][1:])
-        self.train_set, self.held_out = self._load_train()
-        self._check_classes()
-        self.batches = self._batches(self.train_set)
-        if not len(self.batches):
+        self.model = create_model(recipe)
+        self.data = open_data(
+            *(recipe, data_dir, self.model.pretrained_cfg, device),
+            rank=processes.rank,
+            world=processes.world,
+            skip_bad=skip_bad,
+        )
+        self.classes = len(self.data.class_names)
+        if self.classes != self.model.num_classes:
+            outputs = self.model.num_classes
             raise UserError(
-                f"batch_size {recipe.batch_size} is more than the {len(self.train_set)} training images; lower it"
+                f"{data_dir} has {self.classes} classes, the model {outputs}; set num_classes: {self.classes}"
             )
+        self.batches = self.data.train.batches()
+        if not self.batches:
+            size, images = recipe.batch_size * processes.world, len(self.data.train)
+            raise UserError(f"batch_size {size} is more than the {images} training images; lower it")
 
         self.model.to(device)
         if recipe.channels_last:
@@ -100,107 +130,103 @@ class _Run:
             if recipe.model_ema
             else None
         )
-        self.optimizer = self._create_optimizer()
-        self.scheduler, self.epochs = create_scheduler_v2(
-            self.optimizer,
-            sched=recipe.sched,
-            num_epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=recipe.warmup_lr,
-            warmup_prefix=recipe.warmup_prefix,
-            min_lr=recipe.min_lr,
-            decay_rate=recipe.decay_rate,
-            decay_epochs=recipe.decay_epochs,
-            decay_milestones=list(recipe.decay_milestones),
-            cooldown_epochs=recipe.cooldown_epochs,
-            step_on_epochs=not recipe.sched_on_updates,
-            updates_per_epoch=len(self.batches),
-        )
-        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
-        self.saver = AtomicSaver(
-            self.model, self.optimizer, model_ema=self.ema, checkpoint_dir=str(run_dir.path), max_history=1
-        )
+        self.mixup = create_mixup(recipe, self.classes)
+        self.teacher = self._create_teacher()
+        self._prepare(recipe)
 
-    def _create_model(self) -> Any:
-        recipe = self.recipe
-        # Left out where the recipe says nothing, so that the model's own default holds.
-        given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
-        kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        try:
-            return timm.create_model(recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs)
-        except HUB_ERRORS as error:
-            raise UserError(f"cannot load the weights of {recipe.model}: {str(error).splitlines()[0]}") from error
+    def _prepare(self, recipe: Recipe) -> None:
+        """Optimizer, schedule and update for the parameters that learn now."""
+        self.updates = -(-self.batches // recipe.grad_accum_steps)  # of an epoch
+        self.optimizer = create_optimizer(recipe, self.model)
+        self.schedule, self.epochs = create_schedule(recipe, self.optimizer, self.updates)
+        net = self.processes.wrap(self.model, self.device, sync_bn=recipe.sync_bn)
+        if recipe.torchcompile is not None:
+            net = torch.compile(net, backend=recipe.torchcompile)  # type: ignore[assignment]
+        criterion = make_loss(recipe, self.data.train.labels, self.classes).to(self.device)
+        teacher = self.teacher
 
-    def _create_optimizer(self) -> Any:
-        recipe = self.recipe
-        betas: dict[str, Any] = {} if recipe.opt_betas is None else {"betas": recipe.opt_betas}
-        try:
-            return create_optimizer_v2(
+        def loss(logits: torch.Tensor, target: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            task: torch.Tensor = criterion(logits, target)
+            return task if teacher is None else teacher.loss(logits, task, x)
+
+        self.update = Updater(
+            *(net, self.optimizer, loss, self.device),
+            amp=_AMP[recipe.amp_dtype] if recipe.amp else None,
+            clip_grad=recipe.clip_grad,
+            clip_mode=recipe.clip_mode,
+            sam_rho=recipe.seattn.sam_rho,
+        )
+        if self.processes.first:
+            self.saver = AtomicSaver(
                 self.model,
-                recipe.opt,
-                lr=recipe.lr,
-                weight_decay=recipe.weight_decay,
-                momentum=recipe.momentum,
-                **betas,
+                self.optimizer,
+                model_ema=self.ema,
+                amp_scaler=self.update.scaler,
+                checkpoint_dir=str(self.path),
+                max_history=1,
             )
-        except (ValueError, TypeError) as error:
-            raise UserError(f"cannot make the optimizer {recipe.opt!r}: {str(error).splitlines()[0]}") from error
 
-    def _load_train(self) -> tuple[ImageSet, ImageSet]:
-        train = load_split(self.data_dir, "train", self.size)
-        if has_split(self.data_dir, "validation"):
-            return train, load_split(self.data_dir, "validation", self.size)
-        return hold_out(train, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
+    def _create_teacher(self) -> Teacher | None:
+        if self.recipe.kd_model_name is None:
+            return None
+        check_name(self.recipe.kd_model_name)
+        return Teacher(self.recipe, self.classes, self.model.pretrained_cfg).to(self.device)
 
-    def _check_classes(self) -> None:
-        found, outputs = len(self.train_set.class_names), self.model.num_classes
-        if found != outputs:
-            raise UserError(f"{self.data_dir} has {found} classes, the model {outputs}; set num_classes: {found}")
-        if self.held_out.class_names != self.train_set.class_names:
-            raise UserError(f"the train and validation splits of {self.data_dir} have different class folders")
-
-    def _batches(self, data: ImageSet) -> Batches:
-        cfg = self.model.pretrained_cfg
-        return Batches(data, self.recipe.batch_size, cfg["mean"], cfg["std"], self.device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
-
-    def run(self) -> AccuracyRow:
-        self.run_dir.start(self.recipe)
+    def run(self, run_dir: RunDir | None) -> AccuracyRow | None:
+        """All epochs from where the run stands, then the test split; `run_dir` in the first process."""
+        ours, first = self.recipe.seattn, run_dir is not None
+        if run_dir is not None:
+            run_dir.start(self.recipe)
+        measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
         start = self._resume()
-        history = self.run_dir.read_summary(start)
+        history = run_dir.read_summary(start) if run_dir is not None else []
         if history:
             self.saver.restore(history)
-        measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
-        for epoch in range(start, self.epochs):
-            loss, timing = self._train_epoch(epoch)
-            held_out = self._evaluate(self.held_out)
-            history.append(
-                {
+        log = EpochLog(self.path, self.recipe) if first else None
+        end, head = self.epochs, ours.balanced_head_epochs
+        for epoch in range(start, end + head):
+            if epoch == end and start <= end:
+                self._begin_head()
+            loss, rates = self._train_epoch(epoch)
+            self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
+            if run_dir is not None:
+                held_out = self._evaluate(self.data.held_out)
+                row = {
                     "epoch": epoch,
                     "train_loss": loss,
                     "eval_loss": held_out.loss,
                     "eval_top1": 100 * held_out.top1,
                     "lr": self.optimizer.param_groups[0]["lr"],
-                    "images_per_second": timing.images / timing.seconds,
-                    "train_seconds": timing.seconds,
+                    **rates.row(),
                 }
-            )
-            self.run_dir.write_summary(history)
-            self.saver.save_checkpoint(epoch, metric=100 * held_out.top1)
-            _logger.info(
-                "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %.0f images/s",
-                *(epoch + 1, self.epochs, loss, 100 * held_out.top1, timing.images / timing.seconds),
-            )
-        self.run_dir.export(self.averaged, self.train_set.class_names)
-        row = self._final_row(history, measured_in)
-        self.run_dir.write_result(row)
+                history.append(row)
+                run_dir.write_summary(history)
+                self.saver.save_checkpoint(epoch, metric=row["eval_top1"])
+                assert log is not None
+                log.write(row)
+                _logger.info(
+                    "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
+                    *(epoch + 1, end + head, loss, row["eval_top1"], rates),
+                )
+            if self.processes.from_first(is_stale(history, ours.early_stop)):
+                break
+        if run_dir is None:
+            return None
+        assert log is not None
+        log.close()
+        if ours.early_stop is not None:
+            load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
+        run_dir.export(self.averaged, self.data.class_names)
+        test = self._evaluate(self.data.test())
+        params = sum(p.numel() for p in self.model.parameters())
+        images = len(self.data.train), len(self.data.held_out)
+        result = accuracy_row(self.recipe, test, history, images, params, measured_in)
+        run_dir.write_result(result)
         _logger.info(
             "test top-1 %.2f %% (95 %% interval %.2f to %.2f, n = %d); weights, config and result in %s",
-            *(100 * row.top1, 100 * row.top1_low, 100 * row.top1_high, row.n, self.run_dir.path),
+            *(100 * result.top1, 100 * result.top1_low, 100 * result.top1_high, result.n, self.path),
         )
-        return row
+        return result
 
     @property
     def averaged(self) -> Any:
@@ -209,89 +235,75 @@ class _Run:
 
     def _resume(self) -> int:
         """Load the last checkpoint, if there is one; the epoch to go on with."""
-        path = str(self.run_dir.checkpoint)
-        if not self.run_dir.checkpoint.exists():
+        path = self.path / "last.pth.tar"
+        if not path.exists():
             return 0
         try:
-            epoch = resume_checkpoint(self.model, path, self.optimizer, log_info=False) or 0
+            done = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]) + 1
+            if done > self.epochs:
+                self._begin_head()
+            resume_checkpoint(self.model, str(path), self.optimizer, self.update.scaler, log_info=False)
             if self.ema is not None:
-                load_checkpoint(self.ema.module, path, use_ema=True)
-        except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+                load_checkpoint(self.ema.module, str(path), use_ema=True)
+        except Exception as error:  # a damaged pickle fails in any way whatever
             raise UserError(f"cannot resume from {path}: {str(error).splitlines()[0]}") from error
-        _logger.info("resumed from %s after %d of %d epochs", path, epoch, self.epochs)
-        return epoch
+        _logger.info("resumed from %s after %d epochs", path, done)
+        return done
 
-    def _train_epoch(self, epoch: int) -> tuple[float, _Timing]:
-        recipe, steps = self.recipe, len(self.batches)
-        # One stream an epoch for the data and one for dropout: nothing of an epoch depends on how it was reached.
-        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-        torch.manual_seed(recipe.seed * 100_003 + epoch)
-        self.model.train()
-        meter = AverageMeter()
-        self.scheduler.step(epoch)
-        started = time.perf_counter()
-        shuffled = self.batches.shuffled(generator, padding=recipe.seattn.crop_padding, hflip=recipe.hflip)
-        with epoch_progress() as progress:
-            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, state="")
-            for step, (x, target) in enumerate(shuffled):
-                update = epoch * steps + step
-                self.scheduler.step_update(update)
-                loss = self._step(x, target)
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss became {loss} at step {step} of epoch {epoch}; lower lr (now {recipe.lr}) and "
-                        f"continue from the last good epoch in {self.run_dir.path} or start again"
-                    )
+    def _begin_head(self) -> None:
+        """The second stage: the averaged net's classifier alone, on balanced batches, down a cosine."""
+        self.model.load_state_dict(self.averaged.state_dict())
+        self.ema = None
+        only_classifier_learns(self.model)
+        length = self.epochs
+        self._prepare(head_recipe(self.recipe))
+        self.epochs = length
+
+    def _train_epoch(self, epoch: int) -> tuple[float, Rates]:
+        recipe, in_head = self.recipe, epoch >= self.epochs
+        seed = recipe.seed * 100_003 + epoch  # nothing of an epoch depends on how it was reached
+        torch.manual_seed(seed)
+        np.random.seed((seed * 1_009 + self.processes.rank) % 2**32)  # timm's Mixup draws from it
+        self.model.train(not in_head)
+        if self.mixup is not None:
+            self.mixup.mixup_enabled = not recipe.mixup_off_epoch or epoch < recipe.mixup_off_epoch
+        local = epoch - self.epochs if in_head else epoch  # of this stage
+        self.schedule.step(local)
+        losses = torch.zeros(self.updates, device=self.device)
+        side = side_at(epoch, recipe.seattn.resize)
+        clock = Clock(self.data.train.epoch(epoch, size=side, balanced=in_head or None))
+        with epoch_progress(enabled=self.processes.first) as progress:
+            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=self.updates, state="")
+            for step, group in enumerate(clock.groups(recipe.grad_accum_steps)):
+                update = local * self.updates + step
+                self.schedule.step_update(update)
+                losses[step] = self.update([self._mixed(batch) for batch in group])
                 if self.ema is not None:
                     self.ema.update(self.model, step=update + 1)
-                meter.update(loss, len(target))
-                seconds_a_step = (time.perf_counter() - started) / (step + 1)
-                left = timedelta(seconds=round(seconds_a_step * (self.epochs * steps - update - 1)))
-                rate = f"{recipe.batch_size / seconds_a_step:.0f} images/s"
-                progress.update(task, advance=1, state=f"{rate}, loss {meter.avg:.3f}, {left} left of the run")
-        return meter.avg, _Timing(steps * recipe.batch_size, time.perf_counter() - started)
+                if self.device.type == "cpu" or step % 32 == 31:  # reading a loss waits for the device
+                    self._check_finite(losses[: step + 1], epoch)
+                    seconds = clock.seconds / (step + 1)
+                    left = timedelta(seconds=round(seconds * (self.epochs * self.updates - update - 1)))
+                    state = f"{clock.rates(1)}, loss {losses[: step + 1].mean():.3f}, {left} left"
+                    progress.update(task, completed=step + 1, state=state)
+        self._check_finite(losses, epoch)
+        return float(losses.mean()), clock.rates(self.processes.world)
 
-    def _step(self, x: torch.Tensor, target: torch.Tensor) -> float:
-        self.optimizer.zero_grad()
-        with self._autocast():
-            loss = self.loss(self.model(x), target)
-        loss.backward()
-        if self.recipe.clip_grad is not None:
-            dispatch_clip_grad(self.model.parameters(), self.recipe.clip_grad)
-        self.optimizer.step()
-        return float(loss.item())
+    def _mixed(self, batch: Batch) -> Batch:
+        if self.mixup is None:
+            return batch
+        x, target = self.mixup(*batch)
+        return x, target
 
-    def _evaluate(self, data: ImageSet) -> Evaluation:
+    def _check_finite(self, losses: torch.Tensor, epoch: int) -> None:
+        if not losses.isfinite().all():
+            step = int((~losses.isfinite()).nonzero()[0])
+            raise UserError(
+                f"the loss became {float(losses[step])} at step {step} of epoch {epoch}; lower lr (now "
+                f"{self.recipe.lr}) and continue from the last good epoch in {self.path} or start again"
+            )
+
+    def _evaluate(self, data: EvalSplit) -> Evaluation:
         """In fp32, as a user will run the net."""
-        logits = predict_logits(
-            self.averaged, self._batches(data).in_order(), channels_last=self.recipe.channels_last
-        )  # (N, K)
+        logits = predict_logits(self.averaged, data.in_order(), channels_last=self.recipe.channels_last)  # (N, K)
         return summarize(logits, data.labels, data.class_names)
-
-    def _final_row(self, history: list[dict[str, float]], measured_in: Conditions) -> AccuracyRow:
-        test_set = load_split(self.data_dir, "test", self.size)
-        if test_set.class_names != self.train_set.class_names:
-            raise UserError(f"the train and test splits of {self.data_dir} have different class folders")
-        test = self._evaluate(test_set)
-        return AccuracyRow(
-            name=self.recipe.model,
-            dataset=self.recipe.seattn.dataset,
-            split="test",
-            n=test.n,
-            top1=test.top1,
-            top1_low=test.top1_low,
-            top1_high=test.top1_high,
-            top5=test.top5,
-            loss=test.loss,
-            ece=test.ece,
-            seed=self.recipe.seed,
-            epochs=self.epochs,
-            train_images=len(self.train_set),
-            held_out_images=len(self.held_out),
-            held_out_top1=history[-1]["eval_top1"] / 100,
-            params=sum(p.numel() for p in self.model.parameters()),
-            train_seconds=sum(entry["train_seconds"] for entry in history),
-            dtype="bfloat16" if self.recipe.amp else "float32",
-            memory_format="channels_last" if self.recipe.channels_last else "contiguous",
-            conditions=measured_in,
-        )

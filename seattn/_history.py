@@ -1,0 +1,56 @@
+"""What a run's epochs say together: when to end early, which epoch's weights are shipped, and the run's one row."""
+
+from collections.abc import Sequence
+
+from seattn.evaluate import Evaluation
+from seattn.recipe import Recipe
+from seattn.rows import AccuracyRow, Conditions
+
+Row = dict[str, float]
+
+
+def is_stale(history: Sequence[Row], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no better held-out accuracy; never where patience is None."""
+    return patience is not None and bool(history) and len(history) - 1 - _best(history) >= patience
+
+
+def shipped(history: Sequence[Row], patience: int | None) -> Row:
+    """The epoch whose weights are exported: the last, or with early stopping the best on the held-out images."""
+    return history[-1] if patience is None else history[_best(history)]
+
+
+def _best(history: Sequence[Row]) -> int:
+    return max(range(len(history)), key=lambda i: history[i]["eval_top1"])
+
+
+def accuracy_row(
+    recipe: Recipe,
+    test: Evaluation,
+    history: Sequence[Row],
+    images: tuple[int, int],
+    params: int,
+    measured_in: Conditions,
+) -> AccuracyRow:
+    """The row of a finished run; `images` are those trained on and those held out."""
+    return AccuracyRow(
+        name=recipe.model,
+        dataset=recipe.seattn.dataset,
+        split="test",
+        n=test.n,
+        top1=test.top1,
+        top1_low=test.top1_low,
+        top1_high=test.top1_high,
+        top5=test.top5,
+        loss=test.loss,
+        ece=test.ece,
+        seed=recipe.seed,
+        epochs=len(history),
+        train_images=images[0],
+        held_out_images=images[1],
+        held_out_top1=shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100,
+        params=params,
+        train_seconds=sum(row["train_seconds"] for row in history),
+        dtype=recipe.amp_dtype if recipe.amp else "float32",
+        memory_format="channels_last" if recipe.channels_last else "contiguous",
+        conditions=measured_in,
+    )
