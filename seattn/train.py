@@ -287,7 +287,7 @@ class _Run:
                     state = f"{clock.rates(1)}, loss {losses[: step + 1].mean():.3f}, {left} left"
                     progress.update(task, completed=step + 1, state=state)
         self._check_finite(losses, epoch)
-        return float(losses.mean()), clock.rates(self.processes.world)
+        return self.processes.mean(losses.mean()), clock.rates(self.processes.world)
 
     def _mixed(self, batch: Batch) -> Batch:
         if self.mixup is None:
