@@ -22,8 +22,9 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import AverageMeter, ModelEmaV3, dispatch_clip_grad
 from torch import nn
 
+from seattn._memory_data import MemoryEval, MemoryTrain
 from seattn._progress import epoch_progress
-from seattn.data import Batches, ImageSet, has_split, hold_out, load_split
+from seattn.data import ImageSet, has_split, hold_out, load_split
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
 from seattn.load import HUB_ERRORS, check_name, torch_device
@@ -86,8 +87,8 @@ class _Run:
         self.size: tuple[int, int] = tuple(cfg["input_size"][1:])
         self.train_set, self.held_out = self._load_train()
         self._check_classes()
-        self.batches = self._batches(self.train_set)
-        if not len(self.batches):
+        self.batches = MemoryTrain(self.train_set, recipe, cfg, device)
+        if not self.batches.batches():
             raise UserError(
                 f"batch_size {recipe.batch_size} is more than the {len(self.train_set)} training images; lower it"
             )
@@ -114,7 +115,7 @@ class _Run:
             decay_milestones=list(recipe.decay_milestones),
             cooldown_epochs=recipe.cooldown_epochs,
             step_on_epochs=not recipe.sched_on_updates,
-            updates_per_epoch=len(self.batches),
+            updates_per_epoch=self.batches.batches(),
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.smoothing)
         self.saver = AtomicSaver(
@@ -158,10 +159,6 @@ class _Run:
             raise UserError(f"{self.data_dir} has {found} classes, the model {outputs}; set num_classes: {found}")
         if self.held_out.class_names != self.train_set.class_names:
             raise UserError(f"the train and validation splits of {self.data_dir} have different class folders")
-
-    def _batches(self, data: ImageSet) -> Batches:
-        cfg = self.model.pretrained_cfg
-        return Batches(data, self.recipe.batch_size, cfg["mean"], cfg["std"], self.device)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.recipe.amp else nullcontext()
@@ -222,18 +219,16 @@ class _Run:
         return epoch
 
     def _train_epoch(self, epoch: int) -> tuple[float, _Timing]:
-        recipe, steps = self.recipe, len(self.batches)
+        recipe, steps = self.recipe, self.batches.batches()
         # One stream an epoch for the data and one for dropout: nothing of an epoch depends on how it was reached.
-        generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
         torch.manual_seed(recipe.seed * 100_003 + epoch)
         self.model.train()
         meter = AverageMeter()
         self.scheduler.step(epoch)
         started = time.perf_counter()
-        shuffled = self.batches.shuffled(generator, padding=recipe.seattn.crop_padding, hflip=recipe.hflip)
         with epoch_progress() as progress:
             task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=steps, state="")
-            for step, (x, target) in enumerate(shuffled):
+            for step, (x, target) in enumerate(self.batches.epoch(epoch)):
                 update = epoch * steps + step
                 self.scheduler.step_update(update)
                 loss = self._step(x, target)
@@ -263,9 +258,8 @@ class _Run:
 
     def _evaluate(self, data: ImageSet) -> Evaluation:
         """In fp32, as a user will run the net."""
-        logits = predict_logits(
-            self.averaged, self._batches(data).in_order(), channels_last=self.recipe.channels_last
-        )  # (N, K)
+        batches = MemoryEval(data, self.recipe.batch_size, self.model.pretrained_cfg, self.device)
+        logits = predict_logits(self.averaged, batches.in_order(), channels_last=self.recipe.channels_last)  # (N, K)
         return summarize(logits, data.labels, data.class_names)
 
     def _final_row(self, history: list[dict[str, float]], measured_in: Conditions) -> AccuracyRow:
