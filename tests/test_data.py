@@ -8,6 +8,7 @@ from PIL import Image
 from timm.data import create_transform
 
 import seattn.data
+from seattn._duplicates import warn_of_shared_files
 from seattn._sampling import epoch_order
 from seattn.data import ImageSet, has_split, hold_out, load_folder, load_split, open_data
 from seattn.errors import UserError
@@ -373,6 +374,17 @@ def test_test_images_that_stand_in_train_are_warned_of_when_test_is_read(tree, p
         "2 of 7 test images also stand in train, by content: the score is too high; the first is "
         f"{tree}/test/cat/9.png, there {tree}/train/dog/2.png"
     )
+
+
+def test_files_that_only_begin_alike_are_not_doubles(tmp_path, caplog):
+    files = [tmp_path / name for name in "abc"]
+    for path, end in zip(files, (b"1", b"2", b"1"), strict=True):
+        path.write_bytes(bytes(2**17) + end)
+    warn_of_shared_files(files[:1], files[1:2])
+    assert not caplog.records
+    warn_of_shared_files(files[:1], files[1:])
+    assert "1 of 1 test images also stand in train" in caplog.text
+    assert f"the first is {files[0]}, there {files[2]}" in caplog.text
 
 
 def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monkeypatch, caplog):
