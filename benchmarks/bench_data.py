@@ -2,14 +2,15 @@
 
 Appends a row a case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or the
 sample that ships with the package, repeated; the large ones are that sample enlarged and saved as JPEG, unless
---jpeg-dir names a folder of real ones. A training step that computes faster than its data path's rate waits for it.
+--jpeg-dir names a folder of real ones. The cases in memory run in turns, so that what else the machine does meets all
+alike. A training step that computes faster than its data path's rate waits for it.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.console import Console
 from benchmarks._data_rows import PREFIX, DataRow, append_data_rows
 from benchmarks._record import RESULTS
 from benchmarks._speed import device_slug
-from benchmarks._timing import spread
+from benchmarks._timing import cpu_clock, interleave, spread
 from seattn._files import require_writable
 from seattn._folder_data import FolderTrain
 from seattn._memory_data import MemoryTrain
@@ -81,18 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             small = args.data_dir or _sample_folder(Path(scratch) / "png", SMALL, ".png", count)
             large = args.jpeg_dir or _sample_folder(Path(scratch) / "jpeg", LARGE, ".jpg", count)
             decoded = load_split(small, "train", (SMALL, SMALL))  # once, for all cases in memory
-            for case in CASES:
-                data_dir = large if case.large else small
-                split, source = _open(case, data_dir, decoded, device), _source(data_dir)
-                n, batches = (2, 1) if args.quick else (args.stretches, STRETCH[case.path])
-                row = _measure(case, source, split, where, device, n, batches)
-                console.print(
-                    f"{row.path}, {row.workers} workers, {row.source}: {row.case}: {row.median:.0f} images/s "
-                    f"({row.p20:.0f} to {row.p80:.0f})",
-                    highlight=False,
-                )
-                if out is not None:
-                    append_data_rows(out, [row])
+            rounds = 2 if args.quick else args.stretches
+            in_turns = [case for case in CASES if case.path == "memory"]
+            for cases in (in_turns, *([case] for case in CASES if case.path == "folder")):
+                works = {}
+                for case in cases:
+                    split = _open(case, large if case.large else small, decoded, device)
+                    works[case.name] = _Stretch(split, 1 if args.quick else STRETCH[case.path], device)
+                    works[case.name].skip(WARM_UP)
+                times = interleave(works, cpu_clock, rounds=rounds, seconds=0, warm_up=1)
+                for case in cases:
+                    source = _source(large if case.large else small)
+                    row = _row(case, source, works[case.name].batches, times[case.name], where)
+                    console.print(
+                        f"{row.path}, {row.workers} workers, {row.source}: {row.case}: {row.median:.0f} images/s "
+                        f"({row.p20:.0f} to {row.p80:.0f})",
+                        highlight=False,
+                    )
+                    if out is not None:
+                        append_data_rows(out, [row])
     except UserError as error:
         print(f"bench_data: {error}", file=sys.stderr)
         return 2
@@ -133,38 +141,31 @@ def _open(case: DataCase, data_dir: Path, decoded: ImageSet, device: torch.devic
     return split
 
 
-def _endless(split: TrainSplit) -> Iterator[Any]:
-    epoch = 0
-    while True:
-        yield from split.epoch(epoch)
-        epoch += 1
+class _Stretch:
+    """So many batches, on and on through the epochs."""
 
+    def __init__(self, split: TrainSplit, batches: int, device: torch.device) -> None:
+        self.batches, self.device = batches, device
+        self._found = (batch for epoch in itertools.count() for batch in split.epoch(epoch))
 
-def _measure(
-    case: DataCase, source: str, split: TrainSplit, where: Conditions, device: torch.device, n: int, batches: int
-) -> DataRow:
-    found = _endless(split)
-    for _ in range(WARM_UP):
-        next(found)
-    rates = []
-    for _ in range(n):
-        _synchronize(device)
-        begun = time.perf_counter()
+    def skip(self, batches: int) -> None:
+        """Take so many from the beginning."""
         for _ in range(batches):
-            next(found)
-        _synchronize(device)
-        rates.append(batches * BATCH / (time.perf_counter() - begun))
-    middle, side = spread(rates), LARGE if case.large else SMALL
+            next(self._found)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def __call__(self) -> None:
+        self.skip(self.batches)
+
+
+def _row(case: DataCase, source: str, batches: int, seconds: Sequence[float], where: Conditions) -> DataRow:
+    rates = spread([batches * BATCH / time for time in seconds])
     return DataRow(
-        *(case.path, case.name, source, side, BATCH, case.workers, n, batches),
-        *(middle.median, middle.p20, middle.p80),
+        *(case.path, case.name, source, LARGE if case.large else SMALL, BATCH, case.workers, len(seconds), batches),
+        *(rates.median, rates.p20, rates.p80),
         where,
     )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _parser() -> argparse.ArgumentParser:
