@@ -9,6 +9,7 @@ from timm.data import create_transform
 
 import seattn.data
 from seattn._duplicates import warn_of_shared_files
+from seattn._folder_data import FolderEval
 from seattn._sampling import epoch_order
 from seattn.data import ImageSet, has_split, hold_out, load_folder, load_split, open_data
 from seattn.errors import UserError
@@ -271,6 +272,15 @@ def test_evaluation_is_timms_transform_of_any_image(tmp_path):
         assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_evaluation_images_that_do_not_fit_are_read_as_files(tree, monkeypatch):
+    whole = torch.cat(list(open_data(recipe(), tree, CFG, CPU).test().in_order()))
+    data = open_data(recipe(), tree, CFG, CPU)
+    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 0)
+    test = data.test()
+    assert isinstance(test, FolderEval)
+    torch.testing.assert_close(torch.cat(list(test.in_order())), whole, atol=1e-5, rtol=1e-5)
+
+
 def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
     def path(seattn=None, cfg=CFG, **keys):
         return open_data(recipe(seattn, **keys), tree, cfg, CPU).path
@@ -290,8 +300,9 @@ def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
 def test_aa_is_refused_in_memory_and_beside_a_policy(tree):
     with pytest.raises(UserError, match=r"aa 'rand-m9' needs seattn.data 'folder'; .* seattn.policy"):
         open_data(recipe({"data": "memory"}, aa="rand-m9"), tree, CFG, CPU)
-    with pytest.raises(UserError, match="two policies"):
-        open_data(recipe({"data": "folder", "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
+    for path in ("folder", "auto"):
+        with pytest.raises(UserError, match="two policies"):
+            open_data(recipe({"data": path, "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
 
 
 def test_grey_input_is_refused(tree):
