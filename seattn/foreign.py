@@ -22,6 +22,7 @@ from seattn._foreign_differences import check_attention, check_blocks, check_mod
 from seattn._foreign_fit import find_pairs, fit, fold_conv_biases, match_pairs, rename_attention, with_counters
 from seattn._foreign_layouts import LAYOUTS, DifferentFunctionError, Layout, Names
 from seattn.errors import UserError
+from seattn.layers import SqueezeExcite
 
 __all__ = ["load_foreign", "remap_checkpoint"]
 
@@ -44,15 +45,40 @@ def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, to
 def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Load a checkpoint of any known layout into `model`; from a file only tensors are read.
 
+    pytorch-cifar100's SE-ResNets have a ReLU between a block's last norm and its SE: such a checkpoint puts it into
+    `model` too, where each block's `se` becomes `nn.Sequential(nn.ReLU(), se)`; the log says so.
+
     Raises:
-        UserError: as `remap_checkpoint`, or if the file is missing, damaged or holds no weights.
+        UserError: as `remap_checkpoint`, or if the file is missing or damaged; `model` stays as it was then.
     """
     if isinstance(path_or_state, Mapping):
-        remapped = remap_checkpoint(path_or_state, model)
+        state, origin = unwrap(path_or_state, "this state"), "this state"
     else:
-        path = Path(path_or_state)
-        remapped = _remap(read_state_dict(path), model, str(path))
+        state, origin = read_state_dict(Path(path_or_state)), str(path_or_state)
+    blocks = _blocks_that_lack_a_relu(state, model)
+    for block in blocks:
+        block.se = nn.Sequential(nn.ReLU(), block.se)
+    try:
+        remapped = _remap(state, model, origin)
+    except UserError:
+        for block in blocks:
+            block.se = block.se[1]
+        raise
+    if blocks:
+        _logger.info("%s: a ReLU now stands before each block's squeeze-excite, as in the net that it is of", origin)
     model.load_state_dict(remapped, strict=True)
+
+
+def _blocks_that_lack_a_relu(state: Mapping[str, torch.Tensor], model: nn.Module) -> list[Any]:
+    for layout in LAYOUTS:
+        try:
+            if layout.names(state) is not None:
+                break
+        except DifferentFunctionError:  # to be raised where its message is made
+            return []
+    if not layout.relu_before_attn:
+        return []
+    return [module for module in model.modules() if isinstance(getattr(module, "se", None), SqueezeExcite)]
 
 
 def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:

@@ -27,7 +27,10 @@ SE = get_attn("se")
 def ours(block="basic", attn_layer="se", **kwargs):
     """Our CIFAR net with one or two blocks a stage."""
     torch.manual_seed(5)
-    return ThreeStageResNetCifar(block, (2, 1, 1), (16, 32, 64), attn_layer=attn_layer, **kwargs).eval()
+    net = ThreeStageResNetCifar(block, (2, 1, 1), (16, 32, 64), **kwargs)
+    if attn_layer is not None:
+        seattn.add_attention(net, attn_layer, start="paper", inplace=True)
+    return net.eval()
 
 
 def ours_with(**kwargs):
@@ -293,6 +296,24 @@ def test_a_net_that_computes_something_else_is_refused_by_the_difference(case):
         remap_checkpoint(net().state_dict(), model())
     assert message in str(error.value)
     assert str(error.value).startswith("this state is refused for ")
+
+
+def test_pytorch_cifar100s_relu_is_put_into_the_net_that_loads_its_se_resnet(caplog):
+    caplog.set_level(logging.INFO, "seattn")
+    net, model = theirs("pytorch-cifar100-se", attn="linear", conv_bias=True, relu_before_attn=True), ours()
+    load_foreign(model, net.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), net(x), atol=1e-5, rtol=1e-5)
+    assert "a ReLU now stands before each block's squeeze-excite" in caplog.text
+
+
+def test_a_refused_checkpoint_leaves_the_net_without_that_relu():
+    net, model = theirs("pytorch-cifar100-se", attn="linear", relu_before_attn=True), ours("bottleneck")
+    before = str(model)
+    with pytest.raises(UserError):
+        load_foreign(model, net.state_dict())
+    assert str(model) == before
 
 
 def test_cadenes_nets_are_sent_to_timms_legacy_ones():

@@ -99,7 +99,8 @@ def test_all_our_models_are_listed_and_no_other():
     names = our_models()
     assert ARCH in names
     assert "resnet18" not in names
-    assert all("cifar" in name for name in names)
+    assert {"resnet50", "seresnet50", "wide_resnet50_2"}.isdisjoint(names)
+    assert all("cifar" in name or name.startswith(("se_", "eca_", "cbam_")) for name in names)
 
 
 @pytest.mark.parametrize(
