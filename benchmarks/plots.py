@@ -28,10 +28,10 @@ _PANELS = (
 )
 # Okabe and Ito's colours, told apart by every kind of colour vision; a marker each besides.
 _STYLES = {
-    "seattn": ("#0072b2", "o"),
-    "timm_eager": ("#d55e00", "s"),
-    "timm_channels_last": ("#e69f00", "^"),
-    "timm_compile": ("#009e73", "D"),
+    "seattn": ("seattn", "#0072b2", "o"),
+    "timm_eager": ("timm", "#d55e00", "s"),
+    "timm_channels_last": ("timm in channels_last", "#e69f00", "^"),
+    "timm_compile": ("timm under torch.compile", "#009e73", "D"),
 }
 _SHIFT = 1.06  # between implementations on the axis of sizes, so that their bars do not cover each other
 _RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
@@ -62,6 +62,7 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
             _panel(axes[1, column], taken, bandwidth=True)
             axes[0, column].set_title(title, fontsize=9)
             axes[1, column].set_xlabel("T, MB of the input")
+        axes[1, 0].set_ylim(bottom=0)  # after the last panel: it ends the scaling to the data, which all share
         axes[0, 0].set_ylabel("milliseconds, median, 20 to 80 %")
         axes[1, 0].set_ylabel("% of the copy bandwidth")
         handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
@@ -78,7 +79,7 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
 def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
     present = [name for name in _STYLES if any(row.implementation == name for row in rows)]
     for place, name in enumerate(present):
-        color, marker = _STYLES[name]
+        label, color, marker = _STYLES[name]
         taken = sorted((r for r in rows if r.implementation == name), key=lambda r: r.input_bytes)
         sizes = [row.input_bytes / 1e6 * _SHIFT ** (place - (len(present) - 1) / 2) for row in taken]
         middle = [_value(row, row.median, bandwidth) for row in taken]
@@ -87,16 +88,13 @@ def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
             [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
             [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],
         ]
-        axes.errorbar(
-            sizes, middle, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=name.replace("_", " ")
-        )
+        axes.errorbar(sizes, middle, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=label)
         at_size: dict[float, list[float]] = {}
         for size, value in zip(sizes, middle, strict=True):  # several shapes have one size
             at_size.setdefault(size, []).append(value)
         axes.plot(list(at_size), [geometric_mean(v) for v in at_size.values()], color=color, linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
     if bandwidth:
-        axes.set_ylim(bottom=0)
         axes.axhline(100, color="#555555", linewidth=0.8, linestyle="--")
     else:
         axes.set_yscale("log")
