@@ -4,7 +4,6 @@ For every file of speed rows, benchmarks/results/<device>.csv or those given, on
 <device>.<mode>.svg. No number in it is from anywhere else.
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from benchmarks._command import Parser, command
 from benchmarks._speed import SpeedRow, newest, read_speed, speed_files
 from seattn._files import write_text
+from seattn.errors import UserError
 
 MODES = ("forward", "forward_backward")
 _PANELS = (
@@ -129,14 +130,17 @@ def write_plots(path: Path) -> list[Path]:
     return written
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command("plots")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("file", nargs="*", type=Path, help="CSV files of speed rows; by default all of the results")
     files = parser.parse_args(arguments).file or speed_files()
+    for path in files:
+        if not path.exists():
+            raise UserError(f"no such file: {path}; make bench writes the rows")
     written = [plot for path in files for plot in write_plots(path)]
     if not written:
-        print("plots: no rows of operators to draw; make bench writes them", file=sys.stderr)
-        return 2
+        raise UserError("no rows of operators to draw; make bench writes them")
     for plot in written:
         print(plot)
     return 0

@@ -108,7 +108,7 @@ def test_timm_under_compile_is_timed_where_asked_for():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_make_gpu_refuses_a_machine_without_cuda_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GPU_OUT", str(tmp_path / "out"))
-    assert gpu.main() == 2
+    assert gpu.main([]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
