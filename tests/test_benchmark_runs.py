@@ -15,14 +15,6 @@ from benchmarks._speed import read_speed
 from benchmarks._twins import check_equal, timm_twin
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("name", ["se_resnet20_cifar", "eca_resnet18_cifar"])
 def test_twin_is_of_timm_alone_with_equal_outputs(name):
     model = timm.create_model(name, zero_init_last=False)
