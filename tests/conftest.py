@@ -1,7 +1,7 @@
 """For every test: Triton's interpreter where there is no GPU; what a test changes for the process is put back."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -12,10 +12,19 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic alg
 
 from seattn.ops import get_kernels, set_kernels
 
-CUDA = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    yield  # -m and -k choose
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu and not torch.cuda.is_available():
+        # One skip that says how many: a report for each of two thousand takes as long as many tests.
+        gpu[0].add_marker(pytest.mark.skip(reason=f"needs a CUDA device ({len(gpu)} tests)"))
+        config.hook.pytest_deselected(items=gpu[1:])
+        left_out = set(gpu[1:])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)
