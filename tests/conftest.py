@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 import torch
+from _cover import mark_the_rest_slow
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated: before seattn is imported
@@ -17,6 +18,7 @@ CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    mark_the_rest_slow(items)
     yield  # -m and -k choose
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not torch.cuda.is_available():

@@ -22,6 +22,7 @@ def _nothing_compiled_yet():
     torch._dynamo.reset()  # all cases share one code object, of which Dynamo keeps only so many versions
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize(
     ("name", "out_act"),

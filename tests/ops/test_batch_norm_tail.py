@@ -67,6 +67,7 @@ NORMS = {
 }
 
 
+@pytest.mark.cover(2, "kernels")
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
