@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of make test: processes, each on one thread; "auto" is one a core, fewer by hand where they share one small GPU.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(JOBS) --dist worksteal
 
 .PHONY: demo test test-slow lint bench bench-plots gpu cards clean
 
@@ -9,10 +13,10 @@ demo: $(VENV)/.cli
 	$(BIN)/seattn demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -4,8 +4,11 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
-import torch
 from _cover import mark_the_rest_slow
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker and its children; read when torch is imported
+import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated: before seattn is imported
@@ -14,6 +17,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic alg
 from seattn.ops import get_kernels, set_kernels
 
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return min(os.cpu_count() or 1, 8)  # a worker takes 1 GB, and seconds to import torch
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
