@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow lint bench bench-plots gpu cards clean
+.PHONY: demo test test-slow lint bench bench-dispatch bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -25,6 +25,11 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
+
+# What a call of each op costs on the host; prints a table, keeps no rows.
+bench-dispatch: $(VENV)/.test
+	$(PYTEST) benchmarks/bench_dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
+		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
 
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 import seattn
-from benchmarks import bench_blocks, bench_models, bench_ops, gpu, run
+from benchmarks import bench_blocks, bench_dispatch, bench_models, bench_ops, gpu, run
 from benchmarks._case import Case, Plan
 from benchmarks._small_step import small_step
 from benchmarks._speed import read_speed
 from benchmarks._twins import check_equal, timm_twin
+from seattn import ops
 
 
 @pytest.mark.parametrize("name", ["se_resnet20_cifar", "eca_resnet18_cifar"])
@@ -61,6 +62,20 @@ def test_both_sides_of_an_op_compute_the_same(name):
     ours, theirs = (torch.autograd.grad(f(x, shortcut).sum(), pair.parameters) for f in (pair.ours, pair.timm))
     torch.testing.assert_close(pair.ours(x, shortcut), pair.timm(x, shortcut))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_every_public_op_has_its_cost_of_dispatch_measured(monkeypatch):
+    called = set()
+    public = [name for name in ops.__all__ if not name.endswith(("_reference", "_kernels"))]
+    for name in public:
+        function = getattr(ops, name)
+        spy = lambda *args, name=name, function=function, **kwargs: called.add(name) or function(*args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(ops, name, spy)
+    x, shortcut = torch.randn(2, *bench_dispatch.SHAPE)
+    for op in bench_dispatch.ALL.values():
+        pair = op.make(x.shape[1], x)
+        torch.testing.assert_close(pair.ours(x, shortcut), pair.timm(x, shortcut))
+    assert called == set(public)
 
 
 @pytest.mark.parametrize("bench", [bench_ops, bench_blocks, bench_models], ids=["ops", "blocks", "models"])
