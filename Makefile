@@ -2,17 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of make test: processes, each on one thread; "auto" is one a core, fewer by hand where they share one small GPU.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow lint bench bench-plots gpu cards clean
+.PHONY: demo test test-slow lint bench bench-dispatch bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -21,6 +25,11 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
+
+# What a call of each op costs on the host; prints a table, keeps no rows.
+bench-dispatch: $(VENV)/.test
+	$(PYTEST) benchmarks/bench_dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
+		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
 
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots

@@ -1,7 +1,10 @@
 """Render what is shown from what was measured: hub_cards/*.md and the README's tables. `make cards` runs it."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks._command import Parser, command
 from benchmarks._record import read_rows
 from benchmarks._speed import is_cpu, read_speed, speed_files
 from benchmarks._tables import render_speed
@@ -38,12 +41,15 @@ def _between(text: str, begin: str, new: str, end: str) -> str:
     return before + begin + new + end + after
 
 
-def main() -> None:
+@command("render")
+def main(arguments: Sequence[str] | None) -> int:
+    Parser(__doc__).parse_args(arguments)
     for path, text in render_cards().items():
         write_text(path, text)
     readme = ROOT / "README.md"
     write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

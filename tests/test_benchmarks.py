@@ -213,9 +213,17 @@ def test_plots_are_written_from_rows_and_the_same_again(tmp_path, capsys):
     assert [p.read_bytes() for p in written] == first
 
 
-def test_plots_without_rows_say_what_is_missing(tmp_path, capsys):
-    assert plots.main([str(tmp_path / "none.csv")]) == 2
-    assert "make bench" in capsys.readouterr().err
+def test_plots_show_every_point_and_the_bandwidth_itself():
+    rows = [*group(copy_percent=20.0), *group(seattn=0.0002, case="bn_se_tail")]
+    for mode in plots.MODES:
+        figure = plots.draw([dataclasses.replace(r, mode=mode) for r in rows], mode)
+        figure.draw_without_rendering()
+        below = figure.axes[2:]  # two panels of times, two of bandwidths
+        assert max(y for axes in below for line in axes.lines for y in line.get_ydata()) > 300
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+        assert all(axes.get_ylim()[1] >= 100 for axes in below)
 
 
 def test_settling_runs_each_work_once_more_before_it_is_timed():
