@@ -14,6 +14,7 @@ from seattn.models import models_with_weights
 from seattn.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 _BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
 _SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
 
@@ -31,8 +32,18 @@ def render_readme(text: str) -> str:
     """`text` with the tables between their markers made anew: accuracy, and speed on each device that has rows."""
     shipped = set(models_with_weights())
     text = _between(text, _BEGIN, render_table([row for row in read_rows() if row.name in shipped]), _END)
-    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path)) for path in speed_files()]
-    return _between(text, _SPEED, "\n".join(table for table in tables if table), _END_OF_SPEED)
+    return _between(text, _SPEED, render_tables(headlines=True), _END_OF_SPEED)
+
+
+def render_tables(*, headlines: bool) -> str:
+    """The speed tables of all devices that have rows; without `headlines` every case."""
+    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path), headlines=headlines) for path in speed_files()]
+    return "\n".join(table for table in tables if table)
+
+
+def render_results() -> str:
+    """benchmarks/results/README.md: all cases."""
+    return f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
 
 
 def _between(text: str, begin: str, new: str, end: str) -> str:
@@ -46,6 +57,7 @@ def main(arguments: Sequence[str] | None) -> int:
     Parser(__doc__).parse_args(arguments)
     for path, text in render_cards().items():
         write_text(path, text)
+    write_text(RESULTS, render_results())
     readme = ROOT / "README.md"
     write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
     return 0

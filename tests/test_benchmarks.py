@@ -160,12 +160,12 @@ def test_table_of_a_cpu_has_geometric_means_and_conditions():
         *group(timm=1.5, memory_format="contiguous"),
         *group(timm=1.2, bytes_moved=None, copy_percent=None, **step),
     ]
-    table = render_speed(rows, on_gpu=False)
+    table = render_speed(rows, on_gpu=False, headlines=False)
     assert "| SE + add + ReLU, forward + backward | fp32 | 2.00 × (1.00 to 4.00) | 1.50 × (2.25 to 2.75) |" in table
     assert "| `se_resnet20_cifar`, 128 images, training step | fp32 | 1.20 × (2.25 to 2.75) |  |" in table
     for fact in ("a processor, 2 threads", "torch 2.15.0", "timm 1.0.31", "`abc1234` of 2026-01-02"):
         assert fact in table
-    assert render_speed([], on_gpu=False) == ""
+    assert render_speed([], on_gpu=False, headlines=True) == ""
 
 
 def test_table_of_a_gpu_has_graphs_compile_and_bandwidth():
@@ -174,7 +174,7 @@ def test_table_of_a_gpu_has_graphs_compile_and_bandwidth():
         *group(timm=2.0, dtype="bfloat16", cuda_graph=True, copy_percent=88.0),
         row(dtype="bfloat16", implementation="timm_compile", ratio=1.3),
     ]
-    table = render_speed(rows, on_gpu=True)
+    table = render_speed(rows, on_gpu=True, headlines=False)
     assert "| a processor | dtype |" in table
     assert "| bf16 | 2.50 × (2.25 to 2.75) | 2.00 × (2.25 to 2.75) | 1.30 × (2.25 to 2.75) | 88 to 88 |" in table
 
