@@ -1,4 +1,7 @@
-"""Render what is shown from what was measured: hub_cards/*.md and the README's tables. `make cards` runs it."""
+"""Render what is shown from what was measured: hub_cards/*.md, the README's tables, what each net costs.
+
+`make cards` runs it.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +14,9 @@ from benchmarks._tables import render_speed
 from seattn._files import write_text
 from seattn.cards import render_card, render_table
 from seattn.models import models_with_weights
+from seattn.models._costs import COSTS, render_costs
 from seattn.recipe import load_recipe
+from seattn.zoo import measure_costs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str] | None) -> int:
     for path, text in render_cards().items():
         write_text(path, text)
     write_text(RESULTS, render_results())
+    write_text(COSTS, render_costs(measure_costs()))
     readme = ROOT / "README.md"
     write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
     return 0

@@ -148,5 +148,5 @@ def _unknown_model(spec: str) -> UserError:
     name, _ = split_model_name_tag(spec)
     ours = our_models()
     near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn models` lists ours"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn list` shows ours"
     return UserError(f"unknown model {spec!r}; {hint}")

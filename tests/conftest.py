@@ -1,7 +1,7 @@
 """For every test: Triton's interpreter where there is no GPU; what a test changes for the process is put back."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from _cover import mark_the_rest_slow
@@ -68,3 +68,21 @@ def kernel_device(request: pytest.FixtureRequest) -> Iterator[str]:
     yield str(request.param)
     torch.use_deterministic_algorithms(former[0])
     torch.utils.deterministic.fill_uninitialized_memory = former[1]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command; hold that it ends in one line on stderr, prints nothing else, and exits with 2; the line."""
+    from seattn.__main__ import main
+
+    def run(*args: object) -> str:
+        capsys.readouterr()
+        assert main([str(arg) for arg in args]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("seattn: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        return err
+
+    return run

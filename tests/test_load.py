@@ -109,7 +109,7 @@ def test_all_our_models_are_listed_and_no_other():
         ("se_resnet20_cifr", "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
         ("se_resnet20_cifr.cifar10", "did you mean se_resnet20_cifar"),
         ("efficientnet_b00", "did you mean efficientnet_b0"),
-        ("zzzzzzzz", "`seattn models` lists ours"),
+        ("zzzzzzzz", "`seattn list` shows ours"),
         (f"{ARCH}.imagenet", "se_resnet20_cifar has no tag 'imagenet'; tags: se_resnet20_cifar.cifar10"),
         ("no/such/folder", "no such model or directory: no/such/folder"),
         ("hf-hub:not a repo", "cannot fetch hf-hub:not a repo: Repo id must"),
