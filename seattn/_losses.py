@@ -65,8 +65,25 @@ def class_weights(kind: str, labels: Tensor, classes: int) -> Tensor | None:
     return (effective / effective.mean()).float()
 
 
-def make_loss(recipe: Recipe, labels: Tensor, classes: int) -> nn.Module:
-    """The recipe's loss; `labels` (N,) are those of the training images."""
+class TrainingLoss(nn.Module):
+    """loss(logits (B, K), target, x (B, 3, H, W)): the criterion's, and a teacher's where there is one."""
+
+    def __init__(self, criterion: nn.Module, teacher: "Teacher | None") -> None:
+        super().__init__()
+        self.criterion, self.teacher = criterion, teacher
+
+    def forward(self, logits: Tensor, target: Tensor, x: Tensor) -> Tensor:
+        task: Tensor = self.criterion(logits, target)
+        return task if self.teacher is None else self.teacher.loss(logits, task, x)
+
+
+def make_loss(recipe: Recipe, labels: Tensor, classes: int, teacher: "Teacher | None" = None) -> TrainingLoss:
+    """All that the recipe says of the loss; `labels` (N,) are those of the training images."""
+    return TrainingLoss(make_criterion(recipe, labels, classes), teacher)
+
+
+def make_criterion(recipe: Recipe, labels: Tensor, classes: int) -> nn.Module:
+    """The recipe's loss of logits (B, K) and targets."""
     ours = recipe.seattn
     weight = class_weights(ours.class_weights, labels, classes)
     mixes = recipe.mixup > 0 or recipe.cutmix > 0 or recipe.cutmix_minmax is not None

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from seattn.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), target, x) -> ()
@@ -102,6 +105,16 @@ class Updater:
             with torch.no_grad():
                 for (p, _), value in zip(pairs, before, strict=True):
                     p.copy_(value)
+
+
+def check_finite(losses: Tensor, epoch: int, lr: float, run: Path) -> None:
+    """Raise UserError, naming the first step of this epoch whose loss is not finite, if there is one."""
+    if not losses.isfinite().all():
+        step = int((~losses.isfinite()).nonzero()[0])
+        raise UserError(
+            f"the loss became {float(losses[step])} at step {step} of epoch {epoch}; lower lr (now {lr}) and continue "
+            f"from the last good epoch in {run} or start again"
+        )
 
 
 @contextmanager

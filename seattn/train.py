@@ -31,7 +31,7 @@ from seattn._training_parts import (
     only_classifier_learns,
     side_at,
 )
-from seattn._update import Batch, Updater
+from seattn._update import Batch, Updater, check_finite
 from seattn.data import EvalSplit, has_split, open_data
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
@@ -147,13 +147,7 @@ class _Run:
         net = self.processes.wrap(self.model, self.device, sync_bn=recipe.sync_bn)
         if recipe.torchcompile is not None:
             net = torch.compile(net, backend=recipe.torchcompile)  # type: ignore[assignment]
-        criterion = make_loss(recipe, self.data.train.labels, self.classes).to(self.device)
-        teacher = self.teacher
-
-        def loss(logits: torch.Tensor, target: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            task: torch.Tensor = criterion(logits, target)
-            return task if teacher is None else teacher.loss(logits, task, x)
-
+        loss = make_loss(recipe, self.data.train.labels, self.classes, self.teacher).to(self.device)
         self.update = Updater(
             *(net, self.optimizer, loss, self.device),
             amp=_AMP[recipe.amp_dtype] if recipe.amp else None,
@@ -286,12 +280,12 @@ class _Run:
                 if self.ema is not None:
                     self.ema.update(self.model, step=update + 1)
                 if self.device.type == "cpu" or step % 32 == 31:  # reading a loss waits for the device
-                    self._check_finite(losses[: step + 1], epoch)
+                    check_finite(losses[: step + 1], epoch, recipe.lr, self.path)
                     seconds = clock.seconds / (step + 1)
                     left = timedelta(seconds=round(seconds * (self.epochs * self.updates - update - 1)))
                     state = f"{clock.rates(1)}, loss {losses[: step + 1].mean():.3f}, {left} left"
                     progress.update(task, completed=step + 1, state=state)
-        self._check_finite(losses, epoch)
+        check_finite(losses, epoch, recipe.lr, self.path)
         return self.processes.mean(losses.mean()), clock.rates(self.processes.world)
 
     def _mixed(self, batch: Batch) -> Batch:
@@ -299,14 +293,6 @@ class _Run:
             return batch
         x, target = self.mixup(*batch)
         return x, target
-
-    def _check_finite(self, losses: torch.Tensor, epoch: int) -> None:
-        if not losses.isfinite().all():
-            step = int((~losses.isfinite()).nonzero()[0])
-            raise UserError(
-                f"the loss became {float(losses[step])} at step {step} of epoch {epoch}; lower lr (now "
-                f"{self.recipe.lr}) and continue from the last good epoch in {self.path} or start again"
-            )
 
     def _evaluate(self, data: EvalSplit) -> Evaluation:
         """In fp32, as a user will run the net."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from seattn._losses import FocalLoss, Teacher, class_weights, make_loss
+from seattn._losses import FocalLoss, Teacher, class_weights, make_criterion
 from seattn.recipe import parse_recipe
 
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "smoothing": 0.0}
@@ -55,14 +55,14 @@ def test_effective_weights_are_cuis_and_lie_between_none_and_balanced():
 
 
 def test_the_recipe_chooses_the_loss(logits):
-    assert isinstance(make_loss(recipe(), LABELS, 3), nn.CrossEntropyLoss)
-    assert make_loss(recipe(smoothing=0.1), LABELS, 3).label_smoothing == 0.1
-    assert make_loss(recipe(smoothing=0.1, mixup=0.2), LABELS, 3).label_smoothing == 0.0  # Mixup smooths
-    focal = make_loss(recipe(seattn={"loss": "focal", "focal_gamma": 1.0}), LABELS, 3)
+    assert isinstance(make_criterion(recipe(), LABELS, 3), nn.CrossEntropyLoss)
+    assert make_criterion(recipe(smoothing=0.1), LABELS, 3).label_smoothing == 0.1
+    assert make_criterion(recipe(smoothing=0.1, mixup=0.2), LABELS, 3).label_smoothing == 0.0  # Mixup smooths
+    focal = make_criterion(recipe(seattn={"loss": "focal", "focal_gamma": 1.0}), LABELS, 3)
     assert (type(focal), focal.gamma) == (FocalLoss, 1.0)
-    weighted = make_loss(recipe(seattn={"class_weights": "balanced"}), LABELS, 3)
+    weighted = make_criterion(recipe(seattn={"class_weights": "balanced"}), LABELS, 3)
     assert weighted.weight[2] > weighted.weight[0]
-    bce = make_loss(recipe(bce_loss=True), LABELS, 3)
+    bce = make_criterion(recipe(bce_loss=True), LABELS, 3)
     soft = F.one_hot(TARGET, 3).float()
     torch.testing.assert_close(bce(logits, TARGET), F.binary_cross_entropy_with_logits(logits, soft))
 
