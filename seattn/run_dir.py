@@ -42,6 +42,21 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
         super()._duplicate(src, part)
         os.replace(part, dst)
 
+    def save_checkpoint(self, epoch: int, metric: float | None = None) -> Any:
+        """timm's, in which a disk that is full is one line, and the last whole checkpoint stays.
+
+        Raises:
+            UserError: if the checkpoint cannot be written.
+        """
+        try:
+            return super().save_checkpoint(epoch, metric)
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises the second
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UserError(
+                f"cannot write the checkpoint of epoch {epoch} into {self.checkpoint_dir}: {reason}; make room and go "
+                "on with --resume"
+            ) from error
+
     def restore(self, history: Sequence[dict[str, float]]) -> None:
         """Take up after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
         best = max(history, key=lambda row: row["eval_top1"])

@@ -3,6 +3,7 @@ import json
 import logging
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -211,6 +212,35 @@ def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pa
         train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["epoch"] == 0
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_said_in_a_line_and_the_run_goes_on_from_the_epoch_before(
+    tmp_path, data_dir, recipe, monkeypatch
+):
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    save, epochs = torch.save, []
+
+    def on_a_small_disk(content, path, *args, **kwargs):
+        epochs.append(content["epoch"])
+        limit = 100_000 if len(epochs) == 2 else hard
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            save(content, path, *args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    monkeypatch.setattr(torch, "save", on_a_small_disk)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(UserError, match=f"cannot write the checkpoint of epoch 1 into {run}: .*--resume"):
+            train(recipe(), data_dir, run, device="cpu")
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+    assert torch.load(run / "last.pth.tar", weights_only=True)["epoch"] == 0
+    train(recipe(), data_dir, run, resume=True, device="cpu")
+    train(recipe(), data_dir, tmp_path / "whole", device="cpu")
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
 def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
