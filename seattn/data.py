@@ -1,212 +1,289 @@
-"""Images for training: an image folder or torchvision's CIFAR files, whole in memory as uint8.
+"""Images for training: an image folder or torchvision's CIFAR files, by one of two paths.
 
-CIFAR-size sets fit (50,000 images: 154 MB), and a batch is then cropped and flipped as one tensor, with no worker
-processes beside the training.
-Shapes: N images of a set, B of a batch, 3 channels, H x W pixels.
+"memory" keeps the decoded set on the device as uint8 and augments whole batches there (`_memory_data.py`); "folder"
+reads files as they are needed, with timm's transforms in worker processes (`_folder_data.py`). Both draw from the same
+laws. They differ in what a training crop is cut from: in memory every image has been resized to the model's input size.
+Evaluation is the same on both: timm's transform for the model's cfg.
+Shapes: N images of a set, B of a process' batch, 3 channels, H x W pixels.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
-from sklearn.model_selection import train_test_split
-from torchvision import datasets
+from PIL import Image
+from timm.data.config import resolve_data_config
+from torch import Tensor
 
+from seattn._duplicates import warn_of_shared_files, warn_of_shared_images
+from seattn._folder_data import FolderEval, FolderTrain, eval_transform
+from seattn._image_set import AnySet, FileSet, Fit, ImageSet, Size, cifar_folder, decode, hold_out, load_cifar
+from seattn._memory_data import MemoryEval, MemoryTrain
+from seattn._splits import (
+    any_larger,
+    check_classes,
+    check_no_class_empty,
+    find_split,
+    has_split,
+    leave_out_unreadable,
+    list_files,
+)
 from seattn.errors import UserError
+from seattn.recipe import Recipe
 
-_SUFFIXES = frozenset(Image.registered_extensions())
-_CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
-_VALIDATION = ("validation", "val", "valid")  # as timm's image-folder reader spells it
-_CPU = torch.device("cpu")
+__all__ = [
+    "EvalSplit",
+    "ImageSet",
+    "TrainSplit",
+    "TrainingData",
+    "has_split",
+    "hold_out",
+    "load_folder",
+    "load_split",
+    "open_data",
+]
+
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images (N, H, W, 3) uint8, labels (N,) int64, and the class that each label stands for."""
+class TrainSplit(Protocol):
+    """What is trained on; `labels` (N,) int64 on the CPU."""
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Images."""
+
+    def batches(self) -> int:
+        """What one process yields an epoch: the full batches of batch_size * world images."""
+
+    def epoch(
+        self, epoch: int, *, size: int | None = None, balanced: bool | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented, normalised batches (B, 3, H, W), float32, channels last, and targets (B,), on the device.
+
+        All randomness comes from (recipe.seed, epoch); each process gets its slice of the global batch.
+
+        Args:
+            size: side to train at; None is the model's own.
+            balanced: every class equally often; None is what the recipe says.
+        """
+
+
+class EvalSplit(Protocol):
+    """What is evaluated on; `labels` (N,) int64 on the CPU."""
+
+    labels: Tensor
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Images."""
 
-    def subset(self, index: torch.Tensor) -> "ImageSet":
-        """The images that `index` (int64) names, in its order."""
-        return ImageSet(self.images[index], self.labels[index], self.class_names)
+    def in_order(self) -> Iterator[Tensor]:
+        """Every image once, (B, 3, H, W) on the device, through timm's evaluation transform."""
 
 
-def find_split(data_dir: Path, split: str) -> Path:
-    """The folder of `split` ("train", "validation", "test") in an image-folder tree.
+@dataclass(frozen=True)
+class TrainingData:
+    """The splits of a data folder; `path` is "memory" or "folder"."""
+
+    class_names: tuple[str, ...]
+    train: TrainSplit
+    held_out: EvalSplit
+    path: str
+    read_test: Callable[[], EvalSplit] = field(repr=False)
+
+    def test(self) -> EvalSplit:
+        """Read the test split, and warn of images in it that also stand in train. Meant for the end of a run.
+
+        Raises:
+            UserError: if it is not there, or cannot be read.
+        """
+        return self.read_test()
+
+
+def open_data(
+    recipe: Recipe,
+    data_dir: Path,
+    cfg: Mapping[str, Any],
+    device: torch.device,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    skip_bad: bool = False,
+) -> TrainingData:
+    """Open the train split and what is held out: the validation split, or a part of train.
+
+    A class folder of the validation or test split may be empty, but each must have the folders that train has.
+
+    Args:
+        cfg: the model's pretrained_cfg.
+        rank, world: which of how many processes this is.
+        skip_bad: read every image once now, and leave out and count those that cannot be read.
 
     Raises:
-        UserError: if it is not there.
+        UserError: naming what is missing, empty, unreadable, too large for memory, or not to be had by this path.
     """
-    if not data_dir.is_dir():
-        raise UserError(f"no data folder {data_dir}; give a folder that holds train/<class>/<image> and test/…")
-    for name in _VALIDATION if split == "validation" else (split,):
-        if (data_dir / name).is_dir():
-            return data_dir / name
-    raise UserError(f"no {split} split in {data_dir}; it should hold {split}/<class>/<image>")
+    if cfg["input_size"][0] != 3:
+        raise UserError(f"training reads images of 3 channels, the model takes {cfg['input_size'][0]}")
+    opened = _Opener(recipe, data_dir, cfg, device, rank, world, skip_bad)
+    return opened.cifar() if cifar_folder(data_dir) else opened.folder()
 
 
-def has_split(data_dir: Path, split: str) -> bool:
-    """Whether `load_split` would find that split, without reading an image."""
-    if _cifar_folder(data_dir) is not None:
-        return split in ("train", "test")
-    try:
-        find_split(data_dir, split)
-    except UserError:
-        return False
-    return True
+@dataclass(frozen=True)
+class _Opener:
+    recipe: Recipe
+    data_dir: Path
+    cfg: Mapping[str, Any]
+    device: torch.device
+    rank: int
+    world: int
+    skip_bad: bool
+
+    @property
+    def size(self) -> Size:
+        return self.cfg["input_size"][1], self.cfg["input_size"][2]
+
+    def cifar(self) -> TrainingData:
+        _refuse_aa(self.recipe)
+        if self.recipe.seattn.data == "folder":
+            raise UserError(
+                f"seattn.data 'folder' reads image folders, {self.data_dir} holds CIFAR files; use 'memory'"
+            )
+        whole = load_split(self.data_dir, "train", self.size)
+        kept, held = self._hold_out(whole)
+
+        def test() -> EvalSplit:
+            images = load_split(self.data_dir, "test", self.size)
+            if self.rank == 0:
+                warn_of_shared_images(images.images, load_split(self.data_dir, "train", self.size).images)
+            return self._memory_eval(self._as_timm_evaluates(images))
+
+        held_out = self._memory_eval(self._as_timm_evaluates(held))
+        return TrainingData(whole.class_names, self._memory_train(kept), held_out, "memory", test)
+
+    def folder(self) -> TrainingData:
+        whole = self._files("train")
+        path = self._path(whole)
+        if has_split(self.data_dir, "validation"):
+            kept, held = whole, self._files("validation")
+        else:
+            kept, held = self._hold_out(whole)
+        if has_split(self.data_dir, "test"):  # now, not after hours of training
+            check_classes(find_split(self.data_dir, "train"), find_split(self.data_dir, "test"))
+
+        def test() -> EvalSplit:
+            files = self._files("test")
+            if self.rank == 0:
+                warn_of_shared_files(files.paths, whole.paths)
+            return evaluated(files)
+
+        def evaluated(files: FileSet) -> EvalSplit:
+            if path == "memory":
+                return self._memory_eval(decode(files, self.size, _fit(self.cfg)))
+            return FolderEval(files, self.recipe.batch_size, self.recipe.workers, self.cfg, self.device)
+
+        train: TrainSplit
+        if path == "memory":
+            train = self._memory_train(decode(kept, self.size))
+        else:
+            train = FolderTrain(kept, self.recipe, self.cfg, self.device, rank=self.rank, world=self.world)
+        return TrainingData(whole.class_names, train, evaluated(held), path, test)
+
+    def _files(self, split: str) -> FileSet:
+        folder, train = find_split(self.data_dir, split), find_split(self.data_dir, "train")
+        check_classes(train, folder)
+        files = list_files(folder)
+        if self.skip_bad:
+            files = leave_out_unreadable(files, split, warn=self.rank == 0)
+        if folder == train:
+            check_no_class_empty(files, folder)
+        return files
+
+    def _path(self, files: FileSet) -> str:
+        wanted = self.recipe.seattn.data
+        if wanted == "folder":
+            if self.recipe.aa and self.recipe.seattn.policy:
+                raise UserError("aa and seattn.policy are two policies; give one of them")
+            return wanted
+        excess = _excess(files, self.size, str(self.data_dir), _memory_limit(self.device))
+        if wanted == "memory":
+            _refuse_aa(self.recipe)
+            if excess:
+                raise UserError(excess)
+            return wanted
+        if excess or self.recipe.aa:
+            return "folder"
+        # A crop out of a photograph shows more when it is cut before the photograph is made small.
+        shrunk = self.recipe.seattn.crop_padding is None and any_larger(files, self.size)
+        return "folder" if shrunk else "memory"
+
+    def _hold_out(self, whole: AnySet) -> tuple[AnySet, AnySet]:
+        return hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
+
+    def _memory_train(self, data: ImageSet) -> TrainSplit:
+        return MemoryTrain(data, self.recipe, self.cfg, self.device, rank=self.rank, world=self.world)
+
+    def _memory_eval(self, data: ImageSet) -> EvalSplit:
+        return MemoryEval(data, self.recipe.batch_size, self.cfg, self.device)
+
+    def _as_timm_evaluates(self, data: ImageSet) -> ImageSet:
+        if resolve_data_config(pretrained_cfg=dict(self.cfg))["crop_pct"] == 1:  # the images have the input's size
+            return data
+        fit = _fit(self.cfg)
+        images = [torch.from_numpy(np.array(fit(Image.fromarray(image)))) for image in data.images.numpy()]
+        return ImageSet(torch.stack(images), data.labels, data.class_names)
 
 
-def load_split(data_dir: Path, split: str, size: tuple[int, int]) -> ImageSet:
-    """Decode one split; images of another size than `size` (H, W) are resized to it, bicubic.
+def _fit(cfg: Mapping[str, Any]) -> Fit:
+    """timm's evaluation transform without the normalisation: a PIL image to (H, W, 3) uint8."""
+    transform = eval_transform(cfg)
+    return lambda image: transform(image).permute(1, 2, 0).numpy()
+
+
+def _refuse_aa(recipe: Recipe) -> None:
+    if recipe.aa:
+        raise UserError(f"aa {recipe.aa!r} needs seattn.data 'folder'; in memory the key for a policy is seattn.policy")
+
+
+def _memory_limit(device: torch.device) -> int:
+    """Bytes that a decoded set may take; on a GPU no more than half of what is free there."""
+    return min(_MEMORY_LIMIT, torch.cuda.mem_get_info(device)[0] // 2) if device.type == "cuda" else _MEMORY_LIMIT
+
+
+def _excess(files: FileSet, size: Size, where: str, limit: int) -> str:
+    """Why the decoded files do not fit; empty if they do."""
+    needed = len(files) * size[0] * size[1] * 3
+    if needed <= limit:
+        return ""
+    return (
+        f"{len(files)} images of {size[0]} x {size[1]} in {where} need {needed / 2**30:.1f} GiB, more than the "
+        f"{limit / 2**30:.1f} GiB that are kept in memory; read them as files with seattn.data: folder"
+    )
+
+
+def load_split(data_dir: Path, split: str, size: Size) -> ImageSet:
+    """Decode one split; images of another size than `size` (H, W) are squashed to it, bicubic.
 
     Raises:
         UserError: naming what is missing, empty, unreadable or too large for memory.
     """
-    cifar = _cifar_folder(data_dir)
+    cifar = cifar_folder(data_dir)
     if cifar is not None:
-        return _load_cifar(data_dir, cifar, split, size)
+        return load_cifar(data_dir, cifar, split, size)
     return load_folder(find_split(data_dir, split), size)
 
 
-def load_folder(folder: Path, size: tuple[int, int]) -> ImageSet:
+def load_folder(folder: Path, size: Size) -> ImageSet:
     """Decode `folder`/<class>/<image>, classes in sorted order.
 
     Raises:
         UserError: if there is no class folder or no image, an image is unreadable, or all are too large for memory.
     """
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    if not files:
-        raise UserError(f"no images in {folder}; it should hold <class>/<image> of a kind that Pillow reads")
-    needed = len(files) * size[0] * size[1] * 3
-    if needed > _MEMORY_LIMIT:
-        limit = _MEMORY_LIMIT / 2**30
-        raise UserError(
-            f"{len(files)} images of {size[0]} x {size[1]} in {folder} need {needed / 2**30:.1f} GiB, more than the "
-            f"{limit:.0f} GiB that are kept in memory; train on them with timm's train.py and the same recipe"
-        )
-    with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(lambda item: _decode(item[0], size), files))
-    labels = torch.tensor([label for _, label in files])
-    return ImageSet(torch.from_numpy(np.stack(arrays)), labels, tuple(classes))
-
-
-def _decode(path: Path, size: tuple[int, int]) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise UserError(f"cannot read image {path}: {error}; replace or remove it") from error
-    if rgb.size != (size[1], size[0]):
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(rgb)
-
-
-def _cifar_folder(data_dir: Path) -> str | None:
-    return next((name for name in _CIFAR if (data_dir / name).is_dir()), None)
-
-
-def _load_cifar(data_dir: Path, folder: str, split: str, size: tuple[int, int]) -> ImageSet:
-    if size != (32, 32):
-        raise UserError(f"CIFAR's images are 32 x 32, the model's input is {size[0]} x {size[1]}; use an image folder")
-    try:
-        files = _CIFAR[folder](str(data_dir), train=split == "train", download=False)
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"CIFAR files in {data_dir / folder} are missing or altered ({error}); unpack the original archive there"
-        ) from error
-    return ImageSet(torch.from_numpy(files.data), torch.tensor(files.targets), tuple(files.classes))
-
-
-def hold_out(train: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Split off `fraction` of the images, each class by its share; the same images for the same seed.
-
-    Raises:
-        UserError: if a class has too few images to stand on both sides.
-    """
-    try:
-        kept, held = train_test_split(
-            np.arange(len(train)), test_size=fraction, random_state=seed, stratify=train.labels.numpy()
-        )
-    except ValueError as error:
-        raise UserError(f"cannot hold out {fraction:g} of {len(train)} training images: {error}") from error
-    return train.subset(torch.from_numpy(np.sort(kept))), train.subset(torch.from_numpy(np.sort(held)))
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Turns an `ImageSet` into normalised float batches (B, 3, H, W), channels last in memory.
-
-    Args:
-        mean, std: of pixel values in 0..1, one a channel.
-    """
-
-    data: ImageSet
-    batch_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    device: torch.device = _CPU
-
-    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
-        mean = torch.tensor(self.mean, device=self.device) * 255
-        scale = 1 / (torch.tensor(self.std, device=self.device) * 255)
-        x = (images.to(self.device).float() - mean) * scale  # (B, H, W, 3)
-        return x.permute(0, 3, 1, 2)  # (B, 3, H, W)
-
-    def in_order(self) -> Iterator[torch.Tensor]:
-        """Every image once, as it is, in the set's order."""
-        return map(self._normalise, self.data.images.split(self.batch_size))
-
-    def shuffled(
-        self, generator: torch.Generator, *, padding: int, hflip: float
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One epoch: shuffled, cropped from a black border of `padding` pixels, mirrored with probability `hflip`.
-
-        All randomness comes from `generator`. A last batch that is not full is left out, as in timm's loader.
-        """
-        order = torch.randperm(len(self.data), generator=generator)
-        for index in order.split(self.batch_size):
-            if len(index) < self.batch_size:
-                break
-            images = random_crop(self.data.images[index], padding, generator)
-            images = random_hflip(images, hflip, generator)
-            yield self._normalise(images), self.data.labels[index].to(self.device)
-
-    def __len__(self) -> int:
-        """Full batches in an epoch."""
-        return len(self.data) // self.batch_size
-
-
-def random_crop(images: torch.Tensor, padding: int, generator: torch.Generator) -> torch.Tensor:
-    """Shift each image (B, H, W, 3) by up to `padding` pixels each way over black; one draw an image and axis."""
-    if padding == 0:
-        return images
-    count, height, width, _ = images.shape
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, 3)
-    top = torch.randint(2 * padding + 1, (count, 1), generator=generator)
-    left = torch.randint(2 * padding + 1, (count, 1), generator=generator)
-    rows = (top + torch.arange(height))[:, :, None]  # (B, H, 1)
-    columns = (left + torch.arange(width))[:, None, :]  # (B, 1, W)
-    return padded[torch.arange(count)[:, None, None], rows, columns]  # (B, H, W, 3)
-
-
-def random_hflip(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each image (B, H, W, 3) left to right with the given probability."""
-    flip = torch.rand(len(images), generator=generator) < probability
-    return torch.where(flip[:, None, None, None], images.flip(2), images)
+    files = list_files(folder)
+    if excess := _excess(files, size, str(folder), _MEMORY_LIMIT):
+        raise UserError(excess)
+    return decode(files, size)

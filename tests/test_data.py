@@ -1,13 +1,32 @@
+import logging
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 
 import seattn.data
-from seattn.data import Batches, ImageSet, has_split, hold_out, load_folder, load_split, random_crop, random_hflip
+from seattn._sampling import epoch_order
+from seattn.data import ImageSet, has_split, hold_out, load_folder, load_split, open_data
 from seattn.errors import UserError
+from seattn.recipe import parse_recipe
+
+CPU = torch.device("cpu")
+CFG = {
+    "input_size": (3, 8, 8),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+    "mean": (0.49, 0.48, 0.44),
+    "std": (0.24, 0.25, 0.26),
+}
+
+
+def recipe(seattn=None, **keys):
+    plain = {"model": "resnet20_cifar", "lr": 0.1, "batch_size": 4, "workers": 0, "color_jitter": 0.0, "seed": 1}
+    return parse_recipe({**plain, **keys, "seattn": {"crop_padding": 1, "holdout": 0.25, **(seattn or {})}})
 
 
 def generator(seed=0):
@@ -120,62 +139,260 @@ def test_hold_out_of_too_few_images_is_named():
         hold_out(image_set(4), 0.1, 0)
 
 
-def test_crop_shifts_over_black_and_reaches_every_offset():
-    images = torch.full((4000, 4, 4, 3), 9, dtype=torch.uint8)
-    images[:, 1, 2] = 200
-    cropped = random_crop(images, 1, generator())
-    positions = (cropped[..., 0] == 200).nonzero()
-    assert len(positions) == 4000  # the bright pixel never leaves
-    offsets = {tuple(p) for p in (positions[:, 1:] - torch.tensor([1, 2])).tolist()}
-    assert offsets == {(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
-    counts = torch.stack([positions[:, 1], positions[:, 2]], 1).unique(dim=0, return_counts=True)[1]
-    assert counts.min() > 0.8 * 4000 / 9
-    assert set(cropped.unique().tolist()) == {0, 9, 200}
+@pytest.fixture
+def tree(tmp_path):
+    """train/, test/ with 8 and 3 images a class, all different."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 3)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(256, size=(8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
 
 
-def test_crop_without_padding_changes_nothing():
-    images = image_set().images
-    assert torch.equal(random_crop(images, 0, generator()), images)
+def batches(data, epoch=0, **options):
+    return [(x.clone(), target.clone()) for x, target in data.train.epoch(epoch, **options)]
 
 
-def test_flip_mirrors_about_the_given_share():
-    images = image_set(2000).images
-    flipped = random_hflip(images, 0.25, generator())
-    same = (flipped == images).flatten(1).all(1)
-    mirrored = (flipped == images.flip(2)).flatten(1).all(1)
-    assert (same | mirrored).all()
-    assert 0.2 < mirrored.float().mean() < 0.3
-    assert torch.equal(random_hflip(images, 0.0, generator()), images)
-    assert torch.equal(random_hflip(images, 1.0, generator()), images.flip(2))
+def equal(first, second):
+    return all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def test_batches_are_normalised_like_timms_transform_and_channels_last():
-    from timm.data import create_transform
+def test_memory_path_has_the_promised_form(tree):
+    data = open_data(recipe(), tree, CFG, CPU)
+    assert (data.path, data.class_names) == ("memory", ("cat", "dog"))
+    assert (len(data.train), len(data.held_out), data.train.batches()) == (12, 4, 3)
+    assert data.train.labels.tolist() == [0] * 6 + [1] * 6
+    found = batches(data)
+    assert len(found) == 3
+    for x, target in found:
+        assert (x.shape, x.dtype, target.shape, target.dtype) == ((4, 3, 8, 8), torch.float32, (4,), torch.int64)
+        assert x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.cat([target for _, target in found]).bincount().tolist() == [6, 6]
+    test = data.test()
+    assert (len(test), test.labels.tolist(), test.class_names) == (6, [0, 0, 0, 1, 1, 1], ("cat", "dog"))
 
-    data, mean, std = image_set(5, side=32), (0.49, 0.48, 0.44), (0.24, 0.25, 0.26)
-    batches = list(Batches(data, 2, mean, std).in_order())
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert batches[0].is_contiguous(memory_format=torch.channels_last)
-    transform = create_transform((3, 32, 32), crop_pct=1.0, interpolation="bicubic", mean=mean, std=std)
-    expected = torch.stack([transform(Image.fromarray(image.numpy())) for image in data.images])
-    torch.testing.assert_close(torch.cat(batches), expected, atol=1e-5, rtol=1e-5)
+
+def test_an_epoch_is_of_seed_and_epoch_alone(tree):
+    everything = {"vflip": 0.5, "color_jitter": 0.4, "reprob": 0.5, "seattn": {"cutout": 2}}
+    data, again = (open_data(recipe(**everything), tree, CFG, CPU) for _ in range(2))
+    first = batches(data, 0)
+    torch.manual_seed(5)
+    assert equal(batches(again, 1), batches(data, 1))
+    assert equal(first, batches(again, 0))
+    assert not equal(first, batches(data, 1))
+    other = open_data(recipe(seed=2, **everything), tree, CFG, CPU)
+    assert not equal(first, batches(other, 0))
+    state = torch.get_rng_state()
+    batches(data, 2)
+    assert torch.equal(state, torch.get_rng_state())  # dropout draws from it
 
 
-def test_an_epoch_is_a_permutation_in_full_batches_and_repeats_with_its_generator():
-    data = image_set(40)
-    batches = Batches(data, 16, (0.0,) * 3, (1.0,) * 3)
-    assert len(batches) == 2
+ALL = {
+    "crop, cutout, erasing": {"seattn": {"cutout": 2}, "reprob": 0.7, "recount": 2, "color_jitter": 0.4},
+    "resized crop": {"seattn": {"crop_padding": None}, "remode": "rand", "reprob": 0.7},
+    "policy": {"seattn": {"policy": "cifar10"}, "vflip": 0.5, "remode": "const", "reprob": 0.7},
+    "balanced": {"seattn": {"sampling": "balanced"}},
+}
 
-    def epoch(seed):
-        return [*batches.shuffled(generator(seed), padding=0, hflip=0.0)]
 
-    first, again, other = epoch(1), epoch(1), epoch(2)
-    assert [len(target) for _, target in first] == [16, 16]
-    assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
-    assert not torch.equal(first[0][0], other[0][0])
-    seen = torch.cat([x for x, _ in first]).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    known = {tuple(image.flatten().tolist()): int(label) for image, label in zip(data.images, data.labels, strict=True)}
-    labels = torch.cat([target for _, target in first])
-    keys = [tuple(image.flatten().tolist()) for image in seen]
-    assert len(set(keys)) == 32
-    assert [known[key] for key in keys] == labels.tolist()
+@pytest.mark.parametrize("keys", ALL.values(), ids=ALL)
+def test_two_processes_see_what_one_with_the_global_batch_sees(tree, keys):
+    one = batches(open_data(recipe(**keys, batch_size=4), tree, CFG, CPU))
+    two = [batches(open_data(recipe(**keys, batch_size=2), tree, CFG, CPU, rank=rank, world=2)) for rank in range(2)]
+    assert len(one) == len(two[0]) == len(two[1]) == 3
+    assert equal(one, [tuple(torch.cat(pair) for pair in zip(*ranks, strict=True)) for ranks in zip(*two, strict=True)])
+
+
+def test_memory_images_are_the_files_where_nothing_is_drawn(tree):
+    data = open_data(recipe({"crop_padding": 0}, hflip=0.0), tree, CFG, CPU)
+    transform = create_transform(**{**CFG, "input_size": (3, 8, 8)})
+    expected = {}
+    for path in (tree / "train").rglob("*.png"):
+        with Image.open(path) as image:
+            expected[tuple(transform(image).mul(1e3).round().flatten().tolist())] = ("cat", "dog").index(
+                path.parent.name
+            )
+    for x, target in batches(data):
+        keys = [tuple(image.contiguous().mul(1e3).round().flatten().tolist()) for image in x]
+        assert [expected[key] for key in keys] == target.tolist()
+
+
+def test_training_at_another_side(tree):
+    for padding in (1, None):
+        data = open_data(recipe({"crop_padding": padding, "cutout": 4}, reprob=0.5), tree, CFG, CPU)
+        assert {tuple(x.shape) for x, _ in batches(data, size=6)} == {(4, 3, 6, 6)}
+        assert [target.tolist() for _, target in batches(data, size=6)] == [t.tolist() for _, t in batches(data)]
+    data = open_data(recipe({"crop_padding": 0, "cutout": 4}, hflip=0.0), tree, CFG, CPU)
+    erased = [int((image == 0).all(0).sum()) for x, _ in batches(data, size=4) for image in x]
+    assert max(erased) <= 4  # the square's side shrinks with the image's
+
+
+@pytest.mark.parametrize("counts", [(50, 7, 3), (1, 1, 1), (5, 0, 9)], ids=str)
+def test_balanced_epoch_has_every_class_equally_often_and_every_image_before_any_again(counts):
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    order = epoch_order(labels, torch.Generator().manual_seed(0), balanced=True)
+    assert len(order) == sum(counts)
+    drawn = labels[order].bincount(minlength=3)[torch.tensor(counts) > 0]
+    assert drawn.max() - drawn.min() <= 1
+    for label in labels.unique().tolist():
+        times = order[labels[order] == label].bincount(minlength=len(labels))[labels == label]
+        assert times.max() - times.min() <= 1
+
+
+def test_balanced_is_the_recipes_unless_asked_otherwise(tree):
+    for i in range(6):
+        (tree / "train" / "dog" / f"{i}.png").unlink()
+    drawn = {}
+    for sampling in ("shuffle", "balanced"):
+        data = open_data(recipe({"sampling": sampling, "holdout": 0.2}, batch_size=2), tree, CFG, CPU)
+        for balanced in (None, True, False):
+            labels = torch.cat([target for _, target in batches(data, balanced=balanced)])
+            drawn[sampling, balanced] = labels.bincount(minlength=2).tolist()
+    assert len({tuple(drawn[key]) for key in (("balanced", None), ("balanced", True), ("shuffle", True))}) == 1
+    assert drawn["balanced", None] == [4, 4]
+    assert drawn["shuffle", None] == drawn["balanced", False]
+    assert drawn["shuffle", None][1] <= 2
+
+
+def test_evaluation_is_timms_transform_of_any_image(tmp_path):
+    cfg = {**CFG, "crop_pct": 0.7}
+    for split in ("train", "val", "test"):
+        write_folder(tmp_path / split, size=(13, 9), count=4)
+    data = open_data(recipe({"data": "memory"}), tmp_path, cfg, CPU)
+    transform = create_transform(**cfg)
+    for split, name in ((data.held_out, "val"), (data.test(), "test")):
+        expected = [transform(Image.open(path)) for path in sorted((tmp_path / name).rglob("*.png"))]
+        found = torch.cat(list(split.in_order()))
+        torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
+    def path(seattn=None, cfg=CFG, **keys):
+        return open_data(recipe(seattn, **keys), tree, cfg, CPU).path
+
+    assert path() == path({"crop_padding": None}) == "memory"
+    assert path(aa="rand-m9") == path({"data": "folder"}) == "folder"
+    small = {**CFG, "input_size": (3, 6, 6)}
+    assert path(cfg=small) == "memory"
+    assert path({"crop_padding": None}, small) == "folder"  # a crop of what was made small first shows less
+    assert path({"crop_padding": None, "data": "memory"}, small) == "memory"
+    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 16 * 8 * 8 * 3 - 1)
+    assert path() == "folder"
+    with pytest.raises(UserError, match=r"16 images of 8 x 8 in .* in memory; .* seattn.data: folder"):
+        path({"data": "memory"})
+
+
+def test_aa_is_refused_in_memory_and_beside_a_policy(tree):
+    with pytest.raises(UserError, match=r"aa 'rand-m9' needs seattn.data 'folder'; .* seattn.policy"):
+        open_data(recipe({"data": "memory"}, aa="rand-m9"), tree, CFG, CPU)
+    with pytest.raises(UserError, match="two policies"):
+        open_data(recipe({"data": "folder", "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
+
+
+def test_grey_input_is_refused(tree):
+    with pytest.raises(UserError, match="3 channels, the model takes 1"):
+        open_data(recipe(), tree, {**CFG, "input_size": (1, 8, 8)}, CPU)
+
+
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_class_folders_must_agree_and_train_has_no_empty_one(tree, path):
+    def opened():
+        return open_data(recipe({"data": path}), tree, CFG, CPU)
+
+    (tree / "test" / "emu").mkdir()
+    with pytest.raises(UserError, match=r"test has a class folder 'emu', which .*train has not"):
+        opened()
+    (tree / "train" / "emu").mkdir()
+    with pytest.raises(UserError, match=r"class folder .*train/emu holds no images"):
+        opened()
+    Image.new("RGB", (8, 8)).save(tree / "train" / "emu" / "a.png")
+    Image.new("RGB", (8, 8), "red").save(tree / "train" / "emu" / "b.png")
+    (tree / "val" / "cat").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"val has no class folder 'dog', which .*train has; an empty one will do"):
+        opened()
+    (tree / "val" / "dog").mkdir()
+    (tree / "val" / "emu").mkdir()
+    Image.new("RGB", (8, 8)).save(tree / "val" / "cat" / "a.png")
+    data = opened()
+    assert data.held_out.labels.tolist() == [0]  # an empty class of a validation or test split is no error
+    assert data.test().class_names == ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_missing_test_split_is_named_when_it_is_read(tree, path):
+    (tree / "test").rename(tree / "other")
+    data = open_data(recipe({"data": path}), tree, CFG, CPU)
+    with pytest.raises(UserError, match=f"no test split in {tree}"):
+        data.test()
+
+
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_unreadable_image_stops_unless_it_is_to_be_skipped(tree, path, caplog):
+    for name in ("train/cat/3.png", "train/dog/0.png", "test/dog/1.png"):
+        (tree / name).write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"cannot read image .*train/(cat/3|dog/0).png: .* with --skip-bad") as caught:
+        batches(open_data(recipe({"data": path, "holdout": 0.125}, batch_size=14), tree, CFG, CPU))
+    assert "\n" not in str(caught.value)
+    data = open_data(recipe({"data": path}), tree, CFG, CPU, skip_bad=True)
+    assert len(data.train) + len(data.held_out) == 14
+    assert len(batches(data)) == data.train.batches()
+    assert len(data.test()) == 5
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        f"2 of 16 train images cannot be read and are left out: {tree}/train/cat/3.png, {tree}/train/dog/0.png",
+        f"1 of 6 test images cannot be read and are left out: {tree}/test/dog/1.png",
+    ]
+    caplog.clear()
+    open_data(recipe({"data": path}, batch_size=2), tree, CFG, CPU, rank=1, world=2, skip_bad=True)
+    assert not caplog.records
+
+
+def test_a_split_of_unreadable_images_is_named(tree):
+    for path in (tree / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 16 train images can be read; the first is .*train/cat/0.png"):
+        open_data(recipe(), tree, CFG, CPU, skip_bad=True)
+
+
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_test_images_that_stand_in_train_are_warned_of_when_test_is_read(tree, path, caplog):
+    data = open_data(recipe({"data": path}), tree, CFG, CPU)
+    data.test()
+    assert not caplog.records
+    for name, source in (("cat/9.png", "dog/2.png"), ("dog/1.png", "dog/5.png")):
+        (tree / "test" / name).write_bytes((tree / "train" / source).read_bytes())
+    data = open_data(recipe({"data": path}), tree, CFG, CPU)
+    assert not caplog.records
+    data.test()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "2 of 7 test images also stand in train, by content: the score is too high; the first is "
+        f"{tree}/test/cat/9.png, there {tree}/train/dog/2.png"
+    )
+
+
+def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monkeypatch, caplog):
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(256, size=(26, 32, 32, 3), dtype=np.uint8))
+    images[23] = images[7]
+    sets = {"train": ImageSet(images[:20], torch.arange(20) % 2, ("a", "b"))}
+    sets["test"] = ImageSet(images[20:], torch.arange(6) % 2, ("a", "b"))
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    monkeypatch.setattr(seattn.data, "load_cifar", lambda data_dir, folder, split, size: sets[split])
+    cfg = {**CFG, "input_size": (3, 32, 32), "crop_pct": 0.8}
+    data = open_data(recipe(), tmp_path, cfg, CPU)
+    assert (data.path, len(data.train), len(data.held_out)) == ("memory", 15, 5)
+    test = data.test()
+    assert "1 of 6 test images also stand in train, by content" in caplog.text
+    assert "the first is image 3, there image 7" in caplog.text
+    transform = create_transform(**cfg)
+    expected = torch.stack([transform(Image.fromarray(image.numpy())) for image in images[20:]])
+    torch.testing.assert_close(torch.cat(list(test.in_order())), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="holds CIFAR files; use 'memory'"):
+        open_data(recipe({"data": "folder"}), tmp_path, cfg, CPU)
+    with pytest.raises(UserError, match=r"needs seattn.data 'folder'"):
+        open_data(recipe(aa="rand-m9"), tmp_path, cfg, CPU)

@@ -1,0 +1,204 @@
+"""Augmentations of whole batches on any device: one function draws, on the CPU, another does what was drawn.
+
+Each has the law of torchvision's or timm's transform of PIL images; colours and resampling are computed as Pillow does,
+to a level in 255 (a few levels where a resize shrinks: Pillow rounds between its two passes, in either order).
+Shapes: B images of a batch, H x W pixels, 3 channels last; boxes are (top, left, height, width) in pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]  # H, W
+ATTEMPTS = 10  # at a box that fits, in torchvision and in timm
+
+
+def draw_flips(count: int, probability: float, generator: torch.Generator) -> Tensor:
+    """(B,) bool, each True with the given probability."""
+    return torch.rand(count, generator=generator) < probability
+
+
+def flip(images: Tensor, flips: Tensor, *, axis: int) -> Tensor:
+    """Mirror the images (B, H, W, 3) that `flips` (B,) names: axis 2 left to right, axis 1 upside down."""
+    return torch.where(flips[:, None, None, None], images.flip(axis), images)
+
+
+def draw_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """(B, 2) int64: the top and left of a crop to an image's own size out of a border of `padding` pixels."""
+    return torch.randint(2 * padding + 1, (count, 2), generator=generator)
+
+
+def crop_padded(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
+    """Crop each image (B, H, W, 3) at its offset out of a black border of `padding` pixels, as RandomCrop."""
+    count, height, width, _ = images.shape
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, 3)
+    wide = width + 2 * padding
+    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # (B, H)
+    columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # (B, W)
+    first = torch.arange(count, device=images.device)[:, None, None] * (height + 2 * padding)
+    index = (first + rows[:, :, None]) * wide + columns[:, None, :]  # (B, H, W)
+    return padded.view(-1, 3).index_select(0, index.view(-1)).view(images.shape)
+
+
+def draw_boxes(
+    count: int, size: Size, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """(B, 4) int64: boxes of a share `scale` of the area and of width over height `ratio`, as RandomResizedCrop draws.
+
+    The first of ten draws that fits; if none does, the largest box in the middle whose ratio is allowed.
+    """
+    height, width = size
+    area = _uniform((count, ATTEMPTS), scale, generator) * height * width
+    shape = _uniform((count, ATTEMPTS), (math.log(ratio[0]), math.log(ratio[1])), generator).exp()
+    w, h = (area * shape).sqrt().round(), (area / shape).sqrt().round()  # (B, 10)
+    place = torch.rand((2, count, ATTEMPTS), generator=generator, dtype=torch.float64)
+    top, left = (place[0] * (height - h + 1)).floor(), (place[1] * (width - w + 1)).floor()
+    fits = (w <= width) & (h <= height)
+    boxes = torch.stack([top, left, h, w], -1)  # (B, 10, 4)
+    chosen = boxes[torch.arange(count), fits.byte().argmax(1)]  # (B, 4)
+    fallback = torch.tensor(_middle_box(size, ratio), dtype=torch.float64)
+    return torch.where(fits.any(1)[:, None], chosen, fallback).long()
+
+
+def _middle_box(size: Size, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    height, width = size
+    h, w = height, width
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def resized_crop(images: Tensor, boxes: Tensor, size: Size, bicubic: Tensor) -> Tensor:
+    """Cut `boxes` (B, 4) out of images (B, H, W, 3) uint8 and resize them to (B, *size, 3), as Pillow does.
+
+    Pillow's filters are sums over rows and columns, so a resize is two products with matrices; where it shrinks, the
+    filter widens (antialiasing). `F.grid_sample` and `F.interpolate` differ: the first does not antialias and reads
+    beyond the box, and their bicubic filter is another (a = -0.75, Pillow's is -0.5).
+
+    Args:
+        bicubic: (B,) bool, bilinear where False.
+    """
+    count, height, width, _ = images.shape
+    down = resize_weights(boxes[:, 0], boxes[:, 2], height, size[0], bicubic)  # (B, size[0], H)
+    across = resize_weights(boxes[:, 1], boxes[:, 3], width, size[1], bicubic)  # (B, size[1], W)
+    x = images.permute(0, 1, 3, 2).float().reshape(count, height * 3, width)  # (B, H * 3, W)
+    x = (x @ across.mT).add_(0.5).floor_().clamp_(0, 255).view(count, height, 3 * size[1])  # (B, H, 3 * size[1])
+    x = (down @ x).add_(0.5).floor_().clamp_(0, 255).view(count, size[0], 3, size[1])  # (B, size[0], 3, size[1])
+    return x.permute(0, 1, 3, 2).to(torch.uint8)  # (B, *size, 3)
+
+
+def resize_weights(start: Tensor, length: Tensor, inputs: int, outputs: int, bicubic: Tensor) -> Tensor:
+    """(B, outputs, inputs): how much of each input pixel each output pixel is, for boxes [start, start + length)."""
+    step = (length.float() / outputs)[:, None, None]  # input pixels an output pixel, (B, 1, 1)
+    centre = (torch.arange(outputs, device=start.device) + 0.5)[None, :, None] * step  # (B, outputs, 1)
+    place = torch.arange(inputs, device=start.device)[None, None] - start[:, None, None]  # (B, 1, inputs)
+    d = ((place + 0.5 - centre) / step.clamp(min=1)).abs()  # (B, outputs, inputs)
+    near = (1.5 * d - 2.5) * d * d + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    cubic = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    weights = torch.where(bicubic[:, None, None], cubic, (1 - d).clamp(min=0))
+    weights = torch.where((place >= 0) & (place < length[:, None, None]), weights, 0.0)
+    return weights / weights.sum(2, keepdim=True)
+
+
+def resize(images: Tensor, size: Size) -> Tensor:
+    """Images (B, H, W, 3) uint8 at another size, bilinear, antialiased where it shrinks."""
+    count, height, width, _ = images.shape
+    if (height, width) == size:
+        return images
+    whole = torch.tensor([0, 0, height, width], device=images.device).expand(count, 4)
+    return resized_crop(images, whole, size, torch.zeros(count, dtype=torch.bool, device=images.device))
+
+
+def draw_jitter(count: int, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Factors (B, 3) of brightness, contrast and saturation, and the order (B, 3) of the three in each image."""
+    factors = _uniform((count, 3), (max(0.0, 1 - strength), 1 + strength), generator).float()
+    return factors, torch.rand((count, 3), generator=generator).argsort(1)
+
+
+def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Change brightness (0), contrast (1) and saturation (2) of images (B, H, W, 3) uint8, as ColorJitter."""
+    x = images.float()
+    for turn in order.unbind(1):  # (B,)
+        grey = _grey(x)  # (B, H, W, 1)
+        mean = (grey.mean((1, 2, 3), keepdim=True) + 0.5).floor()  # (B, 1, 1, 1)
+        kind = turn[:, None, None, None]
+        base = torch.where(kind == 2, grey, torch.where(kind == 1, mean, 0.0))  # what a factor of 0 gives
+        factor = factors.gather(1, turn[:, None])[:, :, None, None]  # (B, 1, 1, 1)
+        x = (base + factor * (x - base)).clamp(0, 255).floor()
+    return x.to(torch.uint8)
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = x.int().split(1, 3)
+    grey: Tensor = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16  # Pillow's fixed point
+    return grey.float()
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 of zero mean, channels last in memory."""
+    shift = torch.tensor(mean, device=images.device) * 255
+    scale = 1 / (torch.tensor(std, device=images.device) * 255)
+    return ((images.float() - shift) * scale).permute(0, 3, 1, 2)
+
+
+def draw_squares(count: int, side: int, size: Size, generator: torch.Generator) -> Tensor:
+    """(B, 1, 4): squares about a pixel of the image, parts of which may lie outside; Cutout of DeVries and Taylor."""
+    centres = torch.stack([torch.randint(n, (count,), generator=generator) for n in size], 1)  # (B, 2)
+    sides = torch.full((count, 2), side)
+    return torch.cat([centres - side // 2, sides], 1)[:, None]
+
+
+def draw_erasing(count: int, probability: float, most: int, size: Size, generator: torch.Generator) -> Tensor:
+    """(B, most, 4): the rectangles of timm's RandomErasing, height 0 where there is none.
+
+    Args:
+        probability: that an image has any; then it has 1 to `most`, each of a share 0.02 to 1/3 of the area over their
+            number and of an aspect from 0.3 to 1/0.3.
+    """
+    height, width = size
+    blocks = torch.randint(1, most + 1, (count,), generator=generator)  # (B,)
+    shape = (count, most, ATTEMPTS)
+    area = _uniform(shape, (0.02, 1 / 3), generator) * height * width / blocks[:, None, None]
+    aspect = _uniform(shape, (math.log(0.3), -math.log(0.3)), generator).exp()
+    h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # (B, most, 10)
+    place = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
+    top, left = (place[0] * (height - h + 1)).floor(), (place[1] * (width - w + 1)).floor()
+    fits = (h < height) & (w < width)
+    boxes = torch.stack([top, left, h, w], -1).long()  # (B, most, 10, 4)
+    first = fits.byte().argmax(2)[:, :, None, None].expand(-1, -1, 1, 4)
+    chosen = boxes.gather(2, first).squeeze(2)  # (B, most, 4)
+    erased = torch.rand(count, generator=generator) < probability
+    kept = fits.any(2) & erased[:, None] & (torch.arange(most) < blocks[:, None])
+    return torch.where(kept[:, :, None], chosen, 0)
+
+
+def inside(boxes: Tensor, size: Size) -> Tensor:
+    """(B, H, W) bool: the pixels of an image that lie in a box (B, 4)."""
+    rows, columns = (torch.arange(n, device=boxes.device) for n in size)
+    top, left, height, width = boxes[:, :, None].unbind(1)  # (B, 1)
+    down = (rows >= top) & (rows < top + height)  # (B, H)
+    across = (columns >= left) & (columns < left + width)  # (B, W)
+    return down[:, :, None] & across[:, None, :]
+
+
+def erase(x: Tensor, boxes: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+    """Put `fill` in place of what lies in the boxes (B, R, 4) of x (B, 3, H, W); a later box lies above an earlier.
+
+    Args:
+        fill: one number, or (B, R, 3, H or 1, W or 1) of them; 0 is the mean, after `normalize`.
+    """
+    for block in range(boxes.shape[1]):
+        value = fill[:, block] if isinstance(fill, Tensor) else fill
+        x = torch.where(inside(boxes[:, block], (x.shape[2], x.shape[3]))[:, None], value, x)
+    return x
+
+
+def _uniform(shape: tuple[int, ...], limits: tuple[float, float], generator: torch.Generator) -> Tensor:
+    low, high = limits
+    return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
