@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench bench-plots gpu cards clean
+.PHONY: demo test test-slow lint bench bench-data bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -21,6 +21,10 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
+
+# Images per second of each data path; DATA_DIR=… for an image folder of 32 x 32 images instead of the packaged sample.
+bench-data: $(VENV)/.cli
+	$(BIN)/python -m benchmarks.bench_data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots

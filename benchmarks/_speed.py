@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import _csv
+from benchmarks._data_rows import PREFIX
 from benchmarks._record import ACCURACY, RESULTS
 from seattn.rows import Conditions
 
@@ -101,7 +102,7 @@ def device_slug(device: torch.device, where: Conditions) -> str:
 
 def speed_files(folder: Path = RESULTS) -> list[Path]:
     """The files of speed rows, one a device, CPUs first."""
-    files = [path for path in folder.glob("*.csv") if path.name != ACCURACY.name]
+    files = [path for path in folder.glob("*.csv") if path.name != ACCURACY.name and not path.name.startswith(PREFIX)]
     return sorted(files, key=lambda path: (not is_cpu(path), path.name))
 
 

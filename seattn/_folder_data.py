@@ -147,10 +147,13 @@ class _Keys(Sampler[list[Key]]):
 
 
 class _Readable:
-    """A loader's batches on the CPU, up to the first image that could not be read, which raises."""
+    """A loader's batches on the CPU, up to the first image that could not be read, which raises.
 
-    def __init__(self, loader: DataLoader[Any], files: FileSet, order: list[int]) -> None:
-        self.loader, self.files, self.order = loader, files, order
+    `order` says which files the batches hold.
+    """
+
+    def __init__(self, loader: DataLoader[Any], files: FileSet) -> None:
+        self.loader, self.files, self.order = loader, files, list(range(len(files)))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         start = 0
@@ -188,21 +191,23 @@ class FolderTrain:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.files, self.recipe, self.cfg, self.device = files, recipe, cfg, device
-        self.labels = files.labels
+        self.recipe, self.labels = recipe, files.labels
         self.size: Size = tuple(cfg["input_size"][1:])
         self._share = Share(recipe.batch_size, device, rank, world)
         self._keys = _Keys()
-        self._loader = _loader(
+        loader = _loader(
             _TrainFiles(files, recipe, cfg),
             recipe.workers,
             device,
             batch_sampler=self._keys,
             persistent_workers=recipe.workers > 0,
         )
+        self._readable = _Readable(loader, files)
+        # One for all epochs: each has a CUDA stream, whose blocks the allocator gives to no other.
+        self._on_device = PrefetchLoader(cast(Any, self._readable), cfg["mean"], cfg["std"], device=device)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
     def batches(self) -> int:
         """Full global batches in an epoch."""
@@ -218,9 +223,9 @@ class FolderTrain:
         order = epoch_order(self.labels, generator, balanced=balanced)
         mine = [batch[self._share.mine].tolist() for batch in order.split(self._share.whole)[: self.batches()]]
         self._keys.batches = [[(epoch, index, target_size) for index in batch] for batch in mine]
-        readable = _Readable(self._loader, self.files, [index for batch in mine for index in batch])
+        self._readable.order = [index for batch in mine for index in batch]
         finish = Finish(self.recipe, self._share, scaled_by=target_size[0] / self.size[0])
-        for x, target in PrefetchLoader(cast(Any, readable), self.cfg["mean"], self.cfg["std"], device=self.device):
+        for x, target in self._on_device:
             yield finish(x, generator), target
 
 
@@ -230,16 +235,15 @@ class FolderEval:
     def __init__(
         self, files: FileSet, batch_size: int, workers: int, cfg: Mapping[str, Any], device: torch.device
     ) -> None:
-        self.files, self.cfg, self.device = files, cfg, device
         self.labels, self.class_names = files.labels, files.class_names
         dataset = _EvalFiles(files, eval_transform(cfg), tuple(cfg["input_size"][1:]))
-        self._loader = _loader(dataset, workers, device, batch_size=batch_size)
+        readable = _Readable(_loader(dataset, workers, device, batch_size=batch_size), files)
+        self._on_device = PrefetchLoader(cast(Any, readable), cfg["mean"], cfg["std"], device=device)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
     def in_order(self) -> Iterator[Tensor]:
         """Every image once: (B, 3, H, W)."""
-        readable = _Readable(self._loader, self.files, list(range(len(self))))
-        for x, _ in PrefetchLoader(cast(Any, readable), self.cfg["mean"], self.cfg["std"], device=self.device):
+        for x, _ in self._on_device:
             yield x.contiguous(memory_format=torch.channels_last)

@@ -18,12 +18,14 @@ class OurKeys:
     Args:
         dataset: name that the result rows carry.
         data: "memory" keeps the set decoded on the device and augments whole batches there, "folder" reads files with
-            timm's loader and transforms; "auto" takes memory where the set fits.
+            timm's loader and transforms; "auto" takes memory where the set fits, unless `aa` is set or crops by `scale`
+            are to come from images larger than the model's input.
         crop_padding: pixels of black that a training image gets on each side before a random crop to its size, in place
             of timm's `scale` and `ratio`; None leaves those.
         cutout: side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none.
+            It shrinks with the image under `resize`.
         policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide);
-            timm's own policies are `aa`, for data "folder".
+            timm's own policies are `aa`, for data "folder". Either takes the place of `color_jitter`, as in timm.
         holdout: part of the train split that is held out for every choice, when the data have no validation split.
         holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
         loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).

@@ -87,6 +87,13 @@ class Processes:
             if self.many and how and model is not None:
                 distribute_bn(model, self.world, how == "reduce")
 
+    def mean(self, value: torch.Tensor) -> float:
+        """Of one number of each process."""
+        if self.many:
+            dist.all_reduce(value)
+            value = value / self.world
+        return float(value)
+
     def from_first(self, value: T) -> T:
         """What the first process has."""
         if not self.many:

@@ -182,7 +182,7 @@ class _Opener:
             return evaluated(files)
 
         def evaluated(files: FileSet) -> EvalSplit:
-            if path == "memory":
+            if path == "memory" and not self._excess(files):
                 return self._memory_eval(decode(files, self.size, _fit(self.cfg)))
             return FolderEval(files, self.recipe.batch_size, self.recipe.workers, self.cfg, self.device)
 
@@ -205,11 +205,11 @@ class _Opener:
 
     def _path(self, files: FileSet) -> str:
         wanted = self.recipe.seattn.data
+        if self.recipe.aa and self.recipe.seattn.policy:
+            raise UserError("aa and seattn.policy are two policies; give one of them")
         if wanted == "folder":
-            if self.recipe.aa and self.recipe.seattn.policy:
-                raise UserError("aa and seattn.policy are two policies; give one of them")
             return wanted
-        excess = _excess(files, self.size, str(self.data_dir), _memory_limit(self.device))
+        excess = self._excess(files)
         if wanted == "memory":
             _refuse_aa(self.recipe)
             if excess:
@@ -220,6 +220,9 @@ class _Opener:
         # A crop out of a photograph shows more when it is cut before the photograph is made small.
         shrunk = self.recipe.seattn.crop_padding is None and any_larger(files, self.size)
         return "folder" if shrunk else "memory"
+
+    def _excess(self, files: FileSet) -> str:
+        return _excess(files, self.size, str(self.data_dir), _memory_limit(self.device))
 
     def _hold_out(self, whole: AnySet) -> tuple[AnySet, AnySet]:
         return hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)

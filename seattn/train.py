@@ -21,6 +21,7 @@ from seattn._losses import Teacher, make_loss
 from seattn._processes import Processes
 from seattn._progress import epoch_progress
 from seattn._run_log import EpochLog
+from seattn._splits import find_split
 from seattn._training_parts import (
     create_mixup,
     create_model,
@@ -31,7 +32,7 @@ from seattn._training_parts import (
     side_at,
 )
 from seattn._update import Batch, Updater
-from seattn.data import EvalSplit, open_data
+from seattn.data import EvalSplit, has_split, open_data
 from seattn.errors import UserError
 from seattn.evaluate import Evaluation, predict_logits, summarize
 from seattn.load import check_name, torch_device
@@ -78,6 +79,9 @@ def train(
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
         raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
+    for split in ("train", "test"):  # the test split now, not after hours of training
+        if not has_split(data_dir, split):
+            find_split(data_dir, split)  # raises, and says what is missing
     with processes.group(target):
         path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
         run_dir = RunDir(path, recipe, resume=resume) if processes.first else None
@@ -287,7 +291,7 @@ class _Run:
                     state = f"{clock.rates(1)}, loss {losses[: step + 1].mean():.3f}, {left} left"
                     progress.update(task, completed=step + 1, state=state)
         self._check_finite(losses, epoch)
-        return float(losses.mean()), clock.rates(self.processes.world)
+        return self.processes.mean(losses.mean()), clock.rates(self.processes.world)
 
     def _mixed(self, batch: Batch) -> Batch:
         if self.mixup is None:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import seattn
-from benchmarks import bench_blocks, bench_models, bench_ops, gpu, run
+from benchmarks import bench_blocks, bench_data, bench_models, bench_ops, gpu, run
 from benchmarks._case import Case, Plan
+from benchmarks._data_rows import read_data_rows
 from benchmarks._small_step import small_step
 from benchmarks._speed import read_speed
 from benchmarks._twins import check_equal, timm_twin
@@ -144,3 +145,17 @@ def test_a_case_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, ca
     out = capsys.readouterr().out
     assert "FAILED: bad forward 1x2x3x3 float32 contiguous: RuntimeError: no such kernel" in out
     assert "good forward 1x2x3x3 float32 contiguous: timm_compile is left out: RuntimeError" in out
+
+
+def test_data_bench_leaves_a_row_for_every_case(tmp_path, one_thread, monkeypatch, capsys):
+    monkeypatch.setattr(bench_data, "WARM_UP", 1)
+    out = tmp_path / "data-here.csv"
+    assert bench_data.main(["--quick", "--out", str(out)]) == 0
+    rows = read_data_rows(out)
+    assert [(row.path, row.case, row.workers) for row in rows] == [
+        (case.path, case.name, case.workers) for case in bench_data.CASES
+    ]
+    assert {row.source for row in rows} == {"PNG 32x32", "JPEG 160x160"}
+    assert all(0 < row.p20 <= row.median <= row.p80 for row in rows)
+    assert bench_data.main(["--quick", "--data-dir", str(tmp_path / "nowhere")]) == 2
+    assert "no data folder" in capsys.readouterr().err

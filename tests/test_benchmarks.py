@@ -223,3 +223,9 @@ def test_settling_runs_each_work_once_more_before_it_is_timed():
     works = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
     interleave(works, cpu_clock, rounds=2, seconds=0, warm_up=0, settle=True)
     assert calls == ["a", "a", "b", "b", "b", "b", "a", "a"]
+
+
+def test_rows_of_data_rates_are_no_speed_rows(tmp_path):
+    for name in ("cpu-a-2t.csv", "data-cpu-a-2t.csv", "accuracy.csv"):
+        (tmp_path / name).write_text("")
+    assert [path.name for path in speed_files(tmp_path)] == ["cpu-a-2t.csv"]

@@ -8,6 +8,8 @@ from PIL import Image
 from timm.data import create_transform
 
 import seattn.data
+from seattn._duplicates import warn_of_shared_files
+from seattn._folder_data import FolderEval
 from seattn._sampling import epoch_order
 from seattn.data import ImageSet, has_split, hold_out, load_folder, load_split, open_data
 from seattn.errors import UserError
@@ -270,6 +272,15 @@ def test_evaluation_is_timms_transform_of_any_image(tmp_path):
         assert found.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_evaluation_images_that_do_not_fit_are_read_as_files(tree, monkeypatch):
+    whole = torch.cat(list(open_data(recipe(), tree, CFG, CPU).test().in_order()))
+    data = open_data(recipe(), tree, CFG, CPU)
+    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 0)
+    test = data.test()
+    assert isinstance(test, FolderEval)
+    torch.testing.assert_close(torch.cat(list(test.in_order())), whole, atol=1e-5, rtol=1e-5)
+
+
 def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
     def path(seattn=None, cfg=CFG, **keys):
         return open_data(recipe(seattn, **keys), tree, cfg, CPU).path
@@ -289,8 +300,9 @@ def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
 def test_aa_is_refused_in_memory_and_beside_a_policy(tree):
     with pytest.raises(UserError, match=r"aa 'rand-m9' needs seattn.data 'folder'; .* seattn.policy"):
         open_data(recipe({"data": "memory"}, aa="rand-m9"), tree, CFG, CPU)
-    with pytest.raises(UserError, match="two policies"):
-        open_data(recipe({"data": "folder", "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
+    for path in ("folder", "auto"):
+        with pytest.raises(UserError, match="two policies"):
+            open_data(recipe({"data": path, "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
 
 
 def test_grey_input_is_refused(tree):
@@ -373,6 +385,17 @@ def test_test_images_that_stand_in_train_are_warned_of_when_test_is_read(tree, p
         "2 of 7 test images also stand in train, by content: the score is too high; the first is "
         f"{tree}/test/cat/9.png, there {tree}/train/dog/2.png"
     )
+
+
+def test_files_that_only_begin_alike_are_not_doubles(tmp_path, caplog):
+    files = [tmp_path / name for name in "abc"]
+    for path, end in zip(files, (b"1", b"2", b"1"), strict=True):
+        path.write_bytes(bytes(2**17) + end)
+    warn_of_shared_files(files[:1], files[1:2])
+    assert not caplog.records
+    warn_of_shared_files(files[:1], files[1:])
+    assert "1 of 1 test images also stand in train" in caplog.text
+    assert f"the first is {files[0]}, there {files[2]}" in caplog.text
 
 
 def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monkeypatch, caplog):

@@ -16,7 +16,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+import seattn.data
 import seattn.train
+from seattn._update import Updater
 from seattn.errors import UserError
 from seattn.evaluate import evaluate_folder
 from seattn.train import train
@@ -100,14 +102,14 @@ def test_written_recipe_repeats_the_run_bit_for_bit(tmp_path, data_dir, recipe):
 
 def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, recipe, monkeypatch):
     held = []
-    hold_out = seattn.train.hold_out
-    monkeypatch.setattr(seattn.train, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
+    hold_out = seattn.data.hold_out
+    monkeypatch.setattr(seattn.data, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
     rows = [
         train(recipe(epochs=1), data_dir, tmp_path / str(seed), device="cpu", overrides={"seed": seed})
         for seed in (0, 1)
     ]
     assert rows[0].loss != rows[1].loss
-    assert torch.equal(held[0][1].images, held[1][1].images)
+    assert held[0][1].paths == held[1][1].paths
 
 
 def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe):
@@ -171,8 +173,8 @@ def test_adamw_on_a_cosine_with_warm_up(tmp_path, data_dir, recipe):
 
 def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
     events = []
-    load, step = seattn.train.load_split, seattn.train._Run._train_epoch
-    monkeypatch.setattr(seattn.train, "load_split", lambda d, split, s: events.append(split) or load(d, split, s))
+    read, step = seattn.data._Opener._files, seattn.train._Run._train_epoch
+    monkeypatch.setattr(seattn.data._Opener, "_files", lambda self, split: events.append(split) or read(self, split))
     monkeypatch.setattr(seattn.train._Run, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
     train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert events == ["train", 0, 1, "test"]
@@ -197,13 +199,13 @@ def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe):
 
 
 def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, data_dir, recipe, monkeypatch):
-    step, calls = seattn.train._Run._step, []
+    step, calls = Updater.__call__, []
 
-    def broken(self, x, target):
+    def broken(self, group):
         calls.append(None)
-        return step(self, x, target) if len(calls) <= 8 else float("nan")
+        return step(self, group) if len(calls) <= 8 else torch.tensor(float("nan"))
 
-    monkeypatch.setattr(seattn.train._Run, "_step", broken)
+    monkeypatch.setattr(Updater, "__call__", broken)
     with pytest.raises(UserError, match=r"became nan at step 2 of epoch 1; lower lr"):
         train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["epoch"] == 0

@@ -1,0 +1,101 @@
+"""Losses against their equations."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from seattn._losses import FocalLoss, Teacher, class_weights, make_loss
+from seattn.recipe import parse_recipe
+
+BASE = {"model": "resnet20_cifar", "lr": 0.1, "smoothing": 0.0}
+LABELS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+
+
+def recipe(**changes):
+    return parse_recipe({**BASE, **changes})
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(8, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+
+TARGET = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_focal_loss_of_gamma_0_is_cross_entropy(logits, smoothing):
+    expected = F.cross_entropy(logits, TARGET, label_smoothing=smoothing)
+    torch.testing.assert_close(FocalLoss(0.0, smoothing=smoothing)(logits, TARGET), expected)
+
+
+def test_focal_loss_is_its_equation_and_takes_soft_targets(logits):
+    weight = torch.tensor([0.5, 1.0, 2.0])
+    p = logits.detach().softmax(1)[range(8), TARGET]
+    expected = (weight[TARGET] * (1 - p) ** 2 * -p.log()).mean()
+    loss = FocalLoss(2.0, weight=weight)
+    torch.testing.assert_close(loss(logits, TARGET).detach(), expected)
+    torch.testing.assert_close(loss(logits, F.one_hot(TARGET, 3).float()).detach(), expected)
+
+
+def test_balanced_weights_give_every_class_the_same_say():
+    weights = class_weights("balanced", LABELS, 4)
+    counts = torch.bincount(LABELS, minlength=4)
+    torch.testing.assert_close(weights[:3] * counts[:3], torch.full((3,), 100 / 3))
+    assert weights[3] == 1  # a class without images has no say, and no infinite weight
+
+
+def test_effective_weights_are_cuis_and_lie_between_none_and_balanced():
+    weights = class_weights("effective", LABELS, 3)
+    expected = torch.tensor([(1 - 0.999) / (1 - 0.999**n) for n in (60, 30, 10)])
+    torch.testing.assert_close(weights, expected / expected.mean())
+    assert class_weights("none", LABELS, 3) is None
+
+
+def test_the_recipe_chooses_the_loss(logits):
+    assert isinstance(make_loss(recipe(), LABELS, 3), nn.CrossEntropyLoss)
+    assert make_loss(recipe(smoothing=0.1), LABELS, 3).label_smoothing == 0.1
+    assert make_loss(recipe(smoothing=0.1, mixup=0.2), LABELS, 3).label_smoothing == 0.0  # Mixup smooths
+    focal = make_loss(recipe(seattn={"loss": "focal", "focal_gamma": 1.0}), LABELS, 3)
+    assert (type(focal), focal.gamma) == (FocalLoss, 1.0)
+    weighted = make_loss(recipe(seattn={"class_weights": "balanced"}), LABELS, 3)
+    assert weighted.weight[2] > weighted.weight[0]
+    bce = make_loss(recipe(bce_loss=True), LABELS, 3)
+    soft = F.one_hot(TARGET, 3).float()
+    torch.testing.assert_close(bce(logits, TARGET), F.binary_cross_entropy_with_logits(logits, soft))
+
+
+def test_distillation_is_hintons_loss_in_the_teachers_own_normalisation(monkeypatch):
+    net = timm.create_model("resnet20_cifar").eval()
+    net.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.4, 0.3)}
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: net)
+    student = {"mean": (0.5, 0.5, 0.4), "std": (0.2, 0.25, 0.3)}
+    teacher = Teacher(recipe(kd_model_name="t", kd_temperature=3.0, distill_loss_weight=0.7), 10, student)
+    pixels = torch.rand(2, 3, 32, 32)
+
+    def normal(cfg):
+        return (pixels - torch.tensor(cfg["mean"]).view(1, 3, 1, 1)) / torch.tensor(cfg["std"]).view(1, 3, 1, 1)
+
+    x = normal(student)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(x), net(normal(net.pretrained_cfg)), atol=1e-4, rtol=1e-4)
+    logits = torch.randn(2, 10, requires_grad=True)
+    p, q = (teacher(x) / 3).softmax(1), (logits / 3).softmax(1)
+    expected = 1.0 * 2.5 + 0.7 * 9 * (p * (p.log() - q.log())).sum(1).mean()
+    torch.testing.assert_close(teacher.loss(logits, torch.tensor(2.5), x), expected)
+    teacher.train()
+    assert not net.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [({}, (1, 1)), ({"task_loss_weight": 0.3}, (0.3, 0.7)), ({"distill_loss_weight": 2.0}, (1, 2))],
+)
+def test_the_two_weights_are_read_as_timm_reads_them(weights, expected, monkeypatch):
+    net = timm.create_model("resnet20_cifar")
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: net)
+    teacher = Teacher(recipe(kd_model_name="t", **weights), 10, net.pretrained_cfg)
+    assert (teacher.task_weight, teacher.weight) == pytest.approx(expected)
