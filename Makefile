@@ -2,17 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of make test: processes, each on one thread; "auto" is one a core, fewer by hand where they share one small GPU.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow lint bench bench-data bench-plots gpu cards clean
+.PHONY: demo test test-slow lint bench bench-data bench-dispatch bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -25,6 +29,11 @@ bench: $(VENV)/.test
 # Images per second of each data path; DATA_DIR=… for an image folder of 32 x 32 images instead of the packaged sample.
 bench-data: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.bench_data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+
+# What a call of each op costs on the host; prints a table, keeps no rows.
+bench-dispatch: $(VENV)/.test
+	$(PYTEST) benchmarks/bench_dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
+		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
 
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots

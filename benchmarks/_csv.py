@@ -18,24 +18,33 @@ _CONDITIONS = [f.name for f in fields(Conditions)]
 
 
 def read(cls: type[Row], path: Path) -> list[Row]:
-    """All rows of `path`, oldest first; none if there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [from_flat(cls, row) for row in csv.DictReader(file)]
+    """All rows of `path`, oldest first; none if there is no such file.
+
+    Raises:
+        UserError: if `path` holds anything else than such rows.
+    """
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
+        if reader.fieldnames not in (None, _columns(cls)):
+            raise UserError(_other_columns(cls, path))
+        return [from_flat(cls, row) for row in reader]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}, line {reader.line_num}, is no {cls.__name__}: {error}") from error
 
 
 def append(cls: type[Row], path: Path, rows: Iterable[Row]) -> None:
     """Append `rows` to `path`, all or none. None is an empty cell.
 
     Raises:
-        UserError: if `path` has other columns.
+        UserError: if `path` has other columns, or cannot be read.
     """
-    columns = [f.name for f in fields(cls) if f.name != "conditions"] + _CONDITIONS  # type: ignore[arg-type]
+    columns = _columns(cls)
     header = ",".join(columns) + "\n"
-    before = path.read_text(encoding="utf-8") if path.exists() else header
+    before = _text(path) if path.exists() else header
     if not before.startswith(header):
-        raise UserError(f"{path} has other columns than {cls.__name__}: give another file")
+        raise UserError(f"{_other_columns(cls, path)}: give another file")
     text = io.StringIO()
     csv.DictWriter(text, columns, lineterminator="\n").writerows(_to_flat(row) for row in rows)
     write_text(path, before + text.getvalue())
@@ -47,12 +56,33 @@ def from_flat(cls: type[Row], flat: Mapping[str, Any]) -> Row:
     Raises:
         KeyError: for a column that no field has.
         TypeError: if a column is missing.
+        ValueError: for text that is no value of its column.
     """
     hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     typed = {key: _typed(hints[key], value) for key, value in flat.items()}
     where = {name: typed.pop(name) for name in _CONDITIONS}
     make: Any = cls
     return make(**typed, conditions=Conditions(**where))  # type: ignore[no-any-return]
+
+
+def _columns(cls: Any) -> list[str]:
+    return [f.name for f in fields(cls) if f.name != "conditions"] + _CONDITIONS
+
+
+def _other_columns(cls: Any, path: Path) -> str:
+    return f"{path} has other columns than {cls.__name__}"
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        return ""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8") from error
 
 
 @lru_cache
@@ -71,6 +101,8 @@ def _typed(hint: Any, value: Any) -> Any:
         if value in ("", None):
             return None
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
+    if value is None:
+        raise ValueError("a cell is missing")
     if hint is bool:
         return {"True": True, "False": False}[str(value)]  # bool("False") is True
     return hint(value)

@@ -20,14 +20,16 @@ def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
     """Append the result of a finished run to `path`.
 
     Raises:
-        UserError: if the run is not finished or its row is there already.
+        UserError: if the run is not finished, its result is damaged or its row is there already.
     """
     try:
-        result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+        result = dict(json.loads((run_dir / "result.json").read_text(encoding="utf-8")))
+        measured_in = result.pop("conditions")
+        row = _csv.from_flat(AccuracyRow, {**result, **measured_in})
     except OSError as error:
         raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
-    measured_in = result.pop("conditions")
-    row = _csv.from_flat(AccuracyRow, {**result, **measured_in})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run_dir / 'result.json'} is no result of a run: {error}") from error
     if row in read_rows(path):
         raise UserError(f"the row of {run_dir} stands in {path} already")
     _csv.append(AccuracyRow, path, [row])

@@ -90,13 +90,18 @@ def bars_table(found: Sequence[Reached]) -> Table:
     return table
 
 
-def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool) -> str:
-    """Markdown: a table of the newest rows of one device, and what they hold under; empty where there are none."""
-    rows = newest(rows)
+def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> str:
+    """Markdown: a table of the newest rows of one device, and what they hold under; empty where there are none.
+
+    Args:
+        headlines: the README's choice: training of the tails, gates, blocks and SE nets, inference of the SE nets.
+    """
+    rows = [row for row in newest(rows) if not headlines or _is_headline(row)]
     if not rows:
         return ""
     columns = _gpu_columns() if on_gpu else _cpu_columns()
-    lines: dict[Line, None] = dict.fromkeys((r.case, r.mode, r.dtype) for r in rows if _shown(r, on_gpu))
+    shown = sorted((r for r in rows if _shown(r, on_gpu)), key=_order)
+    lines: dict[Line, None] = dict.fromkeys((r.case, r.mode, r.dtype) for r in shown)
     where = rows[-1].conditions
     commits = ", ".join(dict.fromkeys(f"`{r.conditions.commit}` of {r.conditions.date}" for r in rows))
     text = [
@@ -116,6 +121,19 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool) -> str:
         f"seattn at {commits}."
     )
     return "\n".join(text) + "\n"
+
+
+def _order(row: SpeedRow) -> tuple[int, str, str]:
+    place = ("op", "block", "model").index(row.what)
+    return (place, row.case, _MODES[row.mode]) if row.what == "model" else (place, "", "")
+
+
+def _is_headline(row: SpeedRow) -> bool:
+    if row.what == "op":
+        return row.mode == "forward_backward" and row.case != "se"
+    if row.what == "block":
+        return "se" in row.case
+    return row.case.startswith("se_") and (row.mode == "training_step" or row.dtype == "float32")
 
 
 def _shown(row: SpeedRow, on_gpu: bool) -> bool:

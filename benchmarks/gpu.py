@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from benchmarks._command import Parser, command
 from benchmarks._speed import device_slug
 from benchmarks.plots import write_plots
 from seattn._files import require_writable, write_text
@@ -28,21 +30,18 @@ LAST_CASE_SECONDS = 60.0  # the benchmark begins no case so long before the end:
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def main() -> int:
+@command("gpu")
+def main(arguments: Sequence[str] | None) -> int:
+    Parser(__doc__).parse_args(arguments)
     if not torch.cuda.is_available():
-        print("gpu: this machine has no CUDA device that torch can use; nothing was run", file=sys.stderr)
-        return 2
+        raise UserError("this machine has no CUDA device that torch can use; nothing was run")
     begun = time.monotonic()
     device = torch.device("cuda")
     where = conditions(device)
     version = where.torch.split("+")[0]
     default = Path("gpu-results") / f"{device_slug(device, where)}-torch{version}-{where.date}"
     out = Path(os.environ.get("GPU_OUT") or default).resolve()
-    try:
-        require_writable(out)
-    except UserError as error:
-        print(f"gpu: {error}", file=sys.stderr)
-        return 2
+    require_writable(out)
     write_text(out / "conditions.txt", "".join(f"{key}: {value}\n" for key, value in asdict(where).items()))
 
     codes = {"tests": run_logged([sys.executable, "-m", "pytest", "-m", "gpu"], out / "tests.log", TEST_SECONDS)}

@@ -4,7 +4,6 @@ For every file of speed rows, benchmarks/results/<device>.csv or those given, on
 <device>.<mode>.svg. No number in it is from anywhere else.
 """
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -16,8 +15,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from benchmarks._command import Parser, command
 from benchmarks._speed import SpeedRow, newest, read_speed, speed_files
 from seattn._files import write_text
+from seattn.errors import UserError
 
 MODES = ("forward", "forward_backward")
 _PANELS = (
@@ -28,10 +29,10 @@ _PANELS = (
 )
 # Okabe and Ito's colours, told apart by every kind of colour vision; a marker each besides.
 _STYLES = {
-    "seattn": ("#0072b2", "o"),
-    "timm_eager": ("#d55e00", "s"),
-    "timm_channels_last": ("#e69f00", "^"),
-    "timm_compile": ("#009e73", "D"),
+    "seattn": ("seattn", "#0072b2", "o"),
+    "timm_eager": ("timm", "#d55e00", "s"),
+    "timm_channels_last": ("timm in channels_last", "#e69f00", "^"),
+    "timm_compile": ("timm under torch.compile", "#009e73", "D"),
 }
 _SHIFT = 1.06  # between implementations on the axis of sizes, so that their bars do not cover each other
 _RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
@@ -62,6 +63,7 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
             _panel(axes[1, column], taken, bandwidth=True)
             axes[0, column].set_title(title, fontsize=9)
             axes[1, column].set_xlabel("T, MB of the input")
+        axes[1, 0].set_ylim(bottom=0)  # after the last panel: it ends the scaling to the data, which all share
         axes[0, 0].set_ylabel("milliseconds, median, 20 to 80 %")
         axes[1, 0].set_ylabel("% of the copy bandwidth")
         handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
@@ -78,7 +80,7 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
 def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
     present = [name for name in _STYLES if any(row.implementation == name for row in rows)]
     for place, name in enumerate(present):
-        color, marker = _STYLES[name]
+        label, color, marker = _STYLES[name]
         taken = sorted((r for r in rows if r.implementation == name), key=lambda r: r.input_bytes)
         sizes = [row.input_bytes / 1e6 * _SHIFT ** (place - (len(present) - 1) / 2) for row in taken]
         middle = [_value(row, row.median, bandwidth) for row in taken]
@@ -87,16 +89,13 @@ def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
             [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
             [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],
         ]
-        axes.errorbar(
-            sizes, middle, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=name.replace("_", " ")
-        )
+        axes.errorbar(sizes, middle, errors, fmt=marker, color=color, markersize=4, elinewidth=1, label=label)
         at_size: dict[float, list[float]] = {}
         for size, value in zip(sizes, middle, strict=True):  # several shapes have one size
             at_size.setdefault(size, []).append(value)
         axes.plot(list(at_size), [geometric_mean(v) for v in at_size.values()], color=color, linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
     if bandwidth:
-        axes.set_ylim(bottom=0)
         axes.axhline(100, color="#555555", linewidth=0.8, linestyle="--")
     else:
         axes.set_yscale("log")
@@ -131,14 +130,17 @@ def write_plots(path: Path) -> list[Path]:
     return written
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command("plots")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("file", nargs="*", type=Path, help="CSV files of speed rows; by default all of the results")
     files = parser.parse_args(arguments).file or speed_files()
+    for path in files:
+        if not path.exists():
+            raise UserError(f"no such file: {path}; make bench writes the rows")
     written = [plot for path in files for plot in write_plots(path)]
     if not written:
-        print("plots: no rows of operators to draw; make bench writes them", file=sys.stderr)
-        return 2
+        raise UserError("no rows of operators to draw; make bench writes them")
     for plot in written:
         print(plot)
     return 0

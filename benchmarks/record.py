@@ -4,12 +4,13 @@ Appends each run's row to benchmarks/results/accuracy.csv; --ship also puts its 
 SHA-256 in the index. `make cards` renders the rest.
 """
 
-import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks._command import Parser, command
 from benchmarks._record import ACCURACY, append_run
 from seattn._files import atomic_path, sha256, write_text
 from seattn.errors import UserError
@@ -26,17 +27,16 @@ def ship(run_dir: Path, name: str, weights: Path = WEIGHTS) -> None:
     write_text(weights / "index.json", json.dumps(dict(sorted(index.items())), indent=2) + "\n")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@command("record")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
     parser.add_argument("--ship", action="store_true", help="put the weights into the package too")
     parser.add_argument("run_dir", nargs="+", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     for run_dir in args.run_dir:
-        try:
-            row = append_run(run_dir)
-        except UserError as error:
-            print(f"record: {error}", file=sys.stderr)
-            return 2
+        if args.ship and not (run_dir / "model.safetensors").is_file():
+            raise UserError(f"{run_dir} holds no model.safetensors to ship; its row is not appended")
+        row = append_run(run_dir)
         if args.ship:
             ship(run_dir, row.name)
         print(f"{ACCURACY}: {row.name} {100 * row.top1:.2f} %")

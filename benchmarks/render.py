@@ -1,16 +1,25 @@
-"""Render what is shown from what was measured: hub_cards/*.md and the README's tables. `make cards` runs it."""
+"""Render what is shown from what was measured: hub_cards/*.md, the README's tables, what each net costs.
 
+`make cards` runs it.
+"""
+
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks._command import Parser, command
 from benchmarks._record import read_rows
 from benchmarks._speed import is_cpu, read_speed, speed_files
 from benchmarks._tables import render_speed
 from seattn._files import write_text
 from seattn.cards import render_card, render_table
 from seattn.models import models_with_weights
+from seattn.models._costs import COSTS, render_costs
 from seattn.recipe import load_recipe
+from seattn.zoo import measure_costs
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 _BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
 _SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
 
@@ -28,8 +37,18 @@ def render_readme(text: str) -> str:
     """`text` with the tables between their markers made anew: accuracy, and speed on each device that has rows."""
     shipped = set(models_with_weights())
     text = _between(text, _BEGIN, render_table([row for row in read_rows() if row.name in shipped]), _END)
-    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path)) for path in speed_files()]
-    return _between(text, _SPEED, "\n".join(table for table in tables if table), _END_OF_SPEED)
+    return _between(text, _SPEED, render_tables(headlines=True), _END_OF_SPEED)
+
+
+def render_tables(*, headlines: bool) -> str:
+    """The speed tables of all devices that have rows; without `headlines` every case."""
+    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path), headlines=headlines) for path in speed_files()]
+    return "\n".join(table for table in tables if table)
+
+
+def render_results() -> str:
+    """benchmarks/results/README.md: all cases."""
+    return f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
 
 
 def _between(text: str, begin: str, new: str, end: str) -> str:
@@ -38,12 +57,17 @@ def _between(text: str, begin: str, new: str, end: str) -> str:
     return before + begin + new + end + after
 
 
-def main() -> None:
+@command("render")
+def main(arguments: Sequence[str] | None) -> int:
+    Parser(__doc__).parse_args(arguments)
     for path, text in render_cards().items():
         write_text(path, text)
+    write_text(RESULTS, render_results())
+    write_text(COSTS, render_costs(measure_costs()))
     readme = ROOT / "README.md"
     write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

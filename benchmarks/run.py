@@ -18,12 +18,12 @@ from rich.console import Console
 from benchmarks import bench_blocks, bench_models, bench_ops
 from benchmarks._bars import CPU_BARS, GPU_BARS, reached
 from benchmarks._case import Bench, Case, Plan
+from benchmarks._command import Parser, command
 from benchmarks._record import RESULTS
 from benchmarks._speed import SpeedRow, append_speed, device_slug
 from benchmarks._tables import bars_table, group_line, summary_table
 from benchmarks._timing import clock_of, copy_bandwidth
 from seattn._files import require_writable
-from seattn.errors import UserError
 from seattn.rows import conditions
 
 BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
@@ -34,7 +34,8 @@ BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
 QUICK_COPY = 2**20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("run")
+def main(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
     # A terminal that is none has 80 columns, in which the tables would be cut.
     console = Console() if sys.stdout.isatty() else Console(width=160)
@@ -43,12 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = conditions(device)
     out = args.out or (None if args.quick else RESULTS / f"{device_slug(device, where)}.csv")
     if out is not None:
-        try:
-            require_writable(out.parent)
-            append_speed(out, [])
-        except UserError as error:
-            print(f"run: {error}", file=sys.stderr)
-            return 2
+        require_writable(out.parent)
+        append_speed(out, [])
 
     def log(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -95,12 +92,24 @@ def _run(
     return rows, failed
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:  # nan too: no deadline is after it
+        raise argparse.ArgumentTypeError(f"{text} is no number of minutes")
+    return value
+
+
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; may be given again")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see that all works")
     parser.add_argument("--compile", action="store_true", help="time timm's under torch.compile too")
-    parser.add_argument("--minutes", type=float, default=9.0, help="begin no case after so long (default %(default)g)")
+    parser.add_argument(
+        "--minutes", type=_minutes, default=9.0, help="begin no case after so long (default %(default)g)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
     return parser
 

@@ -27,7 +27,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader has gone, as in `seattn models | head -1`; else Python complains once more when it flushes at exit.
+        # The reader has gone, as in `seattn list | head -1`; else Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # what the shell shows for a process that SIGPIPE ended
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from seattn.recipe import Recipe
 _logger = logging.getLogger("seattn")
 
 
-class EpochLog:
-    """Writes each epoch's row where tools look for it; events only if the package `tensorboard` is installed.
+def check_log(recipe: Recipe) -> None:
+    """Raise UserError if the recipe asks for Weights & Biases and `wandb` is not installed."""
+    if recipe.log_wandb and find_spec("wandb") is None:
+        raise UserError("log_wandb: true needs the package wandb: pip install 'seattn[logs]'")
 
-    Raises:
-        UserError: if the recipe asks for Weights & Biases and `wandb` is not installed.
-    """
+
+class EpochLog:
+    """Writes each epoch's row where tools look for it; events only if the package `tensorboard` is installed."""
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self._events, self._wandb = _summary_writer(path), _wandb_run(path, recipe)
@@ -52,8 +55,6 @@ def _summary_writer(path: Path) -> Any:
 def _wandb_run(path: Path, recipe: Recipe) -> Any:
     if not recipe.log_wandb:
         return None
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("log_wandb: true needs the package wandb: pip install 'seattn[logs]'") from error
+    import wandb
+
     return wandb.init(project=recipe.wandb_project, name=path.name, dir=str(path), config=recipe.to_dict())

@@ -1,4 +1,4 @@
-"""The `seattn` command: demo, evaluate, predict, models, train, finetune, timm.
+"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, timm.
 
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -163,23 +162,58 @@ def predict(
     Console().print(table)
 
 
-@app.command()
-def models(
+@app.command("list")
+def list_models(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[FILTER]", help="Part of the name, or a pattern such as 'se_*'.")
+    ] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with trained weights.")] = False,
+    family: Annotated[str | None, typer.Option(help="Only those of one family, for example resnet_cifar.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the models of this package, their tags and which have trained weights."""
-    from timm.models import get_arch_pretrained_cfgs
+    """List the nets of this package by family: parameters, MACs, input size, data sets and weights."""
+    from seattn.zoo import list_nets, nets_tables
 
-    from seattn.load import our_models
+    nets = list_nets(pattern, family=family, pretrained=pretrained)
+    if as_json:
+        print(json.dumps([net.to_dict() for net in nets], indent=2))
+    else:
+        Console().print(*nets_tables(nets))
 
-    table = Table("model", "weights")
-    table.columns[0].overflow = "fold"
-    for arch in our_models():
-        for name, cfg in get_arch_pretrained_cfgs(arch).items():
-            place = "in the package" if cfg.file else f"Hub: {cfg.hf_hub_id}" if cfg.has_weights else "none"
-            if cfg.has_weights or not pretrained:
-                table.add_row(escape(name), escape(place))
-    Console().print(table)
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(help="Any model of timm's registry: arch or arch.tag.")],
+    more: Annotated[
+        list[str] | None, typer.Argument(hidden=True, metavar="")
+    ] = None,  # further pairs after --model-kwargs
+    against: Annotated[
+        str | None, typer.Option(help="Another model, or none; by default the plain twin of a se_, eca_ or cbam_ net.")
+    ] = None,
+    input_size: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="C H W", help="Instead of the model's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw parameters and MACs into this .png or .svg.")] = None,
+    model_kwargs: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE ...", help="Options of the model: rd_ratio=0.125 ...")
+    ] = None,
+) -> None:
+    """Show what a net costs by part: parameters, MACs, memory, passes over maps; against its plain twin in percent."""
+    from seattn._profile_compare import compare, parse_options
+    from seattn._profile_plot import check_plot, write_plot
+    from seattn._profile_tables import print_comparison
+
+    options = parse_options([*(model_kwargs or []), *(more or [])])
+    if plot is not None:
+        check_plot(plot)
+    comparison = compare(model, against=against, input_size=input_size, options=options)
+    if plot is not None:
+        write_plot(plot, comparison)
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=2))
+    else:
+        print_comparison(Console(), comparison)
 
 
 app.command()(finetune)

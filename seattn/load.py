@@ -1,21 +1,22 @@
 """Build a model and load its weights: from a name, a directory, the Hub or a checkpoint."""
 
-import argparse
 import difflib
 import json
-import pickle
 from pathlib import Path
 
 import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.models import clean_state_dict, get_arch_pretrained_cfgs, split_model_name_tag
+from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from torch import nn
 
-from seattn.errors import UserError
+from seattn._checkpoint import read_state_dict
+from seattn.errors import UserError, first_line
+from seattn.foreign import load_foreign
 from seattn.models import models_with_weights
+
+__all__ = ["check_name", "load_checkpoint", "load_model", "our_models", "read_state_dict", "torch_device"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -31,7 +32,8 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
     Args:
         spec: `arch` or `arch.tag` (a known name wins over a directory of that name), a directory with config.json and
             model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
-        checkpoint: weights to load instead: .safetensors, or timm's .pth.tar, of which only tensors are read.
+        checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code (`seattn.foreign`), of
+            which only tensors are read.
         pretrained: False keeps the random initialisation.
 
     Raises:
@@ -63,7 +65,7 @@ def torch_device(device: str) -> torch.device:
         torch.empty(0, device=target).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
-        raise UserError(f"device {device!r} cannot be used here: {_first_line(error)}; use cpu") from error
+        raise UserError(f"device {device!r} cannot be used here: {first_line(error)}; use cpu") from error
     return target
 
 
@@ -73,61 +75,12 @@ def our_models() -> list[str]:
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load the weights in `path` into `model`; every key and shape must agree.
+    """Load the weights in `path` into `model`; every key and shape must agree, in whatever layout they are written.
 
     Raises:
-        UserError: if the file is missing, damaged, or of another architecture.
+        UserError: if the file is missing, damaged, of another architecture, or of a net that computes something else.
     """
-    state = read_state_dict(path)
-    try:
-        # not strict: that would put the keys into one long message; our layers rename older keys while they load
-        result = model.load_state_dict(state, strict=False)
-        wrong = [f"missing {key}" for key in result.missing_keys]
-        wrong += [f"unexpected {key}" for key in result.unexpected_keys]
-    except RuntimeError as error:
-        wrong = [line.strip().split(":")[0] for line in str(error).splitlines() if "size mismatch" in line]
-        if not wrong:
-            raise
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{path} does not hold weights of {_architecture(model)}: {', '.join(wrong[:3])}{more}")
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The weights in a .safetensors file or a timm checkpoint, averaged ones (EMA) preferred.
-
-    Raises:
-        UserError: if the file is missing, damaged, or holds anything but weights.
-    """
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
-    if path.suffix == ".safetensors":
-        try:
-            return clean_state_dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is not a whole safetensors file: {_first_line(error)}") from error
-    content = _torch_load(path)
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no weights: expected a state dict, alone or under 'state_dict'")
-    return clean_state_dict(content)
-
-
-def _torch_load(path: Path) -> object:
-    try:
-        # timm's checkpoints carry the argparse.Namespace of the run that wrote them
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
-        ) from error
-    except Exception as error:  # a damaged pickle fails in any way whatever: IndexError, struct.error, EOFError ...
-        raise UserError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
-    return content
+    load_foreign(model, path)
 
 
 def check_name(spec: str) -> None:
@@ -151,7 +104,7 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
     try:
         return timm.create_model(spec, pretrained=pretrained)
     except HUB_ERRORS as error:
-        raise UserError(f"cannot load the weights of {spec}: {_first_line(error)}") from error
+        raise UserError(f"cannot load the weights of {spec}: {first_line(error)}") from error
 
 
 def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
@@ -160,9 +113,9 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     except UserError:
         raise
     except HUB_ERRORS as error:
-        raise UserError(f"cannot fetch {spec}: {_first_line(error)}") from error
+        raise UserError(f"cannot fetch {spec}: {first_line(error)}") from error
     except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{spec} holds no model that timm can build here: {_first_line(error)}") from error
+        raise UserError(f"{spec} holds no model that timm can build here: {first_line(error)}") from error
 
 
 def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
@@ -175,7 +128,7 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{config} is not valid JSON: {_first_line(error)}") from error
+        raise UserError(f"{config} is not valid JSON: {first_line(error)}") from error
     name = content.get("architecture") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise UserError(f"{config} names no architecture: expected a JSON object with the key 'architecture'")
@@ -185,7 +138,7 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
         # The weights are loaded below, not by timm, which replaces a head of another size by a random one.
         model = timm.create_model(f"{DIR_PREFIX}{folder}", pretrained=False)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{config} does not describe a model that can be built: {_first_line(error)}") from error
+        raise UserError(f"{config} does not describe a model that can be built: {first_line(error)}") from error
     if pretrained:
         load_checkpoint(model, folder / WEIGHTS)
     return model
@@ -195,15 +148,5 @@ def _unknown_model(spec: str) -> UserError:
     name, _ = split_model_name_tag(spec)
     ours = our_models()
     near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn models` lists ours"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn list` shows ours"
     return UserError(f"unknown model {spec!r}; {hint}")
-
-
-def _architecture(model: nn.Module) -> str:
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return str(cfg.get("architecture") or type(model).__name__)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

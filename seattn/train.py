@@ -20,7 +20,7 @@ from seattn._history import accuracy_row, is_stale
 from seattn._losses import Teacher, make_loss
 from seattn._processes import Processes
 from seattn._progress import epoch_progress
-from seattn._run_log import EpochLog
+from seattn._run_log import EpochLog, check_log
 from seattn._splits import find_split
 from seattn._training_parts import (
     create_mixup,
@@ -75,6 +75,7 @@ def train(
     """
     recipe = load_recipe(recipe_path, overrides)
     check_name(recipe.model)
+    check_log(recipe)
     processes = Processes()
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):

@@ -1,5 +1,8 @@
 """Nets for the tests of `accelerate`: built with norms and statistics that hide nothing, compared as a whole."""
 
+import copy
+from functools import lru_cache
+
 import timm
 import torch
 from torch import nn
@@ -24,6 +27,13 @@ def build(name, *, seed=0, **kwargs):
 
     The running statistics are those of one batch: with others the outputs of a deep net overflow or mean nothing.
     """
+    model = copy.deepcopy(_built(name, seed, **kwargs))
+    torch.manual_seed(seed)  # what is drawn next is the same whether the net was built or kept
+    return model
+
+
+@lru_cache(maxsize=8)
+def _built(name, seed, **kwargs):
     torch.manual_seed(seed)
     model = timm.create_model(name, drop_rate=0.0, **kwargs)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -8,20 +8,13 @@ import torch
 from torch import nn
 
 import seattn
-from benchmarks import bench_blocks, bench_data, bench_models, bench_ops, gpu, run
+from benchmarks import bench_blocks, bench_data, bench_dispatch, bench_models, bench_ops, gpu, run
 from benchmarks._case import Case, Plan
 from benchmarks._data_rows import read_data_rows
 from benchmarks._small_step import small_step
 from benchmarks._speed import read_speed
 from benchmarks._twins import check_equal, timm_twin
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from seattn import ops
 
 
 @pytest.mark.parametrize("name", ["se_resnet20_cifar", "eca_resnet18_cifar"])
@@ -72,6 +65,20 @@ def test_both_sides_of_an_op_compute_the_same(name):
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_every_public_op_has_its_cost_of_dispatch_measured(monkeypatch):
+    called = set()
+    public = [name for name in ops.__all__ if not name.endswith(("_reference", "_kernels"))]
+    for name in public:
+        function = getattr(ops, name)
+        spy = lambda *args, name=name, function=function, **kwargs: called.add(name) or function(*args, **kwargs)  # noqa: E731
+        monkeypatch.setattr(ops, name, spy)
+    x, shortcut = torch.randn(2, *bench_dispatch.SHAPE)
+    for op in bench_dispatch.ALL.values():
+        pair = op.make(x.shape[1], x)
+        torch.testing.assert_close(pair.ours(x, shortcut), pair.timm(x, shortcut))
+    assert called == set(public)
+
+
 @pytest.mark.parametrize("bench", [bench_ops, bench_blocks, bench_models], ids=["ops", "blocks", "models"])
 def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.setattr(bench_ops, "QUICK_SHAPES", bench_ops.QUICK_SHAPES[:1])
@@ -109,7 +116,7 @@ def test_timm_under_compile_is_timed_where_asked_for():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_make_gpu_refuses_a_machine_without_cuda_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GPU_OUT", str(tmp_path / "out"))
-    assert gpu.main() == 2
+    assert gpu.main([]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

@@ -160,12 +160,12 @@ def test_table_of_a_cpu_has_geometric_means_and_conditions():
         *group(timm=1.5, memory_format="contiguous"),
         *group(timm=1.2, bytes_moved=None, copy_percent=None, **step),
     ]
-    table = render_speed(rows, on_gpu=False)
+    table = render_speed(rows, on_gpu=False, headlines=False)
     assert "| SE + add + ReLU, forward + backward | fp32 | 2.00 × (1.00 to 4.00) | 1.50 × (2.25 to 2.75) |" in table
     assert "| `se_resnet20_cifar`, 128 images, training step | fp32 | 1.20 × (2.25 to 2.75) |  |" in table
     for fact in ("a processor, 2 threads", "torch 2.15.0", "timm 1.0.31", "`abc1234` of 2026-01-02"):
         assert fact in table
-    assert render_speed([], on_gpu=False) == ""
+    assert render_speed([], on_gpu=False, headlines=True) == ""
 
 
 def test_table_of_a_gpu_has_graphs_compile_and_bandwidth():
@@ -174,7 +174,7 @@ def test_table_of_a_gpu_has_graphs_compile_and_bandwidth():
         *group(timm=2.0, dtype="bfloat16", cuda_graph=True, copy_percent=88.0),
         row(dtype="bfloat16", implementation="timm_compile", ratio=1.3),
     ]
-    table = render_speed(rows, on_gpu=True)
+    table = render_speed(rows, on_gpu=True, headlines=False)
     assert "| a processor | dtype |" in table
     assert "| bf16 | 2.50 × (2.25 to 2.75) | 2.00 × (2.25 to 2.75) | 1.30 × (2.25 to 2.75) | 88 to 88 |" in table
 
@@ -213,9 +213,17 @@ def test_plots_are_written_from_rows_and_the_same_again(tmp_path, capsys):
     assert [p.read_bytes() for p in written] == first
 
 
-def test_plots_without_rows_say_what_is_missing(tmp_path, capsys):
-    assert plots.main([str(tmp_path / "none.csv")]) == 2
-    assert "make bench" in capsys.readouterr().err
+def test_plots_show_every_point_and_the_bandwidth_itself():
+    rows = [*group(copy_percent=20.0), *group(seattn=0.0002, case="bn_se_tail")]
+    for mode in plots.MODES:
+        figure = plots.draw([dataclasses.replace(r, mode=mode) for r in rows], mode)
+        figure.draw_without_rendering()
+        below = figure.axes[2:]  # two panels of times, two of bandwidths
+        assert max(y for axes in below for line in axes.lines for y in line.get_ydata()) > 300
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+        assert all(axes.get_ylim()[1] >= 100 for axes in below)
 
 
 def test_settling_runs_each_work_once_more_before_it_is_timed():

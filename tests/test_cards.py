@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks._record import append_run, read_rows
 from benchmarks.record import ship
-from benchmarks.render import render_cards, render_readme
+from benchmarks.render import RESULTS, render_cards, render_readme, render_results
 from seattn.cards import render_card, render_table
 from seattn.errors import UserError
 from seattn.models import models_with_weights
@@ -117,6 +117,7 @@ def test_committed_cards_are_the_rendered_ones():
 def test_committed_readme_table_is_the_rendered_one():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert render_readme(text) == text, "README.md differs from the rows: make cards"
+    assert render_results() == RESULTS.read_text(encoding="utf-8"), f"{RESULTS} differs from the rows: make cards"
     assert all(f"`{name}`" in text for name in models_with_weights())
 
 

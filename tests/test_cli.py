@@ -43,23 +43,6 @@ def image(data_dir):
     return str(data_dir / "test" / "cat" / "[bold]0.png")
 
 
-@pytest.fixture
-def fails(capsys):
-    """Run the command; hold that it ends in one line on stderr, prints nothing else, and exits with 2; the line."""
-
-    def run(*args):
-        capsys.readouterr()
-        assert main([str(arg) for arg in args]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("seattn: ")
-        assert err.endswith("\n")
-        assert err.count("\n") == 1
-        return err
-
-    return run
-
-
 def shell(*args, **kwargs):
     return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120, **kwargs)
 
@@ -94,7 +77,7 @@ def test_a_missing_module_that_is_no_extra_keeps_its_traceback(monkeypatch):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = "import sys; from seattn.__main__ import main; sys.stdin.read(); sys.exit(main(['models']))"
+    code = "import sys; from seattn.__main__ import main; sys.stdin.read(); sys.exit(main(['list']))"
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -134,7 +117,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
 def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("demo", "evaluate", "predict", "models", "train", "finetune", "timm"))
+    commands = ("demo", "evaluate", "predict", "list", "profile", "train", "finetune", "timm")
+    assert all(command in text for command in commands)
     assert main([]) == 0
     assert "evaluate" in capsys.readouterr().out
 
@@ -272,16 +256,6 @@ def test_demo_prints_the_reports_path_unbroken(monkeypatch, capsys, tmp_path):
     assert main(["demo", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"report: {out / 'report.html'}\n"
     assert calls == [(ARCH, out)]
-
-
-def test_models_lists_ours_with_tags(capsys):
-    assert main(["models"]) == 0
-    everything = capsys.readouterr().out
-    assert f"{ARCH}.cifar10" in everything
-    assert f"{ARCH}.cifar100" in everything
-    assert "efficientnet" not in everything
-    assert main(["models", "--pretrained"]) == 0
-    assert "none" not in capsys.readouterr().out
 
 
 def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, capsys):

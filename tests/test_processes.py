@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-# Group norm: a batch's statistics would differ between the halves of a batch, and torch synchronises batch norm on CUDA.
+# Group norm: batch statistics would differ between the halves of a batch, and torch synchronises them on CUDA alone.
 RECIPE = {
     "model": "se_resnet20_cifar",
     "model_kwargs": {"norm_layer": "groupnorm1"},

@@ -6,13 +6,9 @@ from typing import Any
 import torch
 from timm.layers import make_divisible
 
-# Names of the two matrices elsewhere, as (ours, theirs). moskomule/senet.pytorch, MCUNet: an nn.Sequential of Linears;
-# timm's EfficientNets and MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and
-# Cadene's SENets have ours already.
-_SPELLINGS = (
-    (("fc1", "fc.0"), ("fc2", "fc.2")),
-    (("fc1", "conv_reduce"), ("fc2", "conv_expand")),
-)
+# Names of the two matrices elsewhere. moskomule/senet.pytorch: an nn.Sequential of Linears; timm's EfficientNets and
+# MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and Cadene's SENets have ours.
+SPELLINGS = (("fc.0", "fc.2"), ("conv_reduce", "conv_expand"))
 
 
 def bottleneck_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
@@ -39,12 +35,12 @@ def bottleneck_width(channels: int, rd_ratio: float, rd_channels: int | None, rd
 def remap_bottleneck(state: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
     """A copy of `state` in which the bottleneck under `prefix` is spelt as timm's SEModule spells it.
 
-    `fc.0`/`fc.2` and `conv_reduce`/`conv_expand` become `fc1`/`fc2`; a Linear's weight (R, C) becomes a 1 x 1
-    convolution's (R, C, 1, 1). A state that is spelt so already comes back unchanged.
+    The other `SPELLINGS` become `fc1`/`fc2`; a Linear's weight (R, C) becomes a 1 x 1 convolution's (R, C, 1, 1). A
+    state that is spelt so already comes back unchanged.
     """
     result: dict[str, Any] = dict(state)
-    for spelling in _SPELLINGS:
-        for ours, theirs in spelling:
+    for spelling in SPELLINGS:
+        for ours, theirs in zip(("fc1", "fc2"), spelling, strict=True):
             for name in ("weight", "bias"):
                 if f"{prefix}{theirs}.{name}" in result:
                     result[f"{prefix}{ours}.{name}"] = result.pop(f"{prefix}{theirs}.{name}")

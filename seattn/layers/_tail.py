@@ -79,8 +79,7 @@ def residual_tail(
     elif bn is not None:
         x = bn(x)
     if e is None:
-        assert attn is not None
-        x = attn(x)
+        x = x if attn is None else attn(x)  # none: a hook watches every module
     elif norm is not None or e.kind != "none":
         if plan.add:
             x = run(x, shortcut, e, norm, "relu" if plan.relu else "identity")

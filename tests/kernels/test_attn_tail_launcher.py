@@ -170,6 +170,7 @@ def assert_agrees(inputs: Inputs, config: Config, dy: Tensor | None = None) -> N
         assert error <= limit * size, f"{name}: {error / size:.2e} of the reference's RMS, allowed {limit}"
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize(
     ("shape", "case"),
@@ -186,12 +187,14 @@ def test_tail_agrees_with_the_formulas(shape, case, memory_format, kernel_device
     assert_agrees(make(shape, case, memory_format=memory_format, device=kernel_device), case)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_dtypes(case, dtype, memory_format, kernel_device):
     assert_agrees(make(SHAPES["odd"], case, dtype, memory_format, kernel_device), case)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("out_act", ["identity", "relu"])
 @pytest.mark.parametrize("shortcut", [False, True], ids=["no-shortcut", "shortcut"])
 def test_with_and_without_shortcut_and_relu(case, shortcut, out_act, kernel_device):
@@ -199,6 +202,7 @@ def test_with_and_without_shortcut_and_relu(case, shortcut, out_act, kernel_devi
     assert_agrees(make(SHAPES["odd"], config, device=kernel_device, shortcut=shortcut), config)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize(("kind", "norm", "plan"), SQUEEZE_EXCITE.values(), ids=SQUEEZE_EXCITE)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("act", ACTS)

@@ -67,6 +67,7 @@ def traffic_of(op: Op, memory_format, dtype, monkeypatch) -> tuple[Traffic, Traf
     return forward, backward
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)

@@ -162,14 +162,15 @@ def test_a_hook_that_changes_the_values_changes_them(part):
     torch.testing.assert_close(copy.deepcopy(parts)(x, shortcut), parts.steps(x, shortcut))
 
 
-def test_a_hook_on_all_modules_fires():
-    parts, names = Parts(), []
+@pytest.mark.parametrize("attention", ["none", "se"])
+def test_a_hook_on_all_modules_fires(attention):
+    parts, names = Parts(attention=attention), []
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: names.append(type(module).__name__))
     try:
         parts(*maps(dtype=torch.float32))
     finally:
         handle.remove()
-    assert {"BatchNorm2d", "SEModule", "ReLU"} <= set(names)
+    assert {type(module).__name__ for module in (parts.bn, parts.attn, parts.act) if module} <= set(names)
 
 
 @pytest.mark.parametrize("attention", ["none", "se", "ese"])  # timm's ECA takes none itself

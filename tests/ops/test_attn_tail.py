@@ -17,6 +17,7 @@ def kernels(request, kernel_device) -> str:
     return request.param
 
 
+@pytest.mark.cover(2, "kernels")
 @pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -33,6 +34,7 @@ def test_large_16_bit_maps_by_torch(name, shape, dtype, memory_format, device):
     assert_agrees(CASES[name], "torch", CASES[name].leaves(shape, dtype, memory_format, device))
 
 
+@pytest.mark.cover(2, "kernels")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("case", WITH_SE.values(), ids=WITH_SE)

@@ -22,6 +22,7 @@ def _nothing_compiled_yet():
     torch._dynamo.reset()  # all cases share one code object, of which Dynamo keeps only so many versions
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
 @pytest.mark.parametrize(
     ("name", "out_act"),
@@ -214,7 +215,6 @@ def test_fake_tensors_pass_through_the_operator(kernel_device):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["se-tail", "bn-se-tail", "eca-tail"])
 def test_captured_in_a_cuda_graph(name):
     case = CASES[name]
@@ -233,7 +233,6 @@ def test_captured_in_a_cuda_graph(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("name", ["se-tail", "bn-se-tail"])
 def test_more_than_two_to_the_31_elements(name, memory_format):

@@ -2,15 +2,16 @@
 
 import copy
 
+import _two_processes
 import pytest
 import torch
-import torch.multiprocessing as mp
+import torch.multiprocessing
 from timm.layers import SEModule
 from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.testing import assert_close
 
-from seattn.ops import batch_norm_add_act, batch_norm_squeeze_excite_add_act, set_kernels, squeeze_excite_add_act
+from seattn.ops import batch_norm_add_act, batch_norm_squeeze_excite_add_act, set_kernels
 
 SHAPES = {"odd": (3, 7, 5, 3), "33-channels": (4, 33, 7, 7), "two-values": (2, 8, 1, 1)}
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -66,6 +67,7 @@ NORMS = {
 }
 
 
+@pytest.mark.cover(2, "kernels")
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -150,42 +152,12 @@ def test_a_block_keeps_two_maps_for_its_backward_where_timms_keeps_more(capsys):
     assert eager >= 2 * size
 
 
-def _train_one(rank: int, port: int, kernels: str, path: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    net = SEHalf()
-    x = torch.randn(8, 3, 6, 6)
-    with set_kernels(kernels):
-        ddp = nn.parallel.DistributedDataParallel(net)
-        ddp(x[rank::2]).square().mean().backward()
-    if rank == 0:
-        torch.save({name: p.grad for name, p in net.named_parameters()}, path)
-    torch.distributed.destroy_process_group()
-
-
-class SEHalf(nn.Module):
-    """A convolution and an SE tail without a norm, whose gradient is the mean of those of the halves of a batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.fc1, self.fc2 = nn.Linear(8, 2), nn.Linear(2, 8)
-
-    def forward(self, x):
-        c = self.conv(x)
-        return squeeze_excite_add_act(c, c, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
-
-
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_train_one, (port, "torch", str(tmp_path / "grads.pt")), nprocs=2)
-    torch.manual_seed(0)
-    net = SEHalf()
-    x = torch.randn(8, 3, 6, 6)
+    meeting = f"file://{tmp_path / 'meeting'}"  # no port, which another test could take
+    other = torch.multiprocessing.spawn(_two_processes.step, (1, meeting), join=False)  # rank 0 is this process
+    grads = _two_processes.step(0, 0, meeting)
+    other.join()
+    net, x = _two_processes.net_and_images()
     net(x).square().mean().backward()
-    for name, grad in torch.load(tmp_path / "grads.pt").items():
+    for name, grad in grads.items():
         torch.testing.assert_close(grad, net.get_parameter(name).grad, rtol=1e-4, atol=1e-6)

@@ -12,6 +12,7 @@ from torch.library import opcheck
 from seattn.ops import _cbam_channel_op, _cbam_spatial_op, cbam_channel_gate, cbam_spatial_gate, set_kernels
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @each_format
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
@@ -50,6 +51,7 @@ check = partial(opcheck, test_utils=[f"test_{name}" for name in CHECKS])
 SPATIAL_CASES = {"spatial-no-norm": "none", "spatial-frozen": "frozen", "spatial-batch": "batch"}
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @each_format
 @pytest.mark.parametrize(("name", "norm"), SPATIAL_CASES.items(), ids=SPATIAL_CASES)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import runpy
 import subprocess
 import sys
 
@@ -45,17 +46,17 @@ def test_unknown_choice_raises_and_changes_nothing():
     assert get_kernels() == "reference"
 
 
-def in_new_process(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True)
+def test_environment_variable_sets_the_first_choice(monkeypatch):
+    for given, choice in (("reference", "reference"), ("", "auto")):
+        monkeypatch.setenv("SEATTN_KERNELS", given)
+        assert runpy.run_path(_kernel.__file__)["get_kernels"]() == choice
+    monkeypatch.delenv("SEATTN_KERNELS")
+    assert runpy.run_path(_kernel.__file__)["get_kernels"]() == "auto"
 
 
-def test_environment_variable_sets_the_first_choice():
-    done = in_new_process("from seattn.ops import get_kernels; print(get_kernels())", SEATTN_KERNELS="reference")
-    assert done.stdout.strip() == "reference", done.stderr
-
-
-def test_bad_environment_variable_raises():
-    done = in_new_process("import seattn.ops", SEATTN_KERNELS="fast")
+def test_bad_environment_variable_raises_on_import():
+    env = os.environ | {"SEATTN_KERNELS": "fast"}
+    done = subprocess.run([sys.executable, "-c", "import seattn.ops"], env=env, capture_output=True, text=True)
     assert "SEATTN_KERNELS must be one of auto, triton, torch, reference; got 'fast'" in done.stderr
 
 

@@ -1,0 +1,157 @@
+"""Who wrote a ResNet's checkpoint, told by its keys, and what the same tensors are called in timm's and our ResNets.
+
+A new layout is one function and its line in `LAYOUTS`. The facts are those of the projects' code: pytorchcv 0.0.74,
+weiaicunzai/pytorch-cifar100 at 11d8418, kuangliu/pytorch-cifar, moskomule/senet.pytorch at 8cb2669,
+Cadene/pretrained-models.pytorch.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+State = Mapping[str, torch.Tensor]
+Names = dict[str, str]  # name in timm's ResNet -> key in the checkpoint
+
+
+class DifferentFunctionError(Exception):
+    """The checkpoint's net computes something else than the model; the message says what, of the checkpoint's net."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One project's names.
+
+    Args:
+        name: what the log calls it.
+        names: timm's names of a state's tensors, or None where the state has not this layout.
+        fixed: whether the names tell whose code it is, and with it what the keys do not show: ReLU, sigmoid gates,
+            norms with eps 1e-5, a stem of stride 1 (3 x 3) or 2 (7 x 7, max-pool), bottlenecks striding in the 3 x 3.
+        relu_before_attn: whether a ReLU stands between a block's last norm and its attention.
+    """
+
+    name: str
+    names: Callable[[State], Names | None]
+    fixed: bool = True
+    relu_before_attn: bool = False
+
+
+def _pytorchcv(state: State) -> Names | None:
+    """Its ShakeDrop-ResNets, which scale each branch, have a plain net's keys: they cannot be told and are taken."""
+    if not any(key.startswith("features.init_block.") for key in state):
+        return None
+    if any(key.startswith("features.post_activ.") for key in state):
+        raise DifferentFunctionError("its norms stand before the convolutions (pre-activation)")
+    middle = state.get("features.stage1.unit1.body.conv2.conv.weight")  # (mid, mid / groups, 3, 3)
+    if (
+        "features.init_block.conv.conv.weight" in state  # the stem of ImageNet's nets
+        and "features.stage1.unit1.body.conv3.conv.weight" in state
+        and middle is not None
+        and middle.shape[0] == middle.shape[1]
+    ):
+        raise DifferentFunctionError(
+            "its keys do not tell whether bottlenecks stride in the first 1 x 1 convolution (resnet50) or in the 3 x 3 "
+            "(resnet50b)"
+        )
+    return _renamed(
+        state,
+        (r"^features\.init_block\.(?:conv\.)?bn\.", "bn1."),
+        (r"^features\.init_block\.(?:conv\.)?conv\.", "conv1."),
+        (r"^features\.stage(\d+)\.unit(\d+)\.", lambda m: f"layer{m[1]}.{int(m[2]) - 1}."),
+        (r"^(layer.*)\.body\.conv(\d)\.conv\.", r"\1.conv\2."),
+        (r"^(layer.*)\.body\.conv(\d)\.bn\.", r"\1.bn\2."),
+        (r"^(layer.*)\.identity_conv\.conv\.", r"\1.downsample.0."),
+        (r"^(layer.*)\.identity_conv\.bn\.", r"\1.downsample.1."),
+        (r"^(layer.*)\.se\.conv(\d)\.", r"\1.se.fc\2."),
+        (r"^output\.", "fc."),
+    )
+
+
+def _pytorch_cifar100(state: State) -> Names | None:
+    if not any(key.startswith("conv2_x.0.residual_function.") for key in state):
+        return None
+    return _renamed(
+        state,
+        (r"^conv1\.0\.", "conv1."),
+        (r"^conv1\.1\.", "bn1."),
+        (r"^conv(\d)_x\.", lambda m: f"layer{int(m[1]) - 1}."),
+        (r"^(layer.*)\.residual_function\.(\d)\.", _step),
+        (r"^(layer.*)\.shortcut\.", r"\1.downsample."),
+    )
+
+
+def _pytorch_cifar100_se(state: State) -> Names | None:
+    if not {"pre.0.weight", "stage1.0.residual.0.weight"} <= state.keys():
+        return None
+    if state["stage1.0.residual.0.weight"].ndim == 1:
+        raise DifferentFunctionError("its norms stand before the convolutions (pre-activation)")
+    return _renamed(
+        state,
+        (r"^pre\.0\.", "conv1."),
+        (r"^pre\.1\.", "bn1."),
+        (r"^stage(\d)\.", r"layer\1."),
+        (r"^(layer.*)\.residual\.(\d)\.", _step),
+        (r"^(layer.*)\.excitation\.0\.", r"\1.se.fc1."),
+        (r"^(layer.*)\.excitation\.2\.", r"\1.se.fc2."),
+        (r"^(layer.*)\.shortcut\.", r"\1.downsample."),
+        (r"^linear\.", "fc."),
+    )
+
+
+def _pytorch_cifar(state: State) -> Names | None:
+    """Its SE is `fc1`/`fc2` in the block itself. pytorch_resnet_cifar10 has the same names and option A's shortcuts."""
+    if not {"conv1.weight", "layer1.0.conv1.weight", "linear.weight"} <= state.keys():
+        return None
+    return _renamed(state, (r"^(layer.*)\.shortcut\.", r"\1.downsample."), (r"^linear\.", "fc."))
+
+
+def _cadene(state: State) -> Names | None:
+    """timm's `legacy_se*` have these names and this function; a state that fits them never comes here."""
+    if not {"layer0.conv1.weight", "layer1.0.conv1.weight", "last_linear.weight"} <= state.keys():
+        return None
+    raise DifferentFunctionError(
+        "its max-pool rounds up and does not pad, and the bottlenecks of its SE-ResNets stride in the first 1 x 1 "
+        "convolution; timm's legacy_se* nets are the ones for it"
+    )
+
+
+def _moskomule(state: State) -> Names | None:
+    if "layer1.0.se.fc.0.weight" not in state or "layer1.0.se.fc.0.bias" in state:
+        return None
+    return _torchvision(state)
+
+
+def _torchvision(state: State) -> Names | None:
+    if not {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} <= state.keys():
+        return None
+    return _renamed(state)
+
+
+# The first that knows a state reads it.
+LAYOUTS = (
+    Layout("pytorchcv", _pytorchcv),
+    Layout("pytorch-cifar100's ResNet", _pytorch_cifar100),
+    Layout("pytorch-cifar100's SE-ResNet", _pytorch_cifar100_se, relu_before_attn=True),
+    Layout("pytorch-cifar", _pytorch_cifar),
+    Layout("Cadene's SENets", _cadene),
+    Layout("moskomule/senet.pytorch", _moskomule),
+    Layout("a ResNet with torchvision's names", _torchvision, fixed=False),
+    Layout("the model's own names", lambda state: _renamed(state), fixed=False),
+)
+
+
+def _step(match: re.Match[str]) -> str:
+    """An nn.Sequential of convolution, norm, ReLU, convolution, ...: its steps' names in a block."""
+    number, kind = divmod(int(match[2]), 3)
+    return f"{match[1]}.{'bn' if kind else 'conv'}{number + 1}."
+
+
+def _renamed(state: State, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> Names:
+    names: Names = {}
+    for theirs in state:
+        ours = theirs
+        for pattern, replacement in rules:
+            ours = re.sub(pattern, replacement, ours)
+        names[theirs if ours in names else ours] = theirs
+    return names

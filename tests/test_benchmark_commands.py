@@ -1,0 +1,113 @@
+"""The commands of benchmarks/: one line on stderr and exit code 2 for what is wrong, and nothing written."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks import _record, gpu, plots, record, render, run
+from benchmarks._speed import SpeedRow, append_speed
+from seattn.rows import Conditions
+
+WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
+ROW = SpeedRow(
+    *("op", "se_tail", "forward", "2x3x4x4", "float32", "contiguous", "seattn", False),
+    *(3, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1152, 50.0, 1e9, WHERE),
+)
+
+
+@pytest.fixture
+def fails(capsys):
+    """Call a command; hold that it ends with 2 and one line on stderr that begins with its name; the line."""
+
+    def call(module, *arguments):
+        assert module.main([str(a) for a in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"{module.__name__.split('.')[1]}: ")
+        assert err.count("\n") == 1
+        return err
+
+    return call
+
+
+@pytest.mark.parametrize("module", [run, gpu, plots, render, record], ids=lambda module: module.__name__)
+def test_an_unknown_option_is_named(fails, module):
+    given = ["a"] if module is record else []
+    assert "unrecognized arguments: --nonsense" in fails(module, *given, "--nonsense")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        (run, ["--only", "nonsense"], "invalid choice: 'nonsense'"),
+        (run, ["--minutes", "many"], "--minutes: many is no number of minutes"),
+        (run, ["--minutes", "nan"], "nan is no number of minutes"),
+        (run, ["--minutes", "-1"], "-1 is no number of minutes"),
+        (gpu, ["now"], "unrecognized arguments: now"),
+        (render, ["now"], "unrecognized arguments: now"),
+        (record, [], "required: run_dir"),
+    ],
+)
+def test_a_wrong_argument_is_named(fails, module, arguments, message):
+    assert message in fails(module, *arguments)
+
+
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_timed(fails, tmp_path):
+    assert f"cannot read {tmp_path}: Is a directory" in fails(run, "--quick", "--out", tmp_path)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    append_speed(path, [ROW])
+    return path
+
+
+DAMAGES = {
+    "columns": (lambda text: text.replace("case,", "", 1), "has other columns than SpeedRow"),
+    "number": (lambda text: text.replace("0.5", "half", 1), "line 2, is no SpeedRow: .* 'half'"),
+    "boolean": (lambda text: text.replace("False", "no", 1), "line 2, is no SpeedRow: .*'no'"),
+    "cut": (lambda text: text[: text.rindex(",")], "line 2, is no SpeedRow: a cell is missing"),
+    "too long": (lambda text: text.rstrip() + ",1\n", "line 2, is no SpeedRow"),
+    "binary": (lambda text: "\udcff", "is no text in UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_plots_name_the_damaged_file_and_write_nothing(fails, rows, damage, message):
+    rows.write_text(damage(rows.read_text()), errors="surrogateescape")
+    assert re.search(f"^plots: {re.escape(str(rows))}.* {message}", fails(plots, rows))
+    assert [path.name for path in rows.parent.iterdir()] == [rows.name]
+
+
+def test_plots_name_a_missing_file_and_a_folder(fails, tmp_path):
+    assert "no such file" in fails(plots, tmp_path / "none.csv")
+    assert "Is a directory" in fails(plots, tmp_path)
+
+
+def test_plots_without_rows_say_what_makes_them(fails, rows):
+    rows.write_text("")
+    assert "no rows of operators to draw; make bench writes them" in fails(plots, rows)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", "3", '{"conditions": {}}', "\0"])
+def test_record_names_a_damaged_result(fails, tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    assert f"{tmp_path / 'result.json'} is no result of a run" in fails(record, tmp_path)
+
+
+def test_record_names_a_run_that_is_not_there(fails, tmp_path):
+    assert "holds no finished run: No such file or directory" in fails(record, tmp_path / "nowhere")
+
+
+def test_a_run_without_weights_is_not_shipped_and_its_row_not_appended(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "append_run", lambda run_dir: pytest.fail("appended"))
+    (tmp_path / "result.json").write_text(json.dumps({}))
+    assert "holds no model.safetensors to ship" in fails(record, "--ship", tmp_path)
+
+
+def test_render_names_damaged_rows(fails, rows, monkeypatch):
+    rows.write_text("a,b\n1,2\n")
+    monkeypatch.setattr(render, "read_rows", lambda: _record.read_rows(rows))
+    assert "has other columns than AccuracyRow" in fails(render)
