@@ -1,10 +1,11 @@
-"""The `seattn` command: demo, evaluate, predict, list, profile, train.
+"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, timm.
 
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seattn._cli_training import Settings, finetune, parse_settings, timm_script
 from seattn._files import require_writable, write_text
 from seattn.errors import UserError
 
@@ -54,13 +56,13 @@ def _fail(message: str) -> int:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """The package's messages as plain lines on stderr, for as long as a command runs."""
+    """The package's messages as plain lines on stderr while a command runs; of many processes, the first one's."""
     logger = logging.getLogger("seattn")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.ERROR if int(os.environ.get("RANK", 0)) else logging.INFO)
     try:
         yield
     finally:
@@ -214,6 +216,10 @@ def profile(
         print_comparison(Console(), comparison)
 
 
+app.command()(finetune)
+app.command("timm", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(timm_script)
+
+
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/se_resnet20_cifar.cifar10.yaml.")],
@@ -225,11 +231,12 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Instead of the recipe's; a warm-up with warmup_prefix comes on top.")
     ] = None,
+    settings: Settings = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
 ) -> None:
     """Train a model from a recipe."""
     from seattn.train import train as run_recipe
 
-    overrides: dict[str, object] = {
-        key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None
-    }
-    run_recipe(recipe, data_dir, out, resume=resume, device=device, overrides=overrides)
+    overrides = parse_settings(settings or [])
+    overrides.update({key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None})
+    run_recipe(recipe, data_dir, out, resume=resume, device=device, skip_bad=skip_bad, overrides=overrides)

@@ -134,8 +134,9 @@ class Recipe:
         require(not (mixes and self.batch_size % 2), "batch_size", self.batch_size, "even where mixup or cutmix is on")
         focal = self.seattn.loss == "focal"
         require(not (focal and self.bce_loss), "seattn.loss", "focal", "cross_entropy where bce_loss is true")
+        length = self.epochs + self.cooldown_epochs + (self.warmup_epochs if self.warmup_prefix else 0)
         resized = sum(epochs for _, epochs in self.seattn.resize)
-        require(resized <= self.epochs, "seattn.resize", self.seattn.resize, f"within the {self.epochs} epochs")
+        require(resized <= length, "seattn.resize", self.seattn.resize, f"within the {length} epochs")
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, lists for tuples: what is written beside the weights."""
@@ -148,7 +149,7 @@ class Recipe:
 
 
 def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Recipe:
-    """Read `path`; `overrides` replace its top-level keys.
+    """Read `path`; `overrides` replace its keys, `seattn.cutout` the key `cutout` under `seattn`.
 
     Raises:
         UserError: naming the file, the key and the nearest valid one, or the value and what would be right.
@@ -161,7 +162,15 @@ def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Re
         raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"recipe {path} must be a mapping of keys to values, for example 'model: se_resnet20_cifar'")
-    return parse_recipe({**raw, **(overrides or {})}, source=str(path))
+    for key, value in (overrides or {}).items():
+        raw = _replaced(raw, key.split("."), value)
+    return parse_recipe(raw, source=str(path))
+
+
+def _replaced(raw: Any, path: list[str], value: object) -> dict[str, Any]:
+    raw = raw if isinstance(raw, dict) else {}
+    inner = value if len(path) == 1 else _replaced(raw.get(path[0]), path[1:], value)
+    return {**raw, path[0]: inner}
 
 
 def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:

@@ -1,6 +1,7 @@
 """The command line as its users meet it: what it prints where, its exit codes, and one line for each mistake."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
 def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("demo", "evaluate", "predict", "list", "profile", "train"))
+    commands = ("demo", "evaluate", "predict", "list", "profile", "train", "finetune", "timm")
+    assert all(command in text for command in commands)
     assert main([]) == 0
     assert "evaluate" in capsys.readouterr().out
 
@@ -270,15 +272,32 @@ def test_train_passes_its_options_on(monkeypatch):
     calls = []
     monkeypatch.setattr(seattn.train, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
     assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
-    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2"]
+    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad"]
+    more += ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
     assert main(["train", "r.yaml", "--data-dir", "d", *more]) == 0
     assert calls == [
-        ((Path("r.yaml"), Path("d"), None), {"resume": False, "device": None, "overrides": {}}),
+        ((Path("r.yaml"), Path("d"), None), {"resume": False, "device": None, "skip_bad": False, "overrides": {}}),
         (
             (Path("r.yaml"), Path("d"), Path("o")),
-            {"resume": True, "device": "cuda", "overrides": {"seed": 3, "epochs": 2}},
+            {
+                "resume": True,
+                "device": "cuda",
+                "skip_bad": True,
+                "overrides": {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2},
+            },
         ),
     ]
+
+
+@pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
+def test_of_many_processes_the_first_one_talks(monkeypatch, capsys, rank, printed):
+    def talk(*args, **kwargs):
+        logging.getLogger("seattn").info("epoch 1")
+
+    monkeypatch.setattr(seattn.train, "train", talk)
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
+    assert ("epoch 1" in capsys.readouterr().err) == printed
 
 
 def test_train_refuses_a_missing_recipe(fails, tmp_path):

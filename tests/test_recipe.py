@@ -3,7 +3,6 @@ import os
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import yaml
 from timm.scheduler import create_scheduler_v2
@@ -14,20 +13,6 @@ from seattn.recipe import SCHEDULERS, OurKeys, Recipe, load_recipe, parse_recipe
 
 CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
 BASE = {"model": "se_resnet20_cifar.cifar10", "lr": 0.1}
-
-
-def test_there_are_recipes():
-    assert CONFIGS
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_recipe_is_valid_named_after_its_model_and_imports_the_plugin(path):
-    recipe = load_recipe(path)
-    assert recipe.model == path.stem
-    assert timm.is_model(recipe.model.partition(".")[0])
-    assert timm.get_pretrained_cfg(recipe.model).num_classes == recipe.num_classes
-    assert recipe.device_modules == ("seattn",)
-    assert recipe.seattn.dataset
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -113,6 +98,23 @@ def test_overrides_replace_keys_and_are_checked(tmp_path):
     assert load_recipe(path, {"epochs": 2}).epochs == 2
     with pytest.raises(UserError, match="epochs must be at least 1, got 0"):
         load_recipe(path, {"epochs": 0})
+
+
+def test_overrides_reach_keys_within_keys(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "seattn": {"cutout": 8, "crop_padding": 4}}))
+    recipe = load_recipe(path, {"seattn.cutout": 16, "model_kwargs.rd_ratio": 0.125})
+    assert recipe.seattn == OurKeys(cutout=16, crop_padding=4)
+    assert recipe.model_kwargs == {"rd_ratio": 0.125}
+    with pytest.raises(UserError, match=r"unknown key 'seattn.cutuot'; did you mean 'seattn.cutout'"):
+        load_recipe(path, {"seattn.cutuot": 16})
+
+
+def test_growing_images_may_take_the_whole_run_with_a_prefixed_warm_up():
+    raw = {**BASE, "epochs": 3, "warmup_epochs": 2, "warmup_prefix": True}
+    assert parse_recipe({**raw, "seattn": {"resize": [[16, 5]]}}).seattn.resize == ((16, 5),)
+    with pytest.raises(UserError, match=r"seattn\.resize must be within the 5 epochs"):
+        parse_recipe({**raw, "seattn": {"resize": [[16, 6]]}})
 
 
 @pytest.mark.parametrize(

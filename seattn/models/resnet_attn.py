@@ -16,6 +16,7 @@ from torch import nn
 
 from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
 from seattn.models._family import create_net, entry_point, variants
+from seattn.models._labels import BUTTERFLIES
 from seattn.models._pretrained import weight_source
 
 __all__: list[str] = []  # register_model adds the entry points
@@ -41,23 +42,37 @@ _NETS = {
     "resnext50_32x4d": _Net("bottleneck", (3, 4, 6, 3), cardinality=32, base_width=4),
 }
 
-default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
-    {
-        variant: {
-            "input_size": (3, 224, 224),
-            "pool_size": (7, 7),
-            "crop_pct": 0.95,
-            "interpolation": "bicubic",
-            "mean": IMAGENET_DEFAULT_MEAN,
-            "std": IMAGENET_DEFAULT_STD,
-            "num_classes": 1000,
-            "first_conv": "conv1",
-            "classifier": "fc",
-            "license": "apache-2.0",
-            **weight_source(variant),
-        }
-        for variant, _, _ in variants(_NETS, _KINDS)
+
+def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
+    """The untagged cfg of 1,000 classes first, so that it stays the default; then the butterflies'."""
+    cfg: dict[str, Any] = {
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.95,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "num_classes": 1000,
+        "first_conv": "conv1",
+        "classifier": "fc",
+        "license": "apache-2.0",
     }
+    cfgs = {variant: {**cfg, **weight_source(variant)}}
+    for tag, data in BUTTERFLIES.items():
+        cfgs[f"{variant}.{tag}"] = {
+            **cfg,
+            "input_size": (3, 160, 160),
+            "pool_size": (5, 5),
+            "crop_pct": 1.0,
+            "num_classes": len(data.label_names),
+            "label_names": data.label_names,
+            **weight_source(f"{variant}.{tag}"),
+        }
+    return cfgs
+
+
+default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
+    {name: cfg for variant, _, _ in variants(_NETS, _KINDS) for name, cfg in _cfgs(variant).items()}
 )
 
 

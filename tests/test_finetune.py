@@ -1,0 +1,253 @@
+"""`seattn finetune` as its user meets it: a folder of images in, weights, a score and a report out."""
+
+import json
+import logging
+import os
+import re
+
+import numpy as np
+import pytest
+import timm
+import yaml
+from PIL import Image
+
+import seattn.finetune
+from seattn.__main__ import main
+from seattn._user_images import link_splits, read_folder
+from seattn.errors import UserError
+from seattn.evaluate import evaluate_folder
+from seattn.finetune import choose_recipe, finetune
+from seattn.predict import predict
+
+ARCH = "se_resnet20_cifar"
+COLOURS = {"blue": 2, "green": 1, "red": 0}
+FAST = {"epochs": 2, "batch_size": 8, "workers": 0}
+
+
+def paint(folder, name, count, size=(40, 36)):
+    """Noise in which one colour channel is brighter."""
+    rng = np.random.default_rng(len(str(folder)) + count)
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pixels = rng.integers(120, size=(size[1], size[0], 3), dtype=np.uint8)
+        pixels[:, :, COLOURS[name]] += 120
+        Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture
+def plain(tmp_path):
+    for name in COLOURS:
+        paint(tmp_path / "colours", name, 20)
+    return tmp_path / "colours"
+
+
+@pytest.fixture
+def split(tmp_path):
+    for part, count in (("train", 10), ("test", 4)):
+        for name in COLOURS:
+            paint(tmp_path / "split" / part, name, count, size=(32, 32))
+    return tmp_path / "split"
+
+
+def names(folder):
+    """Every file under it, by class and name of the image it links to."""
+    return {f"{path.parent.name}/{os.path.basename(os.path.realpath(path))}" for path in folder.rglob("*.png")}
+
+
+def test_plain_class_folders_become_a_model_that_timm_loads_and_a_report(plain, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--epochs", "2", "--batch-size", "8", "--set", "workers=0", "--device", "cpu"]
+    assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(run), *options]) == 0
+    out, err = capsys.readouterr()
+    assert f"60 images in 3 classes in {plain}: blue 20, green 20, red 20" in err
+    assert "starts from its trained weights, with a new classifier of 3 classes" in err
+    assert "train 48, validation 6, test 6" in err
+    assert out.splitlines()[0] == f"report: {run / 'report.html'}"
+
+    parts = [names(run / "data" / part) for part in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [48, 6, 6]
+    assert set.union(*parts) == names(plain)
+
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert (recipe["model"], recipe["pretrained"], recipe["num_classes"]) == (ARCH, True, 3)
+    assert (recipe["epochs"], recipe["batch_size"], recipe["layer_decay"]) == (2, 8, 0.85)
+
+    scope = {}
+    exec(out.splitlines()[1].removeprefix("in Python: "), scope)  # the line a user copies
+    model = scope["model"]
+    assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
+    assert len(predict(model, [plain / "red" / "0.png"])[0].labels) == 3
+    row = json.loads((run / "result.json").read_text())
+    assert (row["n"], row["train_images"], row["held_out_images"], row["dataset"]) == (6, 48, 6, "colours")
+    assert evaluate_folder(model, run / "data" / "test", workers=0).top1 == row["top1"]
+    html = (run / "report.html").read_text()
+    assert f"{row['top1']:.1%}" in html
+    assert "6 held out to choose by" in html
+
+    assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(run)]) == 2
+    assert "exists; give another --out, or --resume" in capsys.readouterr().err
+    assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(run), "--resume"]) == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "seattn")
+    done = finetune(ARCH, split, tmp_path / "run", device="cpu", overrides={**FAST, "epochs": 1, "seattn.holdout": 0.2})
+    assert not (tmp_path / "run" / "data").exists()
+    assert (done.row.train_images, done.row.held_out_images, done.row.n) == (24, 6, 12)
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["seattn"]["crop_padding"] == 4
+    assert done.report.is_file()
+
+
+def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):
+    step, run = seattn.train._Run._train_epoch, tmp_path / "run"
+
+    def killed(self, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, epoch)
+
+    options = {"device": "cpu", "overrides": {**FAST, "seattn.holdout": 0.2}}
+    with monkeypatch.context() as patch:
+        patch.setattr(seattn.train._Run, "_train_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(ARCH, split, run, **options)
+    with pytest.raises(UserError, match="or --resume"):
+        finetune(ARCH, split, run, **options)
+    assert finetune(ARCH, split, run, resume=True, **options).row.epochs == 2
+
+
+def test_a_model_without_weights_says_that_it_starts_from_scratch(split, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "seattn")
+    monkeypatch.setattr(seattn.finetune, "train", lambda *args, **kwargs: pytest.fail("stop"))
+    with pytest.raises(pytest.fail.Exception):
+        finetune("resnet20_cifar", split, tmp_path / "run", device="cpu")
+    assert "resnet20_cifar has no trained weights: it starts from scratch" in caplog.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_as_many_other_classes_get_a_new_classifier_and_the_same_ones_keep_it():
+    cfg = timm.get_pretrained_cfg(ARCH)
+    common = {"counts": [50] * 10, "pretrained": True, "same_size": True, "on_gpu": False}
+    new = choose_recipe(ARCH, class_names=[f"c{i}" for i in range(10)], **common)
+    assert timm.create_model(ARCH, pretrained=True, num_classes=10, **new["model_kwargs"]).num_classes == 10
+    old = timm.create_model(ARCH, pretrained=True).fc.weight
+    assert not old.equal(timm.create_model(ARCH, pretrained=True, num_classes=10, **new["model_kwargs"]).fc.weight)
+    assert "model_kwargs" not in choose_recipe(ARCH, class_names=cfg.label_names, **common)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("pretrained", [False, True], ids=["scratch", "pretrained"])
+@pytest.mark.parametrize("images", [6, 60, 600, 6_000, 600_000])
+def test_recipe_of_any_size_is_valid_and_sees_few_images_more_often(images, pretrained, on_gpu):
+    def chosen(count):
+        counts = [count // 3] * 3
+        raw = choose_recipe(
+            ARCH, counts=counts, class_names=["a", "b", "c"], pretrained=pretrained, same_size=False, on_gpu=on_gpu
+        )
+        return seattn.recipe.parse_recipe(raw)
+
+    recipe, larger = chosen(images), chosen(images * 10)
+    assert recipe.epochs >= larger.epochs >= 4
+    assert 8 <= recipe.batch_size <= larger.batch_size
+    assert recipe.lr <= larger.lr
+
+
+def test_pretrained_weights_get_a_lower_rate_and_uneven_classes_are_drawn_equally_often():
+    def chosen(counts, pretrained):
+        options = {"pretrained": pretrained, "same_size": False, "on_gpu": False}
+        return choose_recipe(ARCH, counts=counts, class_names=["a", "b"], **options)
+
+    assert chosen([90, 90], True)["lr"] < chosen([90, 90], False)["lr"]
+    assert "layer_decay" not in chosen([90, 90], False)
+    assert "sampling" not in chosen([100, 10], True)["seattn"]
+    assert chosen([101, 10], True)["seattn"]["sampling"] == "balanced"
+
+
+def test_split_is_the_seeds_and_leaves_each_class_an_image_in_each_part(tmp_path):
+    for name, count in (("blue", 3), ("green", 4), ("red", 31)):
+        paint(tmp_path / "data", name, count)
+    (tmp_path / "data" / "red" / "more").mkdir()
+    (tmp_path / "data" / "red" / "0.png").rename(tmp_path / "data" / "red" / "more" / "1.png")  # one name, two images
+    images = read_folder(tmp_path / "data", skip_bad=False)
+    for root, seed in (("a", 0), ("b", 0), ("c", 1)):
+        link_splits(images, tmp_path / root, seed)
+    for part, counts in (("train", (1, 2, 25)), ("validation", (1, 1, 3)), ("test", (1, 1, 3))):
+        found = tuple(len(list((tmp_path / "a" / part / name).iterdir())) for name in COLOURS)
+        assert found == counts
+    assert all(path.is_file() for path in (tmp_path / "a").rglob("*.png"))
+    listed = [sorted(str(p.relative_to(tmp_path / r)) for p in (tmp_path / r).rglob("*.png")) for r in "abc"]
+    assert listed[0] == listed[1] != listed[2]
+
+
+def test_a_missing_test_split_is_made_of_train_and_validation_kept(tmp_path):
+    for part, count in (("train", 10), ("valid", 4)):
+        for name in COLOURS:
+            paint(tmp_path / "data" / part, name, count)
+    link_splits(read_folder(tmp_path / "data", skip_bad=False), tmp_path / "made", 0)
+    found = {part: len(names(tmp_path / "made" / part)) for part in ("train", "validation", "test")}
+    assert found == {"train": 27, "validation": 12, "test": 3}
+
+
+def empty(data):
+    for path in data.rglob("*.png"):
+        path.unlink()
+
+
+def one_class(data):
+    for name in ("green", "red"):
+        (data / name).rename(data.parent / name)
+
+
+def too_few(data):
+    for i in range(18):
+        (data / "red" / f"{i}.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (empty, "no images in"),
+        (one_class, "has one class, 'blue'; it should hold two or more"),
+        (too_few, "class 'red' has 2 images and needs 3 or more"),
+        (lambda data: (data / "yellow").mkdir(), "yellow holds no images"),
+        (
+            lambda data: (data / "red" / "x.png").write_bytes(b"no"),
+            "1 of 61 images cannot be read, the first is .*x.png",
+        ),
+        (lambda data: [(data / name).rename(data / to) for name, to in (("red", "test"),)], "test split but no train"),
+        (lambda data: data.rename(data.parent / "elsewhere"), "no data folder"),
+    ],
+    ids=["empty", "one class", "too few", "empty class", "unreadable", "no train", "missing"],
+)
+def test_bad_folder_is_one_line_and_leaves_nothing(plain, tmp_path, capsys, change, message):
+    change(plain)
+    assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("seattn: ")
+    assert re.search(message, err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unreadable_images_can_be_left_out(plain, caplog):
+    (plain / "red" / "x.png").write_bytes(b"no")
+    with pytest.raises(UserError, match="--skip-bad"):
+        read_folder(plain, skip_bad=False)
+    images = read_folder(plain, skip_bad=True)
+    assert (images.skipped, len(images.splits["train"])) == (1, 60)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["se_resnet20_cifr"], "unknown model 'se_resnet20_cifr'"),
+        ([ARCH, "--set", "lr"], "--set takes KEY=VALUE, for example lr=0.05 or seattn.cutout=8; got 'lr'"),
+        ([ARCH, "--set", "lrr=1"], "unknown key 'lrr'; did you mean 'lr'"),
+        ([ARCH, "--set", "lr=[1"], "is not valid YAML"),
+        ([ARCH, "--device", "nowhere"], "device 'nowhere' cannot be used here"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(plain, tmp_path, capsys, args, message):
+    assert main(["finetune", *args, "--data-dir", str(plain), "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
