@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench bench-plots gpu cards clean
+.PHONY: demo test test-slow test-timm lint bench bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -13,6 +13,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# timm's own tests of models, on every net of this package; pip fetches them, or TIMM_SCRIPTS names a checkout of timm.
+test-timm: $(VENV)/.test
+	$(BIN)/python tests/run_timm_suite.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
