@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow lint bench bench-data bench-dispatch bench-plots gpu cards clean
+.PHONY: demo test test-slow test-timm lint bench bench-data bench-dispatch bench-plots gpu cards clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -17,6 +17,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(PYTEST) $(PARALLEL) -m slow
+
+# timm's own tests of models, on every net of this package; pip fetches them, or TIMM_SCRIPTS names a checkout of timm.
+test-timm: $(VENV)/.test
+	$(BIN)/python tests/run_timm_suite.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Nets for the tests of `accelerate`: built with norms and statistics that hide nothing, compared as a whole."""
+"""Nets for tests: built with norms and statistics that hide nothing, compared as a whole."""
 
 import copy
 from functools import lru_cache
@@ -35,7 +35,11 @@ def build(name, *, seed=0, **kwargs):
 @lru_cache(maxsize=8)
 def _built(name, seed, **kwargs):
     torch.manual_seed(seed)
-    model = timm.create_model(name, drop_rate=0.0, **kwargs)
+    return settle(timm.create_model(name, drop_rate=0.0, **kwargs), images(8))
+
+
+def settle(model, x):
+    """The model in training mode, with random scales in its norms and the running statistics of the batch x."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = [norm.momentum for norm in norms]
     for norm in norms:
@@ -43,7 +47,7 @@ def _built(name, seed, **kwargs):
         nn.init.normal_(norm.bias, std=0.1)
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(images(8))
+        model.train()(x)
     for norm, former in zip(norms, momentum, strict=True):
         norm.momentum = former
     return model

@@ -168,7 +168,10 @@ def _check(model: nn.Module, attention: Attention, stages: list[list[Site]]) -> 
 
 
 def _check_stages(attention: Attention, count: int) -> None:
-    for number in attention.stages if attention.stages is not None else ():
+    stages = () if attention.stages is None else attention.stages
+    if isinstance(stages, str) or not isinstance(stages, Sequence):
+        raise ValueError(f"stages are a list of numbers from 1 to {count} (the first is 1), got {stages!r}")
+    for number in stages:
         if isinstance(number, bool) or number not in range(1, count + 1):
             raise ValueError(f"stages are numbers from 1 to {count} (the first is 1), got {number!r}")
     ratio = attention.rd_ratio

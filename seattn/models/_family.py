@@ -75,7 +75,8 @@ def _construct(
         return make(**kwargs)
     model = make(**kwargs)
     options = {"rd_divisor": rd_divisor, "gate": gate}
-    insert_attention(model, Attention(attn_layer, attn_placement or "standard", attn_stages, rd_ratio, options))
+    placement = "standard" if attn_placement is None else attn_placement
+    insert_attention(model, Attention(attn_layer, placement, attn_stages, rd_ratio, options))
     return model
 
 

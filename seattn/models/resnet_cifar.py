@@ -160,6 +160,8 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         take, last = feature_take_indices(len(self.feature_info), indices)
         for name in self.stages[last:]:
             setattr(self, name, nn.Sequential())  # checkpoint_seq can iterate it
+        if last == 0:
+            self.maxpool = nn.Identity()  # level 0 is what it sees
         ends_early = last < len(self.stages)
         if ends_early:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]

@@ -1,0 +1,53 @@
+"""What `import seattn` adds to `import timm`, and what `create_model` takes beside timm's nearest net.
+
+Times are of the CPU, so that a busy machine does not decide; medians, of turns that alternate.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+
+import seattn  # noqa: F401  # registers the nets
+
+IMPORT_SECONDS = 0.15
+CREATE_FACTOR = 1.5
+
+# timm's ResNet-18 takes any widths, depths and attention; its stem is larger, which is little.
+_CIFAR = {"layers": (3, 3, 3), "channels": (16, 32, 64)}
+NEAREST = {
+    "resnet20_cifar": ("resnet18", _CIFAR),
+    "se_resnet20_cifar": ("resnet18", {**_CIFAR, "block_args": {"attn_layer": "se"}}),
+    "cbam_resnet20_cifar": ("resnet18", {**_CIFAR, "block_args": {"attn_layer": "cbam"}}),
+    "eca_resnet20_cifar": ("resnet18", {**_CIFAR, "block_args": {"attn_layer": "eca"}}),
+    "se_resnet110_cifar": ("resnet18", {**_CIFAR, "layers": (18, 18, 18), "block_args": {"attn_layer": "se"}}),
+    "se_resnet18": ("seresnet18", {}),
+    "se_resnet50": ("seresnet50", {}),
+    "preact_resnet18_cifar": ("resnetv2_18", {}),
+    "mobilenetv2_cifar": ("mobilenetv2_100", {}),
+    "se_resnet101": ("seresnet101", {}),
+}
+QUICK = ("resnet20_cifar", "se_resnet20_cifar", "eca_resnet20_cifar", "cbam_resnet20_cifar", "mobilenetv2_cifar")
+
+
+@pytest.mark.parametrize("turns", [3, pytest.param(9, marks=pytest.mark.slow)])
+def test_import_adds_little_to_timms(turns):
+    code = "import time, timm; t = time.process_time(); import seattn; print(time.process_time() - t)"
+    found = [float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(turns)]
+    assert statistics.median(found) < IMPORT_SECONDS, found
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NEAREST])
+def test_create_model_takes_little_more_than_timms_nearest(name, device):
+    nearest, options = NEAREST[name]
+    ours, theirs = [], []
+    for _ in range(7):
+        for times, net, kwargs in ((ours, name, {}), (theirs, nearest, options)):
+            begun = time.process_time()
+            timm.create_model(net, device=device, **kwargs)
+            times.append(time.process_time() - begun)
+    assert statistics.median(ours) < CREATE_FACTOR * statistics.median(theirs), (ours, theirs)
