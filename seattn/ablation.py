@@ -1,0 +1,80 @@
+"""A comparison of recipes: one base, variants of it by what they change, and the seeds that each is run with.
+
+The YAML of `zoo_configs/ablations/` says so in three keys: `base`, a recipe's path beside the file; `seeds`;
+`variants`, a name and the recipe keys that it replaces (dotted ones reach below `seattn` and `model_kwargs`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seattn.errors import UserError
+from seattn.recipe import Recipe, parse_recipe
+
+_KEYS = ("base", "seeds", "variants")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """`variants`: the recipe of each, by name, the first being what the others are compared with."""
+
+    name: str
+    seeds: tuple[int, ...]
+    variants: Mapping[str, Recipe]
+
+    def runs(self) -> Iterator[tuple[str, Recipe]]:
+        """Every variant with every seed; all variants of a seed before the next."""
+        for seed in self.seeds:
+            for name, recipe in self.variants.items():
+                yield name, replace(recipe, seed=seed)
+
+
+def load_ablation(path: Path) -> Ablation:
+    """Read `path` and the recipe that it names.
+
+    Raises:
+        UserError: naming the file and what is missing, unknown or wrong in it.
+    """
+    raw = _read(path)
+    for key in raw:
+        if key not in _KEYS:
+            raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
+    for key in _KEYS:
+        if not raw.get(key):
+            raise UserError(f"{path}: the key {key!r} is missing or empty")
+    seeds, variants = raw["seeds"], raw["variants"]
+    if not (isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)):
+        raise UserError(f"{path}: seeds must be a list of whole numbers from 0, got {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"{path}: seeds must differ, got {seeds!r}")
+    if not (isinstance(variants, dict) and all(isinstance(changes, dict) for changes in variants.values())):
+        raise UserError(f"{path}: variants must map a name to the keys that it replaces, {{}} for none")
+    base = _read(path.parent / str(raw["base"]))
+    recipes = {
+        str(name): parse_recipe(_with(base, changes), source=f"{path}, variant {name}")
+        for name, changes in variants.items()
+    }
+    return Ablation(path.stem, tuple(seeds), recipes)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must be a mapping of keys to values")
+    return raw
+
+
+def _with(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        head, _, rest = str(key).partition(".")
+        result[head] = _with(result.get(head) or {}, {rest: value}) if rest else value
+    return result
