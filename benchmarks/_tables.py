@@ -94,7 +94,7 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     """Markdown: a table of the newest rows of one device, and what they hold under; empty where there are none.
 
     Args:
-        headlines: the README's choice: training of the tails, gates, blocks and SE nets, inference of the SE nets.
+        headlines: the README's choice: training of SE's tails, CBAM's gates and SE blocks, SE nets; bf16 autocast left out.
     """
     rows = [row for row in newest(rows) if not headlines or _is_headline(row)]
     if not rows:
@@ -130,10 +130,10 @@ def _order(row: SpeedRow) -> tuple[int, str, str]:
 
 def _is_headline(row: SpeedRow) -> bool:
     if row.what == "op":
-        return row.mode == "forward_backward" and row.case != "se"
+        return row.mode == "forward_backward" and row.case in ("se_tail", "bn_se_tail", "cbam_channel", "cbam_spatial")
     if row.what == "block":
         return "se" in row.case
-    return row.case.startswith("se_") and (row.mode == "training_step" or row.dtype == "float32")
+    return row.case.startswith("se_") and row.dtype != "autocast_bfloat16"
 
 
 def _shown(row: SpeedRow, on_gpu: bool) -> bool:
