@@ -94,7 +94,7 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     """Markdown: a table of the newest rows of one device, and what they hold under; empty where there are none.
 
     Args:
-        headlines: the README's choice: training of SE's tails, CBAM's gates and SE blocks, SE nets; bf16 autocast left out.
+        headlines: the README's choice: training of SE's tails, CBAM's gates and SE blocks, SE nets in fp32.
     """
     rows = [row for row in newest(rows) if not headlines or _is_headline(row)]
     if not rows:
