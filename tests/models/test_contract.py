@@ -95,21 +95,34 @@ def test_parameter_count_is_the_published_one(name):
     assert sum(p.numel() for p in create(name, device="meta").parameters()) == PARAMETERS[name]
 
 
+SIDE_AND_CLASSES = {
+    "": (224, 1000),
+    "cifar10": (32, 10),
+    "cifar100": (32, 100),
+    "butterfly75": (160, 75),
+    "butterfly100": (160, 100),
+}
+
+
 def test_cfgs(net, passed):
     name, state = name_of(net), net.state_dict()
     tags = [full for full in timm.list_models(module=family(name), include_tags=True) if full.split(".")[0] == name]
     cfgs = {tag.partition(".")[2]: timm.get_pretrained_cfg(tag) for tag in tags}
-    assert set(cfgs) == ({""} if family(name) == "resnet_attn" else {"cifar10", "cifar100"})
+    large = family(name) == "resnet_attn"
+    assert set(cfgs) == ({"", "butterfly75", "butterfly100"} if large else {"cifar10", "cifar100"})
     for tag, cfg in cfgs.items():
-        side = 32 if tag else 224
-        assert (cfg.input_size, cfg.num_classes) == ((3, side, side), {"cifar10": 10, "cifar100": 100}.get(tag, 1000))
-        assert cfg.pool_size == tuple(passed[0].shape[-2:])
+        side, classes = SIDE_AND_CLASSES[tag]
+        assert (cfg.input_size, cfg.num_classes) == ((3, side, side), classes)
+        if cfg.input_size == net.pretrained_cfg["input_size"]:
+            assert cfg.pool_size == tuple(passed[0].shape[-2:])
+        else:
+            assert cfg.pool_size == (side // 32, side // 32)
         assert f"{cfg.first_conv}.weight" in state
         assert f"{cfg.classifier}.weight" in state
         assert cfg.license == "apache-2.0"
         if tag:
             assert len(set(cfg.label_names)) == cfg.num_classes
-            assert list(cfg.label_names) == sorted(cfg.label_names)  # the data sets' own order is alphabetical
+            assert list(cfg.label_names) == sorted(cfg.label_names)  # the order of the data sets' class folders
             assert cfg.crop_pct == 1.0
 
 
