@@ -17,7 +17,8 @@ from seattn._files import write_text
 from seattn._our_keys import OurKeys, one_of, require
 from seattn.errors import UserError
 
-SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")  # those that every timm we allow knows
+# Those that every timm we allow knows; without "plateau", which timm deprecates because a resumed run forgets its state.
+SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")
 
 
 @dataclass(frozen=True)

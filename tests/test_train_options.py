@@ -1,7 +1,10 @@
 """What a recipe can ask of the training loop, each on a net of one block a stage and a few images of noise."""
 
 import csv
+import importlib.machinery
 import json
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +191,20 @@ def test_events_and_rates_are_written(fit, tmp_path):
     assert logged == pytest.approx([row["train_loss"] for row in rows(tmp_path / "run")], rel=1e-5)
     for row in rows(tmp_path / "run"):
         assert 0 < row["images_per_second"] < row["data_images_per_second"]
+
+
+def test_weights_and_biases_gets_every_epoch(fit, tmp_path, monkeypatch):
+    calls = []
+    wandb = types.ModuleType("wandb")
+    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    run = types.SimpleNamespace(log=lambda row, step: calls.append((step, row)), finish=lambda: calls.append("finish"))
+    wandb.init = lambda **kwargs: calls.append(kwargs) or run
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    fit(log_wandb=True, wandb_project="zoo")
+    begin, first, second, end = calls
+    assert (begin["project"], begin["config"]["lr"]) == ("zoo", 0.05)
+    assert (first[0], second[0], end) == (0, 1, "finish")
+    assert second[1]["eval_top1"] == pytest.approx(rows(tmp_path / "run")[1]["eval_top1"])
 
 
 def test_model_kwargs_reach_the_net_and_its_config(fit, tmp_path):
