@@ -17,7 +17,7 @@ from seattn._files import write_text
 from seattn._our_keys import OurKeys, one_of, require
 from seattn.errors import UserError
 
-# Those that every timm we allow knows; without "plateau", which timm deprecates because a resumed run forgets its state.
+# Those that every timm we allow knows; not "plateau", which timm deprecates: a resumed run forgets its state.
 SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")
 
 
