@@ -7,12 +7,9 @@ The YAML of `zoo_configs/ablations/` says so in three keys: `base`, a recipe's p
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from seattn.errors import UserError
-from seattn.recipe import Recipe, parse_recipe
+from seattn.recipe import Recipe, load_recipe, read_mapping
 
 _KEYS = ("base", "seeds", "variants")
 
@@ -38,7 +35,7 @@ def load_ablation(path: Path) -> Ablation:
     Raises:
         UserError: naming the file and what is missing, unknown or wrong in it.
     """
-    raw = _read(path)
+    raw = read_mapping(path, "ablation", "seeds: [0, 1, 2]")
     for key in raw:
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
@@ -52,29 +49,11 @@ def load_ablation(path: Path) -> Ablation:
         raise UserError(f"{path}: seeds must differ, got {seeds!r}")
     if not (isinstance(variants, dict) and all(isinstance(changes, dict) for changes in variants.values())):
         raise UserError(f"{path}: variants must map a name to the keys that it replaces, {{}} for none")
-    base = _read(path.parent / str(raw["base"]))
-    recipes = {
-        str(name): parse_recipe(_with(base, changes), source=f"{path}, variant {name}")
-        for name, changes in variants.items()
-    }
+    base = path.parent / str(raw["base"])
+    recipes = {}
+    for name, changes in variants.items():
+        try:
+            recipes[str(name)] = load_recipe(base, changes)
+        except UserError as error:
+            raise UserError(f"{path}, variant {name}: {error}") from error
     return Ablation(path.stem, tuple(seeds), recipes)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} must be a mapping of keys to values")
-    return raw
-
-
-def _with(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in changes.items():
-        head, _, rest = str(key).partition(".")
-        result[head] = _with(result.get(head) or {}, {rest: value}) if rest else value
-    return result

@@ -155,17 +155,27 @@ def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Re
     Raises:
         UserError: naming the file, the key and the nearest valid one, or the value and what would be right.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"recipe {path} must be a mapping of keys to values, for example 'model: se_resnet20_cifar'")
+    raw = read_mapping(path, "recipe", "model: se_resnet20_cifar")
     for key, value in (overrides or {}).items():
         raw = _replaced(raw, key.split("."), value)
     return parse_recipe(raw, source=str(path))
+
+
+def read_mapping(path: Path, what: str, example: str) -> dict[str, Any]:
+    """The keys and values of a YAML file that is a `what`.
+
+    Raises:
+        UserError: if it cannot be read, or is something else.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{what} {path} must be a mapping of keys to values, for example {example!r}")
+    return raw
 
 
 def _replaced(raw: Any, path: list[str], value: object) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from _colours import write_colours
 from safetensors.torch import load_file
 
 # Group norm: batch statistics would differ between the halves of a batch, and torch synchronises them on CUDA alone.
@@ -36,16 +36,8 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 4)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(160, size=(32, 32, 3), dtype=np.uint8)
-                pixels[:, :, channel] += 80
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
+    counts = {"train": (20, 20, 20), "test": (4, 4, 4)}
+    return write_colours(tmp_path_factory.mktemp("colours"), {"red": 0, "green": 1, "blue": 2}, counts)
 
 
 def command(recipe, data_dir, run, processes, *more):

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import timm
 import torch
 import yaml
-from PIL import Image
+from _colours import write_colours
 from safetensors.torch import load_file
 
 import seattn.data
@@ -42,17 +41,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Noise in which one colour channel is brighter: a net learns it in a few steps."""
-    root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
-    for split, count in (("train", 20), ("test", 10)):
-        for name, channel in CLASSES.items():
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(160, size=(32, 32, 3), dtype=np.uint8)
-                pixels[:, :, channel] += 80
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
+    return write_colours(tmp_path_factory.mktemp("colours"), CLASSES, {"train": (20, 20, 20), "test": (10, 10, 10)})
 
 
 @pytest.fixture

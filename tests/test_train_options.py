@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import yaml
-from PIL import Image
+from _colours import write_colours
 from safetensors.torch import load_file
 
 import seattn.train
@@ -20,7 +20,6 @@ from seattn._update import Updater
 from seattn.errors import UserError
 from seattn.train import train
 
-NAMES = ("blue", "green", "red")
 RECIPE = {
     "model": "se_resnet20_cifar",
     "num_classes": 3,
@@ -39,17 +38,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Uneven classes: 24, 12 and 6 images to train on."""
-    root, rng = tmp_path_factory.mktemp("colours"), np.random.default_rng(0)
-    for split, counts in (("train", (24, 12, 6)), ("validation", (6, 6, 6)), ("test", (4, 4, 4))):
-        for channel, (name, count) in enumerate(zip(NAMES, counts, strict=True)):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(160, size=(32, 32, 3), dtype=np.uint8)
-                pixels[:, :, channel] += 80
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    return root
+    counts = {"train": (24, 12, 6), "validation": (6, 6, 6), "test": (4, 4, 4)}  # uneven to train on
+    return write_colours(tmp_path_factory.mktemp("colours"), {"blue": 0, "green": 1, "red": 2}, counts)
 
 
 @pytest.fixture
