@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
@@ -110,11 +109,9 @@ class Teacher(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Recipe, classes: int, student_cfg: Mapping[str, Any]) -> None:
+    def __init__(self, net: nn.Module, recipe: Recipe, student_cfg: Mapping[str, Any]) -> None:
         super().__init__()
-        assert recipe.kd_model_name is not None
-        self.net = timm.create_model(recipe.kd_model_name, pretrained=True, num_classes=classes).eval()
-        self.net.requires_grad_(False)
+        self.net = net.eval().requires_grad_(False)
         self.temperature = recipe.kd_temperature
         task, distill = recipe.task_loss_weight, recipe.distill_loss_weight
         self.task_weight = 1.0 if task is None else task

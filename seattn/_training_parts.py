@@ -13,7 +13,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from seattn.errors import UserError
-from seattn.load import HUB_ERRORS
+from seattn.load import HUB_ERRORS, check_name
 from seattn.recipe import Recipe
 
 
@@ -36,6 +36,20 @@ def create_model(recipe: Recipe) -> Any:
         if not recipe.model_kwargs:
             raise
         raise UserError(f"model_kwargs {recipe.model_kwargs} for {recipe.model}: {error}") from error
+
+
+def create_teacher(recipe: Recipe, classes: int) -> Any:
+    """The trained net that `kd_model_name` names.
+
+    Raises:
+        UserError: if there is no such net, it has no weights, or they cannot be had.
+    """
+    assert recipe.kd_model_name is not None
+    check_name(recipe.kd_model_name)
+    try:
+        return timm.create_model(recipe.kd_model_name, pretrained=True, num_classes=classes)
+    except HUB_ERRORS as error:
+        raise UserError(f"cannot load the weights of {recipe.kd_model_name}: {str(error).splitlines()[0]}") from error
 
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

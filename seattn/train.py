@@ -27,6 +27,7 @@ from seattn._training_parts import (
     create_model,
     create_optimizer,
     create_schedule,
+    create_teacher,
     head_recipe,
     only_classifier_learns,
     side_at,
@@ -168,22 +169,23 @@ class _Run:
     def _create_teacher(self) -> Teacher | None:
         if self.recipe.kd_model_name is None:
             return None
-        check_name(self.recipe.kd_model_name)
-        return Teacher(self.recipe, self.classes, self.model.pretrained_cfg).to(self.device)
+        net = create_teacher(self.recipe, self.classes)
+        return Teacher(net, self.recipe, self.model.pretrained_cfg).to(self.device)
 
     def run(self, run_dir: RunDir | None) -> AccuracyRow | None:
         """All epochs from where the run stands, then the test split; `run_dir` in the first process."""
-        ours, first = self.recipe.seattn, run_dir is not None
-        if run_dir is not None:
-            run_dir.start(self.recipe)
+        ours, history, log = self.recipe.seattn, [], None
         measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
         start = self._resume()
-        history = run_dir.read_summary(start) if run_dir is not None else []
-        if history:
-            self.saver.restore(history)
-        log = EpochLog(self.path, self.recipe) if first else None
+        if run_dir is not None:
+            run_dir.start(self.recipe)
+            history, log = run_dir.read_summary(start), EpochLog(self.path, self.recipe)
+            if history:
+                self.saver.restore(history)
         end, head = self.epochs, ours.balanced_head_epochs
         for epoch in range(start, end + head):
+            if self.processes.from_first(is_stale(history, ours.early_stop)):
+                break
             if epoch == end and start <= end:
                 self._begin_head()
             loss, rates = self._train_epoch(epoch)
@@ -207,8 +209,6 @@ class _Run:
                     "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
                     *(epoch + 1, end + head, loss, row["eval_top1"], rates),
                 )
-            if self.processes.from_first(is_stale(history, ours.early_stop)):
-                break
         if run_dir is None:
             return None
         assert log is not None
@@ -260,9 +260,10 @@ class _Run:
 
     def _train_epoch(self, epoch: int) -> tuple[float, Rates]:
         recipe, in_head = self.recipe, epoch >= self.epochs
-        seed = recipe.seed * 100_003 + epoch  # nothing of an epoch depends on how it was reached
+        # Nothing of an epoch depends on how it was reached; no two processes drop or mix alike.
+        seed = ((recipe.seed * 100_003 + epoch) * 1_009 + self.processes.rank) % 2**32
         torch.manual_seed(seed)
-        np.random.seed((seed * 1_009 + self.processes.rank) % 2**32)  # timm's Mixup draws from it
+        np.random.seed(seed)  # timm's Mixup draws from it
         self.model.train(not in_head)
         if self.mixup is not None:
             self.mixup.mixup_enabled = not recipe.mixup_off_epoch or epoch < recipe.mixup_off_epoch
@@ -272,7 +273,8 @@ class _Run:
         side = side_at(epoch, recipe.seattn.resize)
         clock = Clock(self.data.train.epoch(epoch, size=side, balanced=in_head or None))
         with epoch_progress(enabled=self.processes.first) as progress:
-            task = progress.add_task(f"epoch {epoch + 1}/{self.epochs}", total=self.updates, state="")
+            last = self.epochs + recipe.seattn.balanced_head_epochs
+            task = progress.add_task(f"epoch {epoch + 1}/{last}", total=self.updates, state="")
             for step, group in enumerate(clock.groups(recipe.grad_accum_steps)):
                 update = local * self.updates + step
                 self.schedule.step_update(update)

@@ -67,12 +67,11 @@ def test_the_recipe_chooses_the_loss(logits):
     torch.testing.assert_close(bce(logits, TARGET), F.binary_cross_entropy_with_logits(logits, soft))
 
 
-def test_distillation_is_hintons_loss_in_the_teachers_own_normalisation(monkeypatch):
+def test_distillation_is_hintons_loss_in_the_teachers_own_normalisation():
     net = timm.create_model("resnet20_cifar").eval()
     net.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.4, 0.3)}
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: net)
     student = {"mean": (0.5, 0.5, 0.4), "std": (0.2, 0.25, 0.3)}
-    teacher = Teacher(recipe(kd_model_name="t", kd_temperature=3.0, distill_loss_weight=0.7), 10, student)
+    teacher = Teacher(net, recipe(kd_model_name="t", kd_temperature=3.0, distill_loss_weight=0.7), student)
     pixels = torch.rand(2, 3, 32, 32)
 
     def normal(cfg):
@@ -94,8 +93,7 @@ def test_distillation_is_hintons_loss_in_the_teachers_own_normalisation(monkeypa
     ("weights", "expected"),
     [({}, (1, 1)), ({"task_loss_weight": 0.3}, (0.3, 0.7)), ({"distill_loss_weight": 2.0}, (1, 2))],
 )
-def test_the_two_weights_are_read_as_timm_reads_them(weights, expected, monkeypatch):
+def test_the_two_weights_are_read_as_timm_reads_them(weights, expected):
     net = timm.create_model("resnet20_cifar")
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: net)
-    teacher = Teacher(recipe(kd_model_name="t", **weights), 10, net.pretrained_cfg)
+    teacher = Teacher(net, recipe(kd_model_name="t", **weights), net.pretrained_cfg)
     assert (teacher.task_weight, teacher.weight) == pytest.approx(expected)

@@ -110,7 +110,7 @@ def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
         asked.append((name, pretrained))
         return create(name, **kwargs)
 
-    monkeypatch.setattr("seattn._losses.timm.create_model", teacher)
+    monkeypatch.setattr("seattn._training_parts.timm.create_model", teacher)
     fit(epochs=1, kd_model_name="se_resnet20_cifar", kd_temperature=2.0, task_loss_weight=0.5)
     assert ("se_resnet20_cifar", True) in asked
 
@@ -135,6 +135,15 @@ def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_pat
     assert all(
         torch.equal(value, best["state_dict"][key]) for key, value in load_file(run / "model.safetensors").items()
     )
+
+
+def test_a_run_that_had_stopped_early_trains_no_more_when_it_is_resumed(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(seattn.train, "is_stale", lambda history, patience: len(history) == 2)
+    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)  # the run ended before its result
+    fit({"early_stop": 3}, epochs=9)
+    before = rows(tmp_path / "run")
+    fit({"early_stop": 3}, epochs=9, resume=True)
+    assert rows(tmp_path / "run") == before
 
 
 def test_the_second_stage_teaches_the_classifier_alone(fit, tmp_path, monkeypatch):
@@ -213,10 +222,13 @@ def test_model_kwargs_reach_the_net_and_its_config(fit, tmp_path):
         ({"model_kwargs": {"attn_placement": "before"}}, {}, "model_kwargs .*placement must be one of standard, pre"),
         ({"model_kwargs": {"atn": 1}}, {}, "model_kwargs .*atn"),
         ({"kd_model_name": "resnet21_cifar"}, {}, "unknown model 'resnet21_cifar'"),
+        ({"kd_model_name": "resnet20_cifar"}, {}, "resnet20_cifar.cifar10 has no pretrained weights yet"),
+        ({"kd_model_name": "resnet18"}, {}, "cannot load the weights of resnet18"),
         ({"log_wandb": True}, {}, "needs the package wandb"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line_and_leaves_nothing(fit, tmp_path, changes, ours, message):
+def test_what_cannot_be_is_said_in_a_line_and_leaves_nothing(fit, tmp_path, changes, ours, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     if "log_wandb" in changes:
         try:
             import wandb  # noqa: F401
