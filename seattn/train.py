@@ -190,7 +190,7 @@ class _Run:
                 self._begin_head()
             loss, rates = self._train_epoch(epoch)
             self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
-            if run_dir is not None:
+            if run_dir is not None and log is not None:
                 held_out = self._evaluate(self.data.held_out)
                 row = {
                     "epoch": epoch,
@@ -203,15 +203,13 @@ class _Run:
                 history.append(row)
                 run_dir.write_summary(history)
                 self.saver.save_checkpoint(epoch, metric=row["eval_top1"])
-                assert log is not None
                 log.write(row)
                 _logger.info(
                     "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
                     *(epoch + 1, end + head, loss, row["eval_top1"], rates),
                 )
-        if run_dir is None:
+        if run_dir is None or log is None:
             return None
-        assert log is not None
         log.close()
         if ours.early_stop is not None:
             load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
