@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seattn.layers._fused import plain_class
-from seattn.layers._tail import residual_tail
+from seattn.layers._tail import can_trace_tail, residual_tail, traced_tail
 
 Class = TypeVar("Class", bound=type["Attended"])
 
@@ -100,13 +100,18 @@ class Attended:
 
 
 def _forward(block: Attended, x: Tensor) -> Tensor:
-    # In a graph of torch.fx the modules shall be nodes; elsewhere attention, addition and activation are one op.
-    if block.attn_placement != "standard" or not block._adds(block) or isinstance(x, torch.fx.Proxy):
+    """With attention at the standard place it is one op with the addition and a ReLU after it; a node in torch.fx."""
+    if block.attn_placement != "standard" or not block._adds(block):
         return block._steps(x)
-    inner, shortcut = block._enter(x)  # (B, C, H, W) each
     drop_path, act = block._after()
     attn = getattr(block, block._slot)
-    return residual_tail(block._residual(inner), shortcut, bn=None, attn=attn, act=act, drop_path=drop_path)
+    if isinstance(x, torch.fx.Proxy) and not can_trace_tail(attn, drop_path):
+        return block._steps(x)
+    inner, shortcut = block._enter(x)  # (B, C, H, W) each
+    y = block._residual(inner)
+    if isinstance(x, torch.fx.Proxy):
+        return traced_tail(y, shortcut, attn=attn, act=act)
+    return residual_tail(y, shortcut, bn=None, attn=attn, act=act, drop_path=drop_path)
 
 
 def attended(plain: type[nn.Module]) -> Callable[[Class], Class]:

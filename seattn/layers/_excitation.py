@@ -142,10 +142,10 @@ def _own_eca(m: Any) -> Excitation | Reason:
 def _over_channels(conv: Any, gate: str) -> Excitation | Reason:
     if (
         type(conv) is not nn.Conv1d
-        or conv.weight.shape[:2] != (1, 1)
+        or (conv.in_channels, conv.out_channels) != (1, 1)
         or conv.bias is not None
-        or conv.weight.shape[2] % 2 == 0
-        or conv.padding != (conv.weight.shape[2] // 2,)
+        or conv.kernel_size[0] % 2 == 0
+        or conv.padding != (conv.kernel_size[0] // 2,)
         or conv.padding_mode != "zeros"
         or conv.stride != (1,)
         or conv.dilation != (1,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seattn.layers._excitation import Reason, excitation_of
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._skip import may_skip
+from seattn.ops import efficient_channel_attn_add_act, squeeze_excite_add_act
 from seattn.ops._attn_tail import leaves_norm_to_torch, run
 from seattn.ops._excite import NO_EXCITATION, Excitation
 
@@ -89,6 +90,27 @@ def residual_tail(
         x = drop_path(x)
     # Not in place, as timm: another norm's backward, or a hook, may have kept x.
     return _call(act, (x + shortcut).to(x.dtype))
+
+
+def can_trace_tail(attn: nn.Module, drop_path: nn.Module | None) -> bool:
+    """Whether `traced_tail` can stand for this attention: it has an op, and no stochastic depth follows in any mode."""
+    e = excitation_of(attn)
+    return not isinstance(e, Reason) and e.kind in ("se", "eca") and type(drop_path) in (type(None), nn.Identity)
+
+
+def traced_tail(x: Tensor, shortcut: Tensor, *, attn: nn.Module, act: nn.Module) -> Tensor:
+    """act(attn(x) + shortcut) as the same op that runs outside of torch.fx, one node of the graph."""
+    e = excitation_of(attn)
+    assert not isinstance(e, Reason)
+    assert e.w1 is not None
+    relu = type(act) is nn.ReLU
+    out_act = "relu" if relu else "identity"
+    if e.kind == "eca":
+        x = efficient_channel_attn_add_act(x, shortcut, e.w1, gate=e.gate, out_act=out_act)
+    else:
+        assert e.w2 is not None
+        x = squeeze_excite_add_act(x, shortcut, e.w1, e.b1, e.w2, e.b2, act=e.act, gate=e.gate, out_act=out_act)
+    return x if relu or type(act) is nn.Identity else _call(act, x)
 
 
 def _call(act: nn.Module, x: Tensor) -> Tensor:

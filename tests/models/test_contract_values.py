@@ -190,7 +190,16 @@ def test_fx_graph_computes_the_same_forward_and_backward(traced):
     calls = [node.target.__name__ for node in graph.graph.nodes if node.op == "call_function"]
     ops = {"se": "squeeze_excite", "cbam": "cbam_channel_gate"}  # whole in the graph: which kernel runs is chosen later
     if kind(name_of(traced)) in ops:
-        assert calls.count(ops[kind(name_of(traced))]) == len(attention(traced))
+        op = ops[kind(name_of(traced))]
+        assert sum(call in (op, f"{op}_add_act") for call in calls) == len(attention(traced))
+
+
+@pytest.mark.parametrize("name", ["se_preact_resnet18_cifar", "eca_wrn16_8_cifar", "se_mobilenetv2_cifar"])
+def test_fx_graph_of_a_block_with_one_op_at_its_end_gives_the_same_bits(name):
+    model, x = create(name).eval(), images(name)
+    last = model.pretrained_cfg["classifier"]
+    with torch.no_grad():
+        assert torch.equal(create_feature_extractor(model, [last])(x)[last].flatten(1), model(x))
 
 
 def test_compiles_whole(traced):
