@@ -25,24 +25,25 @@ def _best(history: Sequence[Row]) -> int:
 
 def accuracy_row(
     recipe: Recipe,
-    test: Evaluation,
+    split: str,
+    scores: Evaluation,
     history: Sequence[Row],
     images: tuple[int, int],
     params: int,
     measured_in: Conditions,
 ) -> AccuracyRow:
-    """The row of a finished run; `images` are those trained on and those held out."""
+    """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
     return AccuracyRow(
         name=recipe.model,
         dataset=recipe.seattn.dataset,
-        split="test",
-        n=test.n,
-        top1=test.top1,
-        top1_low=test.top1_low,
-        top1_high=test.top1_high,
-        top5=test.top5,
-        loss=test.loss,
-        ece=test.ece,
+        split=split,
+        n=scores.n,
+        top1=scores.top1,
+        top1_low=scores.top1_low,
+        top1_high=scores.top1_high,
+        top5=scores.top5,
+        loss=scores.loss,
+        ece=scores.ece,
         seed=recipe.seed,
         epochs=len(history),
         train_images=images[0],

@@ -233,10 +233,21 @@ def train(
     ] = None,
     settings: Settings = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    no_test: Annotated[
+        bool,
+        typer.Option("--no-test", help="Leave the test split alone, for choices; the score is of the held-out part."),
+    ] = False,
 ) -> None:
     """Train a model from a recipe."""
     from seattn.train import train as run_recipe
 
     overrides = parse_settings(settings or [])
     overrides.update({key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None})
-    run_recipe(recipe, data_dir, out, resume=resume, device=device, skip_bad=skip_bad, overrides=overrides)
+    run_recipe(
+        *(recipe, data_dir, out),
+        resume=resume,
+        device=device,
+        skip_bad=skip_bad,
+        overrides=overrides,
+        read_test=not no_test,
+    )

@@ -27,10 +27,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One trained model on one split that took no part in any choice.
+    """One trained model on one split.
 
     Args:
         name: `arch.tag`.
+        split: "test", which took no part in any choice, or "held-out", the part of train that choices are made on.
         n: images of the split; `top1_low`, `top1_high` are the 95 % Wilson interval; all in 0..1.
         held_out_top1: on the part of the train split that was held out, for comparison.
         train_seconds: time in training steps, without evaluation, on `hardware`.

@@ -5,7 +5,7 @@ comes from (seed, epoch), so a run that was killed and resumed sees what the uni
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from timm.models import load_checkpoint, resume_checkpoint
 from timm.utils import ModelEmaV3
 
 from seattn._clock import Clock, Rates
-from seattn._history import accuracy_row, is_stale
+from seattn._history import Row, accuracy_row, is_stale
 from seattn._losses import Teacher, make_loss
 from seattn._processes import Processes
 from seattn._progress import epoch_progress
@@ -46,7 +46,7 @@ _AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train(
-    recipe_path: Path,
+    recipe: Recipe | Path,
     data_dir: Path,
     out_dir: Path | None = None,
     *,
@@ -54,19 +54,24 @@ def train(
     device: str | None = None,
     skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
+    read_test: bool = True,
+    on_epoch: Callable[[Row], None] | None = None,
 ) -> AccuracyRow | None:
     """Train what the recipe says on `data_dir`, and read the test split once, at the end.
 
     Under `torchrun` each process takes its part of every batch; the first one writes.
 
     Args:
-        recipe_path: a file of `zoo_configs/`.
+        recipe: a file of `zoo_configs/`, or what `load_recipe` made of one.
         data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
         out_dir: where the run's files go; `runs/<model>-s<seed>` by default.
         resume: continue the run in `out_dir` after its last finished epoch, if it has one.
         device: "cuda", "cpu", …; by default CUDA where there is one.
         skip_bad: leave unreadable images out, with a warning that counts them.
-        overrides: recipe keys to replace.
+        overrides: recipe keys to replace, where `recipe` is a file.
+        read_test: False leaves the test split alone, which need not be there: the row is then of the held-out images.
+        on_epoch: called after each epoch with its row of `summary.csv`, in the first process; what it raises ends the
+            run, which `resume` takes up.
 
     Returns:
         The test split's row; None in all processes but the first.
@@ -74,14 +79,15 @@ def train(
     Raises:
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
     """
-    recipe = load_recipe(recipe_path, overrides)
+    if isinstance(recipe, Path):
+        recipe = load_recipe(recipe, overrides)
     check_name(recipe.model)
     check_log(recipe)
     processes = Processes()
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
         raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
-    for split in ("train", "test"):  # the test split now, not after hours of training
+    for split in ("train", "test")[: 1 + read_test]:  # the test split now, not after hours of training
         if not has_split(data_dir, split):
             find_split(data_dir, split)  # raises, and says what is missing
     with processes.group(target):
@@ -94,7 +100,7 @@ def train(
             if run_dir is not None:
                 run_dir.abandon()
             raise
-        return run.run(run_dir)
+        return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
 
 
 class _Run:
@@ -172,8 +178,10 @@ class _Run:
         net = create_teacher(self.recipe, self.classes)
         return Teacher(net, self.recipe, self.model.pretrained_cfg).to(self.device)
 
-    def run(self, run_dir: RunDir | None) -> AccuracyRow | None:
-        """All epochs from where the run stands, then the test split; `run_dir` in the first process."""
+    def run(
+        self, run_dir: RunDir | None, *, read_test: bool, on_epoch: Callable[[Row], None] | None
+    ) -> AccuracyRow | None:
+        """All epochs from where the run stands, then the last score; `run_dir` in the first process."""
         ours, history, log = self.recipe.seattn, [], None
         measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
         start = self._resume()
@@ -208,20 +216,23 @@ class _Run:
                     "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
                     *(epoch + 1, end + head, loss, row["eval_top1"], rates),
                 )
+                if on_epoch is not None:
+                    on_epoch(row)
         if run_dir is None or log is None:
             return None
         log.close()
         if ours.early_stop is not None:
             load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
         run_dir.export(self.averaged, self.data.class_names)
-        test = self._evaluate(self.data.test())
+        split = "test" if read_test else "held-out"
+        scores = self._evaluate(self.data.test() if read_test else self.data.held_out)
         params = sum(p.numel() for p in self.model.parameters())
         images = len(self.data.train), len(self.data.held_out)
-        result = accuracy_row(self.recipe, test, history, images, params, measured_in)
+        result = accuracy_row(self.recipe, split, scores, history, images, params, measured_in)
         run_dir.write_result(result)
         _logger.info(
-            "test top-1 %.2f %% (95 %% interval %.2f to %.2f, n = %d); weights, config and result in %s",
-            *(100 * result.top1, 100 * result.top1_low, 100 * result.top1_high, result.n, self.path),
+            "%s top-1 %.2f %% (95 %% interval %.2f to %.2f, n = %d); weights, config and result in %s",
+            *(split, 100 * result.top1, 100 * result.top1_low, 100 * result.top1_high, result.n, self.path),
         )
         return result
 
