@@ -1,12 +1,15 @@
 """Rows of accuracy: appended by code from a finished run, read back typed. One schema, `seattn.rows.AccuracyRow`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import _csv
 from seattn.errors import UserError
+from seattn.recipe import load_recipe
 from seattn.rows import AccuracyRow
 
+RECIPES = Path(__file__).parent.parent / "zoo_configs"
 RESULTS = Path(__file__).parent / "results"
 ACCURACY = RESULTS / "accuracy.csv"
 
@@ -16,21 +19,41 @@ def read_rows(path: Path = ACCURACY) -> list[AccuracyRow]:
     return _csv.read(AccuracyRow, path)
 
 
-def append_run(run_dir: Path, path: Path = ACCURACY) -> AccuracyRow:
-    """Append the result of a finished run to `path`.
+def read_run(run_dir: Path) -> AccuracyRow:
+    """The row of a finished run.
 
     Raises:
-        UserError: if the run is not finished, its result is damaged or its row is there already.
+        UserError: if the run is not finished or its result is damaged.
     """
     try:
         result = dict(json.loads((run_dir / "result.json").read_text(encoding="utf-8")))
         measured_in = result.pop("conditions")
-        row = _csv.from_flat(AccuracyRow, {**result, **measured_in})
+        return _csv.from_flat(AccuracyRow, {**result, **measured_in})
     except OSError as error:
         raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run_dir / 'result.json'} is no result of a run: {error}") from error
+
+
+def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
+    """The name of the file in `recipes` that the run followed, whatever its seed.
+
+    Raises:
+        UserError: if the run's recipe cannot be read, or is none of those.
+    """
+    ran = load_recipe(run_dir / "recipe.yaml")
+    for path in sorted(recipes.glob(f"{ran.model}*.yaml")):
+        if replace(load_recipe(path), seed=ran.seed) == ran:
+            return path.stem
+    raise UserError(f"{run_dir} followed no recipe of {recipes}; put its recipe.yaml there under a name of its own")
+
+
+def append_row(row: AccuracyRow, path: Path = ACCURACY) -> None:
+    """Append `row` to `path`.
+
+    Raises:
+        UserError: if it is there already.
+    """
     if row in read_rows(path):
-        raise UserError(f"the row of {run_dir} stands in {path} already")
+        raise UserError(f"this row of {row.name} stands in {path} already")
     _csv.append(AccuracyRow, path, [row])
-    return row

@@ -1,44 +1,44 @@
-"""Take what finished runs measured into the project: `python -m benchmarks.record [--ship] RUN_DIR…`.
+"""Take what finished runs measured into the project: `python -m benchmarks.record [--ship --data-dir DIR] RUN_DIR…`.
 
-Appends each run's row to benchmarks/results/accuracy.csv; --ship also puts its weights into the package, with their
-SHA-256 in the index. `make cards` renders the rest.
+Appends each run's row to benchmarks/results/accuracy.csv; --ship also puts its weights into the package, matrices and
+filters in half precision, and the row is then theirs: they are scored once more as they ship, on the whole test split
+in DIR. `make cards` renders the rest.
 """
 
-import json
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._command import Parser, command
-from benchmarks._record import ACCURACY, append_run
-from seattn._files import atomic_path, sha256, write_text
+from benchmarks._record import ACCURACY, append_row, read_run, recipe_of
+from benchmarks._ship import place, score, write_half
 from seattn.errors import UserError
-from seattn.models._pretrained import WEIGHTS
-
-
-def ship(run_dir: Path, name: str, weights: Path = WEIGHTS) -> None:
-    """Copy the run's model.safetensors to `weights`/`name`.safetensors and record it in `weights`/index.json."""
-    target = weights / f"{name}.safetensors"
-    with atomic_path(target) as part:
-        shutil.copyfile(run_dir / "model.safetensors", part)
-    index = json.loads((weights / "index.json").read_text(encoding="utf-8"))
-    index[name] = {"file": target.name, "sha256": sha256(target)}
-    write_text(weights / "index.json", json.dumps(dict(sorted(index.items())), indent=2) + "\n")
 
 
 @command("record")
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--ship", action="store_true", help="put the weights into the package too")
+    parser.add_argument("--data-dir", type=Path, help="with --ship: the folder that holds test/<class>/<image>")
     parser.add_argument("run_dir", nargs="+", type=Path)
     args = parser.parse_args(arguments)
+    if args.ship and args.data_dir is None:
+        raise UserError("--ship scores the weights as they ship: give --data-dir, the folder of the test split")
     for run_dir in args.run_dir:
-        if args.ship and not (run_dir / "model.safetensors").is_file():
-            raise UserError(f"{run_dir} holds no model.safetensors to ship; its row is not appended")
-        row = append_run(run_dir)
-        if args.ship:
-            ship(run_dir, row.name)
+        row = replace(read_run(run_dir), recipe=recipe_of(run_dir))
+        if row.split != "test":
+            raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are taken")
+        if not args.ship:
+            append_row(row)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                half = Path(folder) / "model.safetensors"
+                write_half(run_dir / "model.safetensors", half)
+                row = score(row, half, args.data_dir)
+                append_row(row)
+                place(half, row.name)
         print(f"{ACCURACY}: {row.name} {100 * row.top1:.2f} %")
     return 0
 

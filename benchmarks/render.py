@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks._command import Parser, command
-from benchmarks._record import read_rows
+from benchmarks._record import RECIPES, read_rows
 from benchmarks._speed import is_cpu, read_speed, speed_files
 from benchmarks._tables import render_speed
 from seattn._files import write_text
@@ -28,7 +28,7 @@ def render_cards() -> dict[Path, str]:
     """Path and text of the card of each model that ships weights, from its newest row and its recipe."""
     rows = {row.name: row for row in read_rows()}
     return {
-        ROOT / "hub_cards" / f"{name}.md": render_card(rows[name], load_recipe(ROOT / "zoo_configs" / f"{name}.yaml"))
+        ROOT / "hub_cards" / f"{name}.md": render_card(rows[name], load_recipe(RECIPES / f"{rows[name].recipe}.yaml"))
         for name in models_with_weights()
     }
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import timm
 from huggingface_hub import EvalResult, ModelCardData
 
+from seattn._card_texts import DATASETS, training_text
 from seattn.models._pretrained import HUB_ORG
 from seattn.recipe import Recipe
 from seattn.rows import AccuracyRow
-
-_DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}  # names on the Hub
 
 _ATTENTION = {
     "se_": "squeeze-and-excitation ([Hu et al. 2018](https://arxiv.org/abs/1709.01507))",
@@ -23,18 +22,19 @@ def render_card(row: AccuracyRow, recipe: Recipe) -> str:
     cfg = timm.get_pretrained_cfg(row.name)
     assert cfg is not None
     assert cfg.label_names is not None
+    data = DATASETS[row.dataset]
     front = ModelCardData(
         license="apache-2.0",
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["timm", "seattn", *(["squeeze-and-excitation"] if row.name.startswith("se_") else [])],
-        datasets=[_DATASETS[row.dataset]],
+        datasets=None if data.hub is None else [data.hub],
         metrics=["accuracy"],
         model_name=row.name,
         eval_results=[
             EvalResult(
                 task_type="image-classification",
-                dataset_type=_DATASETS[row.dataset],
+                dataset_type=data.hub or row.name.rpartition(".")[2],
                 dataset_name=row.dataset,
                 dataset_split=row.split,
                 metric_type="accuracy",
@@ -52,7 +52,7 @@ def render_card(row: AccuracyRow, recipe: Recipe) -> str:
 
 # {row.name}
 
-A ResNet for {size} images with {kind}, {row.params:,} parameters, trained on {row.dataset}.
+A ResNet for {size} images with {kind}, {row.params:,} parameters, trained on {row.dataset}: {data.what}.
 
 ## Use
 
@@ -76,7 +76,7 @@ probabilities = model(transform(image).unsqueeze(0)).softmax(1)  # (1, {cfg.num_
 One run, seed {row.seed}; the {row.split} split was read once, after training. Nothing was chosen on it: \
 {row.held_out_images:,} of the train split's {row.train_images + row.held_out_images:,} images were held out for that, \
 and on them the net has {_percent(row.held_out_top1)}. Interval: Wilson. Calibration error: top label, 15 bins. \
-Evaluated in fp32.
+{_scored(row)}
 
 ## Preprocessing
 
@@ -85,21 +85,19 @@ Classes in this order: {", ".join(cfg.label_names)}.
 
 ## Training
 
-`zoo_configs/{row.name}.yaml`: {row.epochs} epochs of {row.train_images:,} images, batch {recipe.batch_size}, \
-{recipe.opt} to a learning rate of {recipe.lr:g}, weight decay {recipe.weight_decay:g}, random crop from a border of \
-{recipe.seattn.crop_padding} pixels and mirroring, weights averaged with decay {recipe.model_ema_decay:g}; \
-{row.dtype}, {row.memory_format}. {_duration(row.train_seconds)} of wall time in training steps, whatever else the \
-machine did, on {where.hardware}, {where.threads} threads, \
-torch {where.torch}, timm {where.timm}, seattn {where.seattn} at commit {where.commit}, {where.date}.
+`zoo_configs/{row.recipe}.yaml`: {training_text(recipe, row)}. {_duration(row.train_seconds)} of wall time in training \
+steps, whatever else the machine did, on {where.hardware}, {_threads(row)}, torch {where.torch}, timm {where.timm}, \
+seattn {where.seattn} at commit \
+{where.commit}, {where.date}.
 
 ```
-seattn train zoo_configs/{row.name}.yaml --data-dir DIR
+seattn train zoo_configs/{row.recipe}.yaml --data-dir DIR
 ```
 
 ## Limits
 
 Trained on {size} photographs of {cfg.num_classes} classes alone: anything else is forced into one of them, with a \
-confidence that means nothing. {row.dataset} (Krizhevsky 2009) was published for research without a licence text.
+confidence that means nothing. {data.limits}
 """
 
 
@@ -111,11 +109,20 @@ def render_table(rows: Sequence[AccuracyRow]) -> str:
     ]
     lines += [
         f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({_interval(row)}) | {row.seed} | "
-        f"{row.epochs} epochs, {_duration(row.train_seconds)}, {row.conditions.hardware}, {row.conditions.threads} "
-        f"threads |"
+        f"{row.epochs} epochs, {_duration(row.train_seconds)}, {row.conditions.hardware}, {_threads(row)} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def _threads(row: AccuracyRow) -> str:
+    return f"{row.conditions.threads} thread{'s' if row.conditions.threads > 1 else ''}"
+
+
+def _scored(row: AccuracyRow) -> str:
+    if row.weights_dtype == "float16":
+        return "The weights ship in half precision and were scored as they ship, computing in fp32."
+    return "Evaluated in fp32."
 
 
 def _percent(fraction: float) -> str:

@@ -35,6 +35,9 @@ class AccuracyRow:
         n: images of the split; `top1_low`, `top1_high` are the 95 % Wilson interval; all in 0..1.
         held_out_top1: on the part of the train split that was held out, for comparison.
         train_seconds: time in training steps, without evaluation, on `hardware`.
+        dtype: of the training.
+        recipe: the file of `zoo_configs/` that the run followed, without its suffix; "" where it was none of them.
+        weights_dtype: of the weights that were scored; they compute in float32.
     """
 
     name: str
@@ -57,6 +60,8 @@ class AccuracyRow:
     dtype: str
     memory_format: str
     conditions: Conditions
+    recipe: str = ""
+    weights_dtype: str = "float32"
 
 
 def conditions(device: torch.device) -> Conditions:

@@ -3,20 +3,28 @@
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
-from benchmarks._record import append_run, read_rows
-from benchmarks.record import ship
+from benchmarks import record
+from benchmarks._record import RECIPES, append_row, read_rows, read_run
+from benchmarks._ship import place
 from benchmarks.render import RESULTS, render_cards, render_readme, render_results
 from seattn.cards import render_card, render_table
-from seattn.errors import UserError
+from seattn.evaluate import evaluate_folder
+from seattn.load import load_model
 from seattn.models import models_with_weights
 from seattn.recipe import load_recipe
 from seattn.rows import AccuracyRow, Conditions
+from tests._colours import write_colours
 
 ROOT = Path(__file__).parent.parent
 ROW = AccuracyRow(
@@ -40,51 +48,130 @@ ROW = AccuracyRow(
     dtype="bfloat16",
     memory_format="channels_last",
     conditions=Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02"),
+    recipe="se_resnet20_cifar.cifar10",
 )
+
+
+CIFAR10 = timm.get_pretrained_cfg(ROW.name).label_names
+RECIPE = ROOT / "zoo_configs" / "se_resnet20_cifar.cifar10.yaml"
 
 
 @pytest.fixture
 def run(tmp_path):
+    """A finished run of our recipe with weights of its own and a row that says what they score on `tmp_path`/data."""
+    write_colours(tmp_path / "data", dict.fromkeys(CIFAR10, 0), {"test": [3] * 10})
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps(asdict(ROW)))
+    torch.manual_seed(0)
+    model = timm.create_model("se_resnet20_cifar.cifar10").eval()
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    found = evaluate_folder(model, tmp_path / "data" / "test")
+    row = dataclasses.replace(ROW, n=found.n, top1=found.top1)
+    (folder / "result.json").write_text(json.dumps(asdict(row)))
+    dataclasses.replace(load_recipe(RECIPE), seed=4).write(folder / "recipe.yaml")
     return folder
 
 
-def test_row_of_a_run_reads_back_equal(tmp_path, run):
-    path = tmp_path / "results" / "accuracy.csv"
-    assert append_run(run, path) == ROW
-    assert read_rows(path) == [ROW]
-
-
-def test_rows_are_appended_and_none_twice(tmp_path, run):
-    path = tmp_path / "accuracy.csv"
-    append_run(run, path)
-    with pytest.raises(UserError, match=r"stands in .* already"):
-        append_run(run, path)
-    other = dataclasses.replace(ROW, seed=5)
-    (run / "result.json").write_text(json.dumps(asdict(other)))
-    append_run(run, path)
-    assert read_rows(path) == [ROW, other]
-
-
-def test_shipped_weights_are_copied_and_recorded_with_their_digest(tmp_path, run):
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The rows and the shipped weights of a project of its own."""
     (tmp_path / "index.json").write_text('{"z": {"file": "z.safetensors", "sha256": "0"}}')
-    (run / "model.safetensors").write_bytes(b"weights")
-    ship(run, ROW.name, tmp_path)
-    assert (tmp_path / f"{ROW.name}.safetensors").read_bytes() == b"weights"
-    index = json.loads((tmp_path / "index.json").read_text())
+    monkeypatch.setattr(record, "append_row", partial(append_row, path=tmp_path / "accuracy.csv"))
+    monkeypatch.setattr(record, "place", partial(place, weights=tmp_path))
+    return tmp_path
+
+
+def test_a_run_becomes_a_row_that_names_its_recipe_whatever_the_seed(project, run):
+    assert record.main([str(run)]) == 0
+    (row,) = read_rows(project / "accuracy.csv")
+    assert row == dataclasses.replace(read_run(run), recipe=RECIPE.stem)
+    assert row.weights_dtype == "float32"
+    assert not list(project.glob("*.safetensors"))
+
+
+def test_rows_are_appended_and_none_twice(project, run, capsys):
+    assert record.main([str(run)]) == 0
+    assert record.main([str(run)]) == 2
+    assert re.search(r"stands in .* already", capsys.readouterr().err)
+    other = dataclasses.replace(read_run(run), seed=5)
+    (run / "result.json").write_text(json.dumps(asdict(other)))
+    assert record.main([str(run)]) == 0
+    assert [row.seed for row in read_rows(project / "accuracy.csv")] == [4, 5]
+
+
+def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 0
+    path = project / f"{ROW.name}.safetensors"
+    shipped, trained = load_file(path), load_file(run / "model.safetensors")
+    assert set(shipped) == set(trained)
+    for key, tensor in trained.items():
+        assert shipped[key].dtype == (torch.half if tensor.ndim >= 2 else tensor.dtype), key
+        torch.testing.assert_close(shipped[key].to(tensor.dtype), tensor, rtol=1e-3, atol=1e-7)
+    index = json.loads((project / "index.json").read_text())
     assert list(index) == [ROW.name, "z"]
-    assert index[ROW.name] == {
-        "file": f"{ROW.name}.safetensors",
-        "sha256": hashlib.sha256(b"weights").hexdigest(),
-    }
+    assert index[ROW.name] == {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    (row,) = read_rows(project / "accuracy.csv")
+    found = evaluate_folder(load_model(ROW.name, checkpoint=path), project / "data" / "test")
+    assert (row.top1, row.loss, row.weights_dtype) == (found.top1, found.loss, "float16")
+    card = render_card(row, load_recipe(RECIPE))
+    assert "ship in half precision and were scored as they ship" in card
 
 
-def test_unfinished_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} holds no finished run"):
-        append_run(tmp_path, tmp_path / "accuracy.csv")
-    assert not (tmp_path / "accuracy.csv").exists()
+def _split(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, split="held-out"))))
+
+
+def _accuracy(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, top1=row.top1 + 0.1))))
+
+
+def _images(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, n=10_000))))
+
+
+def _recipe(run, row):
+    dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml")
+
+
+def _weights(run, row):
+    (run / "model.safetensors").write_bytes(b"weights")
+
+
+def _large(run, row):
+    tensors = load_file(run / "model.safetensors")
+    tensors["conv1.weight"][0, 0, 0, 0] = 1e6
+    save_file(tensors, run / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_split, "was scored on its held-out part"),
+        (_accuracy, "give the run's own data"),
+        (_images, "has 30 test images, the run was scored on 10000"),
+        (_recipe, "followed no recipe of"),
+        (_weights, "cannot read the weights"),
+        (_large, "conv1.weight has weights beyond float16's 65504"),
+        (lambda run, row: (run / "result.json").unlink(), "holds no finished run"),
+        (lambda run, row: (run / "recipe.yaml").unlink(), "cannot read recipe"),
+        (lambda run, row: (run / "model.safetensors").unlink(), "cannot read the weights"),
+    ],
+)
+def test_what_cannot_ship_is_one_line_and_leaves_nothing(project, run, capsys, harm, message):
+    harm(run, read_run(run))
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (project / "accuracy.csv").exists()
+    assert not list(project.glob("*.safetensors"))
+    assert "sha256" in (project / "index.json").read_text()
+
+
+def test_shipping_asks_for_the_test_split(run, capsys):
+    assert record.main(["--ship", str(run)]) == 2
+    assert "give --data-dir" in capsys.readouterr().err
 
 
 def test_card_says_what_the_row_says():
@@ -122,10 +209,11 @@ def test_committed_readme_table_is_the_rendered_one():
 
 
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
-    sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000}
+    sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000, "Butterfly-75": 653}
     for row in read_rows():
         assert row.n == sizes[row.dataset]
         assert row.split == "test"
         assert row.top1_low < row.top1 < row.top1_high
+        assert load_recipe(RECIPES / f"{row.recipe}.yaml").model == row.name
         assert row.conditions.commit
         assert not row.conditions.commit.endswith("+")
