@@ -44,7 +44,7 @@ _NETS = {
 
 
 def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
-    """The untagged cfg of 1,000 classes first, so that it stays the default; then the butterflies'."""
+    """The untagged cfg of 1,000 classes, which timm's star keeps the default whatever has weights; the butterflies'."""
     cfg: dict[str, Any] = {
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
@@ -57,7 +57,7 @@ def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
         "classifier": "fc",
         "license": "apache-2.0",
     }
-    cfgs = {variant: {**cfg, **weight_source(variant)}}
+    cfgs = {f"{variant}.*": {**cfg, **weight_source(variant)}}
     for tag, data in BUTTERFLIES.items():
         cfgs[f"{variant}.{tag}"] = {
             **cfg,

@@ -7,9 +7,12 @@ import sys
 import pytest
 import timm
 import torch
+from timm.models import generate_default_cfgs
 
 import seattn.models._pretrained as pretrained
 from seattn.errors import UserError
+from seattn.load import our_models
+from seattn.models import resnet_attn
 
 NAME = "se_resnet20_cifar.cifar10"
 
@@ -40,7 +43,14 @@ def test_packaged_files_are_the_recorded_ones():
 
 
 def test_timm_lists_what_has_weights():
-    assert timm.list_pretrained("*_cifar*") == pretrained.models_with_weights()
+    ours = {cfg for name in our_models() for cfg in timm.models.get_arch_pretrained_cfgs(name)}
+    assert sorted(ours & set(timm.list_pretrained())) == pretrained.models_with_weights()
+
+
+def test_weights_for_butterflies_leave_a_net_of_a_thousand_classes_one(monkeypatch):
+    monkeypatch.setattr(resnet_attn, "weight_source", lambda name: {"url": "x"} if "butterfly" in name else {})
+    cfgs = generate_default_cfgs(resnet_attn._cfgs("se_resnet18"))["se_resnet18"]
+    assert (cfgs.default.num_classes, cfgs.default_with_tag[0], cfgs.is_pretrained) == (1000, "", True)
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "se_resnet20_cifar.cifar100"])
