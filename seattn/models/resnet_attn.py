@@ -44,7 +44,7 @@ _NETS = {
 
 
 def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
-    """The untagged cfg of 1,000 classes, which timm's star keeps the default whatever has weights; the butterflies'."""
+    """The butterflies' cfgs, then the untagged one of 1,000 classes: timm's star, last, makes it the default."""
     cfg: dict[str, Any] = {
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),
@@ -57,7 +57,7 @@ def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
         "classifier": "fc",
         "license": "apache-2.0",
     }
-    cfgs = {f"{variant}.*": {**cfg, **weight_source(variant)}}
+    cfgs = {}
     for tag, data in BUTTERFLIES.items():
         cfgs[f"{variant}.{tag}"] = {
             **cfg,
@@ -68,7 +68,7 @@ def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
             "label_names": data.label_names,
             **weight_source(f"{variant}.{tag}"),
         }
-    return cfgs
+    return {**cfgs, f"{variant}.*": {**cfg, **weight_source(variant)}}
 
 
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
