@@ -106,12 +106,7 @@ class RunDir:
 
     def read_summary(self, epochs: int) -> list[dict[str, float]]:
         """The rows of the first `epochs` epochs."""
-        path = self.path / "summary.csv"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-        return rows[:epochs]
+        return read_summary(self.path)[:epochs]
 
     def write_summary(self, rows: Sequence[dict[str, float]]) -> None:
         """All rows so far."""
@@ -134,3 +129,19 @@ class RunDir:
         """The last file of a run."""
         result: dict[str, Any] = asdict(row)
         write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+
+
+def read_summary(run_dir: Path) -> list[dict[str, float]]:
+    """The rows of a run's summary.csv, one an epoch; none before the first has ended.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = run_dir / "summary.csv"
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file, strict=True)]
+    except (OSError, TypeError, ValueError, csv.Error) as error:  # a row cut short has None for a number
+        raise UserError(f"{path} is no summary of a run: {error}") from error

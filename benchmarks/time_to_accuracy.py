@@ -1,0 +1,101 @@
+"""Seconds of training to an accuracy: `python -m benchmarks.time_to_accuracy --target 94 --target 95.5 RUN_DIR…`.
+
+Reads finished runs of one recipe with different seeds. A target counts as reached after the first epoch whose
+held-out top-1, of the averaged weights where there are any, is at least that; the time is that in training steps up to
+and with that epoch, without evaluation. Appends one row a run and target to benchmarks/results/time-to-accuracy.csv and
+prints, for each target, how many runs reached it, the mean and the sample standard deviation of their times.
+"""
+
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import _csv
+from benchmarks._command import Parser, command
+from benchmarks._record import RESULTS, read_run, recipe_of
+from seattn.errors import UserError
+from seattn.rows import Conditions
+from seattn.run_dir import read_summary
+
+ROWS = RESULTS / "time-to-accuracy.csv"
+
+
+@dataclass(frozen=True)
+class TimeRow:
+    """One run and one target: `target` and `held_out_top1`, the run's last, in 0..1; None where it was not reached."""
+
+    name: str
+    recipe: str
+    dataset: str
+    seed: int
+    held_out_images: int
+    held_out_top1: float
+    target: float
+    epochs: int | None
+    seconds: float | None
+    conditions: Conditions
+
+
+def time_rows(run_dir: Path, targets: Sequence[float]) -> list[TimeRow]:
+    """The rows of a finished run, one a target (0..1).
+
+    Raises:
+        UserError: if the run is not finished, or a file of it is damaged.
+    """
+    result, history = read_run(run_dir), read_summary(run_dir)
+    rows = []
+    for target in targets:
+        reached = next((i for i, row in enumerate(history) if row["eval_top1"] >= 100 * target), None)
+        rows.append(
+            TimeRow(
+                name=result.name,
+                recipe=recipe_of(run_dir),
+                dataset=result.dataset,
+                seed=result.seed,
+                held_out_images=result.held_out_images,
+                held_out_top1=result.held_out_top1,
+                target=target,
+                epochs=None if reached is None else reached + 1,
+                seconds=None if reached is None else sum(row["train_seconds"] for row in history[: reached + 1]),
+                conditions=result.conditions,
+            )
+        )
+    return rows
+
+
+def summary(rows: Sequence[TimeRow], target: float) -> str:
+    """What the runs' times to `target` say together, in one line."""
+    times = [row.seconds for row in rows if row.target == target and row.seconds is not None]
+    runs = sum(row.target == target for row in rows)
+    text = f"{100 * target:g} %: reached by {len(times)} of {runs} runs"
+    if times:
+        spread = f" ± {statistics.stdev(times):.1f}" if len(times) > 1 else ""
+        text += f", {statistics.mean(times):.1f}{spread} s of training"
+    return text
+
+
+@command("time_to_accuracy")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--target", type=float, action="append", required=True, help="top-1 in per cent; repeatable")
+    parser.add_argument("run_dir", nargs="+", type=Path)
+    args = parser.parse_args(arguments)
+    targets = [target / 100 for target in args.target]
+    if not all(0 < target <= 1 for target in targets):
+        raise UserError(f"--target is top-1 in per cent, above 0 and up to 100, got {args.target}")
+    rows = [row for run_dir in args.run_dir for row in time_rows(run_dir, targets)]
+    if len({row.recipe for row in rows}) > 1:
+        raise UserError(f"runs of one recipe belong together; these are of {sorted({row.recipe for row in rows})}")
+    if len({row.seed for row in rows}) < len(args.run_dir):
+        raise UserError("two of the runs have the same seed: they are not independent")
+    before = _csv.read(TimeRow, ROWS)
+    _csv.append(TimeRow, ROWS, [row for row in rows if row not in before])
+    for target in targets:
+        print(summary(rows, target))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
