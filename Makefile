@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow test-timm lint bench bench-data bench-dispatch bench-plots gpu cards clean
+.PHONY: demo test test-slow test-timm lint bench bench-data bench-dispatch bench-plots gpu cards hub-kernels clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -48,6 +48,10 @@ gpu: $(VENV)/.test
 
 cards: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.render
+
+# Squeeze-excite as Hugging Face's package `kernels` loads it; FOLDER=… for another folder, ARGS="--version 1".
+hub-kernels: | $(BIN)/python
+	$(BIN)/python kernels/hub/stage.py $(or $(FOLDER),build/hub-kernels) $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

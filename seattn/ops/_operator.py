@@ -17,6 +17,7 @@ from torch.library import custom_op
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from seattn.ops._kernel import INTERPRETED
+from seattn.ops._namespace import NAMESPACE
 
 Outputs = tuple[Tensor, ...]
 
@@ -26,7 +27,7 @@ class Operator:
     """A forward, a backward, and how the one feeds the other.
 
     Args:
-        name: `torch.ops.seattn.<name>_fwd` and `_bwd`.
+        name: `torch.ops.seattn.<name>_fwd` and `_bwd`; the namespace is `NAMESPACE`.
         fwd_schema, bwd_schema: arguments and results as torch.library writes them. The first result of the forward is
             the one that has a gradient; the rest is for the backward and for `shown`.
         fwd, bwd: by implementation, "torch" and "triton".
@@ -53,7 +54,7 @@ def define(op: Operator) -> Callable[..., Outputs]:
     """Register `op` and return run(implementation, *inputs), which gives the first `shown` results."""
     _register(op)
     functions = {kind: _autograd_function(op, kind) for kind in op.fwd}
-    fwd_op = getattr(torch.ops.seattn, f"{op.name}_fwd").default
+    fwd_op = getattr(getattr(torch.ops, NAMESPACE), f"{op.name}_fwd").default
 
     def run(implementation: str, *inputs: Any) -> Outputs:
         if _is_traced(inputs[0]) and implementation == "triton":
@@ -100,14 +101,14 @@ def _autograd_function(op: Operator, kind: str) -> Any:
 
 def _register(op: Operator) -> None:
     fwd_op = custom_op(
-        f"seattn::{op.name}_fwd",
+        f"{NAMESPACE}::{op.name}_fwd",
         partial(_guarded, op.fwd["triton"]),
         mutates_args=(),
         device_types="cuda",
         schema=op.fwd_schema,
     )
     bwd_op = custom_op(
-        f"seattn::{op.name}_bwd",
+        f"{NAMESPACE}::{op.name}_bwd",
         partial(_guarded, op.bwd["triton"]),
         mutates_args=(),
         device_types="cuda",
@@ -126,7 +127,7 @@ def _register(op: Operator) -> None:
         ctx.save_for_backward(*tensors)
 
     def backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        run = getattr(torch.ops.seattn, f"{op.name}_bwd").default
+        run = getattr(getattr(torch.ops, NAMESPACE), f"{op.name}_bwd").default
         return op.grads(dy, ctx.needs_input_grad, ctx.constants, run(dy, *ctx.saved_tensors, *ctx.constants))
 
     fwd_op.register_autograd(backward, setup_context=setup_context)
