@@ -74,7 +74,8 @@ def main() -> dict[str, object]:
     from_the_hub = kernels.get_kernel("seattn/seattn-squeeze-excite", version=0)
     x, w1, w2 = torch.randn(2, 4, 3, 3), torch.randn(2, 4), torch.randn(4, 2)
     same = torch.equal(from_the_hub.squeeze_excite(x, w1, None, w2, None), kernel.squeeze_excite(x, w1, None, w2, None))
-    ours = sorted({name.partition(".")[0] for name, module in sys.modules.items() if "seattn" in name and module})
+    loaded = {name.partition(".")[0] for name, module in sys.modules.items() if "seattn" in name and module}
+    ours = sorted(name for name in loaded if not name.startswith("__editable__"))  # pip's finder of an editable install
     return {**before, "errors": found, "hub": {"file": from_the_hub.__file__, "same": same}, "modules": ours}
 
 
