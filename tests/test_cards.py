@@ -15,13 +15,17 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from benchmarks import record
-from benchmarks._record import RECIPES, append_row, read_rows, read_run
+from benchmarks._record import RECIPES, append_row, read_classes, read_rows, read_run, write_classes
 from benchmarks._ship import place
-from benchmarks.render import RESULTS, render_cards, render_readme, render_results
-from seattn.cards import render_card, render_table
+from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
+from seattn._card_facts import Facts, packaged_facts
+from seattn._card_picture import describe
+from seattn._card_sections import runs_of_recipe
+from seattn.cards import picture_name, render_card, render_table
 from seattn.evaluate import evaluate_folder
 from seattn.load import load_model
 from seattn.models import models_with_weights
+from seattn.models._pretrained import weight_index
 from seattn.recipe import load_recipe
 from seattn.rows import AccuracyRow, Conditions
 from tests._colours import write_colours
@@ -52,8 +56,10 @@ ROW = AccuracyRow(
 )
 
 
-CIFAR10 = timm.get_pretrained_cfg(ROW.name).label_names
+CFG = timm.get_pretrained_cfg(ROW.name)
+CIFAR10 = CFG.label_names
 RECIPE = ROOT / "zoo_configs" / "se_resnet20_cifar.cifar10.yaml"
+FACTS = Facts(ROW.name, ROW, (ROW,), load_recipe(RECIPE))
 
 
 @pytest.fixture
@@ -77,6 +83,8 @@ def project(tmp_path, monkeypatch):
     """The rows and the shipped weights of a project of its own."""
     (tmp_path / "index.json").write_text('{"z": {"file": "z.safetensors", "sha256": "0"}}')
     monkeypatch.setattr(record, "append_row", partial(append_row, path=tmp_path / "accuracy.csv"))
+    monkeypatch.setattr(record, "read_rows", partial(read_rows, path=tmp_path / "accuracy.csv"))
+    monkeypatch.setattr(record, "write_classes", partial(write_classes, folder=tmp_path / "classes"))
     monkeypatch.setattr(record, "place", partial(place, weights=tmp_path))
     return tmp_path
 
@@ -114,7 +122,11 @@ def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
     (row,) = read_rows(project / "accuracy.csv")
     found = evaluate_folder(load_model(ROW.name, checkpoint=path), project / "data" / "test")
     assert (row.top1, row.loss, row.weights_dtype) == (found.top1, found.loss, "float16")
-    card = render_card(row, load_recipe(RECIPE))
+    classes = read_classes(ROW.name, project / "classes")
+    assert classes.correct / classes.n == found.top1
+    assert classes.confusion == found.confusion
+    assert classes.sha256 == index[ROW.name]["sha256"]
+    card = render_card(Facts(ROW.name, row, (row,), load_recipe(RECIPE), classes), CFG)
     assert "ship in half precision and were scored as they ship" in card
 
 
@@ -175,7 +187,7 @@ def test_shipping_asks_for_the_test_split(run, capsys):
 
 
 def test_card_says_what_the_row_says():
-    card = render_card(ROW, load_recipe(ROOT / "zoo_configs" / f"{ROW.name}.yaml"))
+    card = render_card(FACTS, CFG)
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "timm"
     assert front["pipeline_tag"] == "image-classification"
@@ -188,7 +200,7 @@ def test_card_says_what_the_row_says():
 
 
 def test_table_has_a_line_a_row():
-    table = render_table([ROW, ROW])
+    table = render_table([FACTS, FACTS])
     assert table.count("`se_resnet20_cifar.cifar10`") == 2
     assert "50.00 (43.13 to 56.87)" in table
 
@@ -199,6 +211,25 @@ def test_committed_cards_are_the_rendered_ones():
     for path, text in cards.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
     assert set((ROOT / "hub_cards").glob("*.md")) == set(cards)
+
+
+def test_what_the_package_carries_of_its_weights_is_what_the_rows_say():
+    for path, text in render_facts().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
+        facts = packaged_facts(path.stem)
+        assert facts in all_facts()
+        assert facts.classes is not None, f"{facts.name}: python -m benchmarks.record --classes {facts.name}"
+        assert facts.classes.sha256 == weight_index()[facts.name]["sha256"]
+        assert (facts.classes.n, facts.classes.correct / facts.classes.n) == (facts.row.n, facts.row.top1)
+        assert facts.classes.class_names == timm.get_pretrained_cfg(facts.name).label_names
+        assert max(row.held_out_top1 for row in runs_of_recipe(facts)) == facts.row.held_out_top1
+
+
+def test_committed_pictures_are_of_the_counts():
+    for facts in all_facts():
+        path = ROOT / "hub_cards" / picture_name(facts.name)
+        assert describe(facts.classes) in path.read_text(encoding="utf-8"), f"{path.name} is of others: make cards"
+        assert path.name in (ROOT / "hub_cards" / f"{facts.name}.md").read_text(encoding="utf-8")
 
 
 def test_committed_readme_table_is_the_rendered_one():

@@ -1,0 +1,93 @@
+"""Hold that a folder for the Hub is whole and says the truth: it is what was staged, and it does what it says.
+
+Nothing in the folder is executed, and no size in it is believed before it is compared with the file's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from seattn._card_facts import Facts, staged_facts
+from seattn._hub_config import check_config
+from seattn._hub_golden import GOLDEN, TOLERANCE, check_golden
+from seattn._hub_sums import check_sums
+from seattn._hub_weights import check_weights
+from seattn.errors import UserError, first_line
+from seattn.evaluate import evaluate_folder, split_folder
+from seattn.load import CONFIG, WEIGHTS, load_model
+
+__all__ = ["CARD", "FILES", "Verification", "verify_folder"]
+
+CARD = "README.md"
+FILES = (CARD, CONFIG, WEIGHTS, "recipe.yaml", "results.json", GOLDEN)  # what each folder has, beside SHA256SUMS
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was held, in order: (check, what was found), both for people to read."""
+
+    checks: tuple[tuple[str, str], ...]
+
+
+def verify_folder(folder: Path, *, data_dir: Path | None = None) -> Verification:
+    """Check a folder that `seattn hub stage` wrote, or a download of one.
+
+    Args:
+        folder: with SHA256SUMS and the files it lists; files that begin with a dot are the Hub's and passed over.
+        data_dir: an image folder; the weights are then scored on its test split, against what the card claims.
+
+    Raises:
+        UserError: on the first check that fails, naming the file, what is wrong and what to do.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}; `seattn hub stage NAME {folder}` makes one")
+    count = check_sums(folder, FILES)
+    checks = [("checksums", f"{count} files are those that SHA256SUMS lists")]
+    net = check_config(folder / CONFIG)
+    config = f"{net.num_classes} classes, each with a name"
+    checks.append(("config.json", config))
+    checks.append(("weights", check_weights(folder / WEIGHTS, net)))
+    model = load_model(str(folder))
+    furthest = check_golden(folder / GOLDEN, model)
+    checks.append(("golden outputs", f"within {furthest:.1g} of the largest value; {TOLERANCE:g} is allowed"))
+    facts = staged_facts(folder)
+    checks.append(("card", _check_card(folder / CARD, facts)))
+    if data_dir is not None:
+        checks.append(("accuracy", _check_accuracy(folder, facts, data_dir)))
+    return Verification(tuple(checks))
+
+
+def _check_card(path: Path, facts: Facts) -> str:
+    """The card's front matter says what the row says."""
+    parts = path.read_text(encoding="utf-8", errors="replace").split("---\n")
+    try:
+        front = yaml.safe_load(parts[1])
+        (model,) = front["model-index"]
+        claims = {metric["name"]: metric["value"] for metric in model["results"][0]["metrics"]}
+        top1 = float(claims["top-1"])
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: the front matter names no top-1 under model-index: {first_line(error)}") from error
+    if (model.get("name"), top1) != (facts.name, facts.row.top1):
+        raise UserError(
+            f"{path} claims {top1:.2%} for {model.get('name')}, results.json {facts.row.top1:.2%} for {facts.name}; "
+            "one of them is not of these weights"
+        )
+    return f"claims {top1:.2%} top-1, as results.json does"
+
+
+def _check_accuracy(folder: Path, facts: Facts, data_dir: Path) -> str:
+    row = facts.row
+    if row.split != "test":
+        raise UserError(f"the card's claim is of the {row.split} part of the training data; --data-dir cannot check it")
+    found = evaluate_folder(load_model(str(folder)), split_folder(data_dir, "test"))
+    claimed, right = round(row.top1 * row.n), round(found.top1 * found.n)
+    if found.n != row.n:
+        raise UserError(f"{data_dir} has {found.n:,} test images, the claim is of {row.n:,}; give the whole test split")
+    said = f"{right:,} of {found.n:,} test images right, {found.top1:.2%}; the card claims {claimed:,}, {row.top1:.2%}"
+    if not row.top1_low <= found.top1 <= row.top1_high:
+        raise UserError(
+            f"{said}, and an interval of {row.top1_low:.2%} to {row.top1_high:.2%}: this is outside of it; are these "
+            f"the images of {row.dataset}?"
+        )
+    return f"{said}: {abs(right - claimed)} images apart, inside of the interval"
