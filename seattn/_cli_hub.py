@@ -57,6 +57,20 @@ def verify(
     Console().print(table)
 
 
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of timm's train.py, or a run's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for model.safetensors and config.json.")],
+    model: Annotated[str | None, typer.Option(help="arch or arch.tag, where the checkpoint does not say.")] = None,
+    no_ema: Annotated[bool, typer.Option("--no-ema", help="The weights as trained, not their average.")] = False,
+    labels: Annotated[Path | None, typer.Option(help="Text file: the name of each output on a line.")] = None,
+) -> None:
+    """Make a checkpoint a folder that timm loads; of its pickle only weights and plain values are read."""
+    from seattn.import_checkpoint import import_checkpoint
+
+    import_checkpoint(checkpoint, folder, model=model, averaged=not no_ema, labels=labels)
+    print(f'in Python: import seattn, timm; model = timm.create_model("local-dir:{folder}", pretrained=True).eval()')
+
+
 def _weights(name: str, called: str | None) -> tuple[str, Path | None]:
     """What weights are called, and the run they are of, if they are of one."""
     from seattn.errors import UserError

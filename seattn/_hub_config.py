@@ -21,7 +21,7 @@ from seattn.predict import class_names, eval_transform
 _ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
 # Where weights come from is the loader's to say, and custom_load reads other formats.
 _ELSEWHERE = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
-_NOT_OF_A_NET = (
+NOT_OF_A_NET = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"),
     *("features_only", "out_indices", "feature_cfg", "device", "dtype", "scriptable", "exportable", "no_jit"),
 )
@@ -54,7 +54,7 @@ def check_config(path: Path) -> nn.Module:
     if not isinstance(cfg, dict) or not isinstance(args, dict):
         raise UserError(f"{path}: pretrained_cfg and model_args must be objects")
     _keys(cfg, _CFG, path, "pretrained_cfg.")
-    for key in _NOT_OF_A_NET:
+    for key in NOT_OF_A_NET:
         if key in args:
             raise UserError(f"{path}: model_args.{key} is no property of a net; take it out")
     if cfg.get("custom_load"):
@@ -102,7 +102,7 @@ def _build(path: Path, config: Mapping[str, Any]) -> nn.Module:
         eval_transform(model)
         outputs, features = int(model.num_classes), int(model.num_features)
     except Exception as error:  # from any code of timm's, on any value whatever
-        raise UserError(f"{path} does not describe a net that can be built: {first_line(error)}") from error
+        raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
     if (outputs, features) != (config["num_classes"], config.get("num_features", features)):
         raise UserError(
             f"{path}: num_classes {config['num_classes']} and num_features {_short(config.get('num_features'))}; "

@@ -3,9 +3,7 @@
 The weights of this package, or of a run of `seattn train` or `seattn finetune`. The same input gives the same bytes.
 """
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,14 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from seattn._card_facts import Facts, packaged_facts, read_json, run_facts
 from seattn._card_picture import render_picture
 from seattn._files import sha256
+from seattn._folders import whole_folder
 from seattn._hub_config import render_config
 from seattn._hub_golden import GOLDEN, write_golden
 from seattn._hub_sums import SUMS, check_sums, files_of, render_sums
 from seattn.cards import picture_name, render_card
 from seattn.errors import UserError
 from seattn.hub_verify import CARD
-from seattn.load import CONFIG, WEIGHTS, check_name, load_model
+from seattn.load import CONFIG, DIR_PREFIX, WEIGHTS, check_name, load_model
 from seattn.models import _pretrained, models_with_weights
 
 __all__ = ["packaged_name", "stage"]
@@ -45,21 +44,10 @@ def stage(name: str, folder: Path, *, run: Path | None = None) -> tuple[Path, ..
     else:
         _check_repository_name(name)
         facts, weights = run_facts(run, name), run / WEIGHTS
-    target = folder.resolve()
-    _check_free(target, name)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; give a folder that can be written to") from error
-    try:
-        _fill(part, facts, weights, name if run is None else str(run))
+    _check_free(folder.resolve(), name)
+    with whole_folder(folder) as part:
+        _fill(part, facts, weights, name if run is None else f"{DIR_PREFIX}{run}")
         files = tuple(Path(file) for file in sorted([*files_of(part), SUMS]))
-        _replace(part, target)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return files
 
 
@@ -129,21 +117,3 @@ def _fill(folder: Path, facts: Facts, weights: Path, spec: str) -> None:
     (folder / "results.json").write_text(facts.results(), encoding="utf-8")
     write_golden(folder / GOLDEN, model)
     (folder / SUMS).write_text(render_sums(folder), encoding="utf-8")
-
-
-def _replace(part: Path, target: Path) -> None:
-    """Put `part` where `target` is; an earlier stage goes only when the new one stands there."""
-    umask = os.umask(0)
-    os.umask(umask)
-    part.chmod(0o777 & ~umask)
-    if target.exists() and any(target.iterdir()):
-        before = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
-        target.replace(before)
-        try:
-            part.replace(target)
-        except OSError:
-            before.replace(target)
-            raise
-        shutil.rmtree(before, ignore_errors=True)
-    else:
-        part.replace(target)

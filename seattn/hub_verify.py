@@ -15,7 +15,7 @@ from seattn._hub_sums import check_sums
 from seattn._hub_weights import check_weights
 from seattn.errors import UserError, first_line
 from seattn.evaluate import evaluate_folder, split_folder
-from seattn.load import CONFIG, WEIGHTS, load_model
+from seattn.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
 __all__ = ["CARD", "FILES", "Verification", "verify_folder"]
 
@@ -48,7 +48,7 @@ def verify_folder(folder: Path, *, data_dir: Path | None = None) -> Verification
     config = f"{net.num_classes} classes, each with a name"
     checks.append(("config.json", config))
     checks.append(("weights", check_weights(folder / WEIGHTS, net)))
-    model = load_model(str(folder))
+    model = load_model(f"{DIR_PREFIX}{folder}")
     furthest = check_golden(folder / GOLDEN, model)
     checks.append(("golden outputs", f"within {furthest:.1g} of the largest value; {TOLERANCE:g} is allowed"))
     facts = staged_facts(folder)
@@ -80,7 +80,7 @@ def _check_accuracy(folder: Path, facts: Facts, data_dir: Path) -> str:
     row = facts.row
     if row.split != "test":
         raise UserError(f"the card's claim is of the {row.split} part of the training data; --data-dir cannot check it")
-    found = evaluate_folder(load_model(str(folder)), split_folder(data_dir, "test"))
+    found = evaluate_folder(load_model(f"{DIR_PREFIX}{folder}"), split_folder(data_dir, "test"))
     claimed, right = round(row.top1 * row.n), round(found.top1 * found.n)
     if found.n != row.n:
         raise UserError(f"{data_dir} has {found.n:,} test images, the claim is of {row.n:,}; give the whole test split")
