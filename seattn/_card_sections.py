@@ -46,20 +46,27 @@ def spread(rows: Sequence[AccuracyRow]) -> str:
 def classes_section(classes: ClassResults, picture: str) -> str:
     """Each class's scores, the hardest first, the picture of confusions, and the most frequent ones."""
     scores = classes.per_class()
-    shown = scores if len(scores) <= _ALL else scores[:_HARDEST]
-    text = f"## Classes\n\n{_table(shown)}"
-    if len(shown) < len(scores):
-        rest = scores[len(shown) :]
-        text = (
-            f"## Classes\n\nThe {len(shown)} hardest of {len(scores)}:\n\n{_table(shown)}\n<details>\n"
-            f"<summary>The other {len(rest)}</summary>\n\n{_table(rest)}\n</details>\n"
+    if len(scores) <= _ALL:
+        tables = f"Hardest first:\n\n{_table(scores)}"
+    else:
+        tables = f"The {_HARDEST} hardest of {len(scores)}:\n\n{_table(scores[:_HARDEST])}\n" + folded(
+            f"The other {len(scores) - _HARDEST}", _table(scores[_HARDEST:])
         )
-    pairs = worst_pairs(classes.confusion, classes.class_names, 5)
+    numbered = " Both are numbered in the order of the outputs, from 0." if len(classes.class_names) > _ALL else ""
+    pairs = [pair for pair in worst_pairs(classes.confusion, classes.class_names, 5) if pair[2] > 1]
     said = "; ".join(f"{true} taken for {predicted}, {count} ×" for true, predicted, count in pairs)
-    return (
-        f"{text}\nHardest first.\n\n![Confusion matrix: rows are true classes, columns predicted ones]({picture})\n\n"
-        f"Most frequent mistakes: {said or 'none'}.\n"
-    )
+    return f"""## Classes
+
+{tables}
+![Confusion matrix: rows are true classes, columns predicted ones]({picture})
+
+Rows are true classes, columns predicted ones.{numbered} Most frequent mistakes: {said or "none came twice"}.
+"""
+
+
+def folded(summary: str, text: str) -> str:
+    """`text` behind a line that opens it."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text.rstrip()}\n\n</details>\n"
 
 
 def calibration_section(classes: ClassResults, row: AccuracyRow) -> str:
@@ -69,9 +76,14 @@ def calibration_section(classes: ClassResults, row: AccuracyRow) -> str:
     right = classes.correct / n
     gap = 100 * (sure - right)
     verdict = (
-        "as sure as it is right" if abs(gap) < 0.5 else "too sure of itself" if gap > 0 else "less sure than right"
+        "as sure as it is right"
+        if abs(gap) < 0.5
+        else "too sure of itself"
+        if gap > 0
+        else "less sure than it is right"
     )
-    lines = "".join(
+    head = "| confidence | images | mean confidence | accuracy |\n| --- | --- | --- | --- |\n"
+    table = head + "".join(
         f"| {100 * i / BINS:.0f} to {100 * (i + 1) / BINS:.0f} % | {count:,} | {percent(confidence)} | "
         f"{percent(accuracy)} |\n"
         for i, (count, confidence, accuracy) in enumerate(classes.bins)
@@ -82,14 +94,7 @@ def calibration_section(classes: ClassResults, row: AccuracyRow) -> str:
 The net is {verdict}: its mean confidence is {percent(sure)}, its accuracy {percent(right)}; expected calibration \
 error {percent(row.ece)}.
 
-<details>
-<summary>By confidence</summary>
-
-| confidence | images | mean confidence | accuracy |
-| --- | --- | --- | --- |
-{lines}
-</details>
-"""
+{folded("By confidence", table)}"""
 
 
 def percent(fraction: float) -> str:

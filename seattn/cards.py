@@ -1,5 +1,6 @@
 """Model cards and result tables, rendered from measured rows and recipes: nothing in them is typed by hand."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from seattn._card_facts import Facts
 from seattn._card_sections import (
     calibration_section,
     classes_section,
+    folded,
     interval,
     result_section,
     runs_of_recipe,
@@ -117,7 +119,7 @@ def _use(facts: Facts, cfg: PretrainedCfg) -> str:
     head = "import seattn  # registers the nets with timm\n" if own else ""
     if facts.of_project:
         place = f"hf-hub:{HUB_ORG}/{facts.name}"
-        note = f'`timm.create_model("{facts.name}", pretrained=True)` is the same; from the package where it is there. '
+        note = f'`timm.create_model("{facts.name}", pretrained=True)` is the same, from the package if it is there. '
     else:
         place = f"hf-hub:ORG/{facts.name}"
         note = "`ORG` is whose repository this is; a folder is `local-dir:FOLDER`. "
@@ -137,12 +139,17 @@ probabilities = model(transform(image).unsqueeze(0)).softmax(1)  # (1, {cfg.num_
 def _preprocessing(cfg: PretrainedCfg) -> str:
     names = ", ".join(cfg.label_names or ())
     order = f" Classes in this order: {names}." if len(cfg.label_names or ()) <= 20 else ""
-    folded = f"\n<details>\n<summary>Classes, in the order of the outputs</summary>\n\n{names}\n</details>\n"
-    crop = "no crop" if cfg.crop_pct == 1 else f"the middle {cfg.crop_pct:.1%} of the shorter side"
+    crop_pct = cfg.crop_pct or 1.0
+    side = min(cfg.input_size[1:])
+    how = (
+        f"the shorter side is resized ({cfg.interpolation}) to {math.floor(side / crop_pct)} and the middle cut out"
+        if cfg.crop_mode == "center"
+        else f"resized ({cfg.interpolation}) and cut by timm's crop mode {cfg.crop_mode}"
+    )
     return (
-        f"## Preprocessing\n\n{_size(cfg)} RGB, {cfg.interpolation} resizing, {crop}; pixel values in 0..1, mean "
-        f"{_numbers(cfg.mean)}, standard deviation {_numbers(cfg.std)}. `config.json` carries it.{order}\n"
-        + ("" if order else folded)
+        f"## Preprocessing\n\n{_size(cfg)} RGB: {how}; pixel values in 0..1, mean {_numbers(cfg.mean)}, standard "
+        f"deviation {_numbers(cfg.std)}. `config.json` carries it.{order}\n"
+        + ("" if order else "\n" + folded("Classes, in the order of the outputs", names))
     )
 
 
