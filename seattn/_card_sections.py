@@ -22,7 +22,7 @@ def result_section(facts: Facts) -> str:
 
 | split | n | top-1 | 95 % interval | top-5 | loss | calibration error |
 | --- | --- | --- | --- | --- | --- | --- |
-| {row.dataset} {row.split} | {row.n:,} | {percent(row.top1)} | {interval(row)} | {percent(row.top5)} | \
+| {f"{row.dataset} {row.split}".strip()} | {row.n:,} | {percent(row.top1)} | {interval(row)} | {percent(row.top5)} | \
 {row.loss:.3f} | {percent(row.ece)} |
 
 {_reading(row)} Interval: Wilson. Calibration error: top label, 15 bins. {_scored(row)}
@@ -109,12 +109,16 @@ def interval(row: AccuracyRow) -> str:
 
 def _table(scores: Sequence[ClassScore]) -> str:
     lines = "".join(
-        f"| {score.name} | {percent(score.recall)} | {_recall_interval(score)} | {percent(score.precision)} | "
+        f"| {_cell(score.name)} | {percent(score.recall)} | {_recall_interval(score)} | {percent(score.precision)} | "
         f"{percent(score.f1)} | {score.support:,} |\n"
         for score in scores
     )
     head = "| class | recall | 95 % interval | precision | F1 | images |\n| --- | --- | --- | --- | --- | --- |\n"
     return head + lines
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "\\|")
 
 
 def _recall_interval(score: ClassScore) -> str:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from seattn._hub_sums import render_sums
 from seattn.cli import run
-from seattn.evaluate import evaluate_folder
+from seattn.evaluate import evaluate_folder, wilson_interval
 from seattn.hub_stage import stage
 from seattn.hub_verify import verify_folder
 from seattn.load import load_model
@@ -29,6 +29,14 @@ def original(tmp_path_factory):
     write_run(root / "run", BIRDS)
     stage("my_birds", root / "stage", run=root / "run")
     return root / "stage"
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """The stage of weights of the package."""
+    folder = tmp_path_factory.mktemp("hub") / "stage"
+    stage(NAME, folder)
+    return folder
 
 
 @pytest.fixture
@@ -248,10 +256,26 @@ def results(**changes):
     return harm
 
 
+def prose(old, new):
+    def harm(folder):
+        card = (folder / "README.md").read_text()
+        assert old in card
+        (folder / "README.md").write_text(card.replace(old, new))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (results(top1=0.99), "README.md claims 50.00% for my_birds, results.json 99.00%"),
+        (
+            results(top1=0.51, top1_low=0.4412, top1_high=0.5784),
+            "README.md claims 50.00% for my_birds, results.json 51.00%",
+        ),
+        (results(top1_low=0.1), "the 95 % interval of 50.00% of 200 images is 43.14% to 56.86%, not 10.00% to"),
+        (results(n=0), "top1 0.5 of 0 images"),
+        (results(top1=float("nan")), "top1 nan of 200 images"),
+        (prose("| 50.00 % |", "| 98.00 % |"), "the table under the front matter does not say 50.00%"),
         (results(top1="high"), "is no AccuracyRow"),
         (results(more=1), "is no AccuracyRow"),
         (text("results.json", "{}"), "results.json"),
@@ -296,7 +320,8 @@ def test_the_accuracy_is_held_to_the_claim(claimed, capsys):
 
 
 def test_an_accuracy_outside_of_the_interval_is_refused(claimed, fails):
-    write_run_row(claimed / "run", {"top1": 0.995, "top1_low": 0.99, "top1_high": 1.0})
+    low, high = wilson_interval(59, 60)
+    write_run_row(claimed / "run", {"top1": 59 / 60, "top1_low": low, "top1_high": high})
     stage("my_birds", claimed / "other", run=claimed / "run")
     line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
     assert "this is outside of it; are these the images of birds?" in line
@@ -320,3 +345,38 @@ def test_a_claim_of_held_out_images_cannot_be_checked(claimed, fails):
 def test_what_is_neither_folder_nor_name_is_one_line(fails, arguments):
     line = fails(*arguments)
     assert "no such folder: no/such" in line or "did you mean se_resnet20_cifar" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(sha256="0" * 64), "the results of each class are of another model.safetensors"),
+        (lambda c: c["confusion"][0].__setitem__(0, 0), "the classes have 8,193 of 9,080 right, the row 91.13%"),
+        (lambda c: c["confusion"].pop(), "are no 10 x 10 table of its classes"),
+        (lambda c: c.update(typo=1), "is no ClassResults"),
+    ],
+)
+def test_results_of_classes_that_are_not_of_the_weights_are_refused(packaged, tmp_path, fails, change, message):
+    folder = shutil.copytree(packaged, tmp_path / "stage")
+    content = json.loads((folder / "results.json").read_text())
+    change(content["classes"])
+    (folder / "results.json").write_text(json.dumps(content))
+    resum(folder)
+    assert message in fails("hub", "verify", folder)
+
+
+NETS = {
+    "grey": {"model": "se_resnet20_cifar", "model_kwargs": {"in_chans": 1, "rd_ratio": 0.5}},
+    "timm": {"model": "test_resnet"},
+    "tokens": {"model": "test_vit"},
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_runs_of_any_net_are_staged_and_pass(tmp_path, net):
+    write_run(tmp_path / "run", ("one|two", "<b>", "drei"), NETS[net])
+    stage(net, tmp_path / "stage", run=tmp_path / "run")
+    verify_folder(tmp_path / "stage")
+    card = (tmp_path / "stage" / "README.md").read_text()
+    assert ("import seattn" in card) == (net == "grey")
+    assert ("squeeze-and-excitation" in card.split("---")[1]) == (net == "grey")
