@@ -19,6 +19,7 @@ from seattn.recipe import Recipe, load_recipe, parse_recipe
 from seattn.rows import AccuracyRow, Conditions
 
 _LARGEST = 2**20 * 4  # bytes of a file of facts; a confusion matrix of 1,000 classes fits
+_LONGEST = 200  # characters of a name
 Data = TypeVar("Data")
 
 
@@ -192,6 +193,9 @@ def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
     rest = {key: value for key, value in content.items() if key not in ("row", "rows", "classes")}
     if set(rest) != {"name"} or not isinstance(rows, list):
         raise UserError(f"{path} must have the keys name, row, rows and classes, it has {', '.join(content) or 'none'}")
+    for text in (rest["name"], row.name, row.dataset):
+        if not isinstance(text, str) or not text.isprintable() or len(text) > _LONGEST:
+            raise UserError(f"{path}: a name or data set must be one line of up to {_LONGEST} characters")
     all_rows = tuple(parse(AccuracyRow, _mapping(one), path) for one in rows)
     classes = content.get("classes")
     found = None if classes is None else parse(ClassResults, _mapping(classes), path)

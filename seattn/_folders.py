@@ -29,7 +29,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield part
         umask = os.umask(0)
         os.umask(umask)
-        part.chmod(0o777 & ~umask)
+        for path in (part, *part.rglob("*")):  # mkdtemp and safetensors give them to their owner alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
         _replace(part, target)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -27,6 +27,7 @@ NOT_OF_A_NET = (
 )
 _CFG = {field.name for field in fields(PretrainedCfg)} - set(_ELSEWHERE)
 _MOST_CLASSES = 100_000
+_LARGEST_ARG = 10_000  # but for num_classes: a depth of a billion would be built, even without memory
 
 
 def render_config(model: Any, name: str) -> str:
@@ -59,9 +60,19 @@ def check_config(path: Path) -> nn.Module:
             raise UserError(f"{path}: model_args.{key} is no property of a net; take it out")
     if cfg.get("custom_load"):
         raise UserError(f"{path}: pretrained_cfg.custom_load reads other files than safetensors; it must be false")
+    if not _small(args):
+        raise UserError(f"{path}: model_args has a number above {_LARGEST_ARG:,}, which no net needs; is it damaged?")
     _check_classes(config, cfg, path)
     _check_numbers(cfg, path)
     return _build(path, config)
+
+
+def _small(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(key == "num_classes" or _small(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_small, value))
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST_ARG
 
 
 def _keys(found: Mapping[str, Any], known: set[str], path: Path, prefix: str) -> None:

@@ -75,8 +75,8 @@ def _check_card(path: Path, facts: Facts) -> str:
         raise UserError(f"{path}: the front matter names no top-1 under model-index: {first_line(error)}") from error
     if (model.get("name"), top1) != (facts.name, facts.row.top1):
         raise UserError(
-            f"{path} claims {top1:.2%} for {model.get('name')}, results.json {facts.row.top1:.2%} for {facts.name}; "
-            "one of them is not of these weights"
+            f"{path} claims {top1:.2%} for {str(model.get('name'))[:60]!r}, results.json {facts.row.top1:.2%} for "
+            f"{facts.name}; one of them is not of these weights"
         )
     if f"| {percent(top1)} | {interval(facts.row)} |" not in body:
         raise UserError(f"{path}: the table under the front matter does not say {top1:.2%} as the front matter does")

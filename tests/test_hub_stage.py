@@ -46,6 +46,7 @@ def test_the_folder_has_each_file_and_what_it_says_of_itself(staged, capsys):
     assert (staged / "model.safetensors").read_bytes() == (WEIGHTS / f"{NAME}.safetensors").read_bytes()
     checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=staged, capture_output=True)
     assert checked.returncode == 0
+    assert len({path.stat().st_mode for path in staged.rglob("*") if path.is_file()}) == 1
     assert checked.stdout.count(b": OK") == len(files) - 1
     for path, content in files.items():
         if path.suffix != ".safetensors":

@@ -180,7 +180,9 @@ LONG = "A" * 100_000
         (config(model_args__checkpoint_path="../../x.pth"), "model_args.checkpoint_path is no property of a net"),
         (config(model_args__pretrained=True), "model_args.pretrained is no property"),
         (config(model_args__typo=1), "does not describe a net that can be built"),
-        (config(model_args__rd_ratio=1e300), "does not describe a net that can be built"),
+        (config(model_args__rd_ratio=1e300), "model_args has a number above 10,000"),
+        (config(model_args__attn_stages=[1, [10**9]]), "model_args has a number above 10,000"),
+        (config(model_args__rd_ratio="much"), "does not describe a net that can be built"),
         (config(model_args__rd_ratio=4), "layer1.0.se"),
         (config(model_args=[1]), "pretrained_cfg and model_args must be objects"),
         (config(pretrained_cfg__input_size=[3, 10**9, 10**9]), "input_size must be three numbers up to 4096"),
@@ -270,9 +272,10 @@ def prose(old, new):
     [
         (
             results(top1=0.51, top1_low=0.4412, top1_high=0.5784),
-            "README.md claims 50.00% for my_birds, results.json 51.00%",
+            "README.md claims 50.00% for 'my_birds', results.json 51.00%",
         ),
         (results(top1_low=0.1), "the 95 % interval of 50.00% of 200 images is 43.14% to 56.86%, not 10.00% to"),
+        (results(dataset="\x1b[31mbirds"), "a name or data set must be one line"),
         (results(n=0), "top1 0.5 of 0 images"),
         (results(top1=float("nan")), "top1 nan of 200 images"),
         (prose("| 50.00 % |", "| 98.00 % |"), "the table under the front matter does not say 50.00%"),
