@@ -1,10 +1,13 @@
 """Rows of accuracy: appended by code from a finished run, read back typed. One schema, `seattn.rows.AccuracyRow`."""
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import _csv
+from seattn._card_facts import ClassResults, dump, parse, read_json
+from seattn._files import write_text
 from seattn.errors import UserError
 from seattn.recipe import load_recipe
 from seattn.rows import AccuracyRow
@@ -12,6 +15,7 @@ from seattn.rows import AccuracyRow
 RECIPES = Path(__file__).parent.parent / "zoo_configs"
 RESULTS = Path(__file__).parent / "results"
 ACCURACY = RESULTS / "accuracy.csv"
+CLASSES = RESULTS / "classes"
 
 
 def read_rows(path: Path = ACCURACY) -> list[AccuracyRow]:
@@ -46,6 +50,31 @@ def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
         if replace(load_recipe(path), seed=ran.seed) == ran:
             return path.stem
     raise UserError(f"{run_dir} followed no recipe of {recipes}; put its recipe.yaml there under a name of its own")
+
+
+def read_classes(name: str, folder: Path = CLASSES) -> ClassResults | None:
+    """What the shipped weights `name` do to each class; None where nobody has looked."""
+    path = folder / f"{name}.json"
+    return parse(ClassResults, read_json(path), path) if path.exists() else None
+
+
+def write_classes(classes: ClassResults, folder: Path = CLASSES) -> None:
+    """Write `folder`/<name>.json, in place of one of earlier weights."""
+    write_text(folder / f"{classes.name}.json", dump(asdict(classes)))
+
+
+def shipped_row(name: str, rows: Sequence[AccuracyRow], classes: ClassResults | None) -> AccuracyRow:
+    """Of all `rows` that of the weights `name` as they ship: the newest of the run that `classes` looked at, or of all.
+
+    Raises:
+        UserError: if there is none.
+    """
+    of_name = [row for row in rows if row.name == name]
+    if classes is not None:
+        of_name = [row for row in of_name if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
+    if not of_name:
+        raise UserError(f"no row of {ACCURACY} is of the weights {name}; `python -m benchmarks.record --ship` adds it")
+    return of_name[-1]
 
 
 def append_row(row: AccuracyRow, path: Path = ACCURACY) -> None:

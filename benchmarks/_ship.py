@@ -9,12 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from seattn._card_facts import ClassResults, class_results
 from seattn._files import atomic_path, sha256, write_text
 from seattn.errors import UserError, first_line
 from seattn.evaluate import evaluate_folder, split_folder
 from seattn.load import load_model
 from seattn.models._pretrained import WEIGHTS
-from seattn.rows import AccuracyRow
+from seattn.rows import AccuracyRow, conditions
 
 _FAR = 0.005  # of top-1: a difference by rounding is a few images, this is 50 of 10,000
 
@@ -42,13 +43,16 @@ def write_half(source: Path, target: Path) -> None:
     save_file(tensors, target, metadata=metadata)
 
 
-def score(row: AccuracyRow, weights: Path, data_dir: Path) -> AccuracyRow:
+def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow, ClassResults]:
     """`row` with the scores that `weights` have on the test split of `data_dir`, as `seattn evaluate` gives them.
+
+    And what they do to each class.
 
     Raises:
         UserError: if the split has another number of images than the run's, or the accuracy is another one.
     """
     model = load_model(row.name, checkpoint=weights)
+    measured_in = conditions(torch.device("cpu"))
     found = evaluate_folder(model, split_folder(data_dir, "test"))
     if found.n != row.n:
         raise UserError(f"{data_dir} has {found.n} test images, the run was scored on {row.n}; give its data")
@@ -56,7 +60,7 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> AccuracyRow:
         raise UserError(
             f"{weights} scores {found.top1:.2%} on {data_dir}, the run had {row.top1:.2%}; give the run's own data"
         )
-    return replace(
+    scored = replace(
         row,
         top1=found.top1,
         top1_low=found.top1_low,
@@ -64,8 +68,28 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> AccuracyRow:
         top5=found.top5,
         loss=found.loss,
         ece=found.ece,
-        weights_dtype="float16",
+        weights_dtype=_dtype(weights),
     )
+    return scored, class_results(found, scored, sha256(weights), measured_in)
+
+
+def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> ClassResults:
+    """What the packaged weights of `row` do to each class of the test split of `data_dir`.
+
+    Raises:
+        UserError: if they do not score exactly what `row` says.
+    """
+    path = weights / f"{row.name}.safetensors"
+    scored, classes = score(row, path, data_dir)
+    if scored.top1 != row.top1:
+        raise UserError(f"{path} scores {scored.top1:.2%} here, its row says {row.top1:.2%}; is it that run's?")
+    return classes
+
+
+def _dtype(weights: Path) -> str:
+    with safe_open(str(weights), "pt") as file:
+        dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118  it is no mapping
+    return "float16" if "F16" in dtypes else "float32"
 
 
 def place(source: Path, name: str, weights: Path = WEIGHTS) -> None:

@@ -1,46 +1,95 @@
 """Take what finished runs measured into the project: `python -m benchmarks.record [--ship --data-dir DIR] RUN_DIR…`.
 
-Appends each run's row to benchmarks/results/accuracy.csv; --ship also puts its weights into the package, matrices and
+Appends each run's row to benchmarks/results/accuracy.csv. --ship also puts weights into the package, matrices and
 filters in half precision, and the row is then theirs: they are scored once more as they ship, on the whole test split
-in DIR. `make cards` renders the rest.
+in DIR, and what they do to each class goes into benchmarks/results/classes. Of several runs of one name the one that
+was best on its held-out images ships. `make cards` renders the rest.
+
+`--classes NAME --data-dir DIR` looks at each class once more, for weights that are in the package already.
 """
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._command import Parser, command
-from benchmarks._record import ACCURACY, append_row, read_run, recipe_of
-from benchmarks._ship import place, score, write_half
+from benchmarks._record import (
+    ACCURACY,
+    append_row,
+    read_classes,
+    read_rows,
+    read_run,
+    recipe_of,
+    shipped_row,
+    write_classes,
+)
+from benchmarks._ship import place, score, score_again, write_half
 from seattn.errors import UserError
+from seattn.rows import AccuracyRow
 
 
 @command("record")
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--ship", action="store_true", help="put the weights into the package too")
-    parser.add_argument("--data-dir", type=Path, help="with --ship: the folder that holds test/<class>/<image>")
-    parser.add_argument("run_dir", nargs="+", type=Path)
+    parser.add_argument("--data-dir", type=Path, help="the folder that holds test/<class>/<image>")
+    parser.add_argument("--classes", metavar="NAME", help="weights in the package to look at once more")
+    parser.add_argument("run_dir", nargs="*", type=Path)
     args = parser.parse_args(arguments)
-    if args.ship and args.data_dir is None:
+    if bool(args.run_dir) == bool(args.classes):
+        raise UserError("give folders of runs, or --classes and the name of weights in the package")
+    if (args.ship or args.classes) and args.data_dir is None:
         raise UserError("--ship scores the weights as they ship: give --data-dir, the folder of the test split")
-    for run_dir in args.run_dir:
-        row = replace(read_run(run_dir), recipe=recipe_of(run_dir))
-        if row.split != "test":
-            raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are taken")
-        if not args.ship:
-            append_row(row)
+    if args.classes:
+        row = shipped_row(args.classes, read_rows(), read_classes(args.classes))
+        write_classes(score_again(row, args.data_dir))
+        return 0
+    runs = {path: _read(path) for path in args.run_dir}
+    ships = _best(runs.values(), read_rows()) if args.ship else []
+    for path, row in runs.items():
+        if row in ships:
+            row = _ship(path, row, args.data_dir)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                half = Path(folder) / "model.safetensors"
-                write_half(run_dir / "model.safetensors", half)
-                row = score(row, half, args.data_dir)
-                append_row(row)
-                place(half, row.name)
+            append_row(row)
         print(f"{ACCURACY}: {row.name} {100 * row.top1:.2f} %")
     return 0
+
+
+def _read(run_dir: Path) -> AccuracyRow:
+    row = replace(read_run(run_dir), recipe=recipe_of(run_dir))
+    if row.split != "test":
+        raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are taken")
+    return row
+
+
+def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[AccuracyRow]:
+    """Of each name the row that was best on the held-out images, also among the runs of its recipe `before`."""
+    best: dict[str, AccuracyRow] = {}
+    for row in rows:
+        if row.name not in best or row.held_out_top1 > best[row.name].held_out_top1:
+            best[row.name] = row
+    for row in best.values():
+        for other in before:
+            same = (other.name, other.recipe) == (row.name, row.recipe)
+            if same and other.held_out_top1 > row.held_out_top1:
+                raise UserError(
+                    f"{row.name}: the run of seed {other.seed} was better on the held-out images "
+                    f"({other.held_out_top1:.2%}, seed {row.seed} {row.held_out_top1:.2%}); ship that one"
+                )
+    return list(best.values())
+
+
+def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:
+    with tempfile.TemporaryDirectory() as folder:
+        half = Path(folder) / "model.safetensors"
+        write_half(run_dir / "model.safetensors", half)
+        row, classes = score(row, half, data_dir)
+        append_row(row)
+        place(half, row.name)
+        write_classes(classes)
+    return row
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""Render what is shown from what was measured: hub_cards/*.md, the README's tables, what each net costs.
+"""Render what is shown from what was measured: hub_cards, the README's tables, what each net costs,
+and what the package carries of its weights.
 
 `make cards` runs it.
 """
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import timm
+
 from benchmarks._command import Parser, command
-from benchmarks._record import RECIPES, read_rows
+from benchmarks._record import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks._speed import is_cpu, read_speed, speed_files
 from benchmarks._tables import render_speed
+from seattn._card_facts import Facts
+from seattn._card_picture import render_picture
 from seattn._files import write_text
-from seattn.cards import render_card, render_table
+from seattn.cards import picture_name, render_card, render_table
 from seattn.models import models_with_weights
 from seattn.models._costs import COSTS, render_costs
+from seattn.models._pretrained import WEIGHTS
 from seattn.recipe import load_recipe
 from seattn.zoo import measure_costs
 
@@ -25,18 +32,43 @@ _SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of
 
 
 def render_cards() -> dict[Path, str]:
-    """Path and text of the card of each model that ships weights, from its newest row and its recipe."""
-    rows = {row.name: row for row in read_rows()}
+    """Path and text of the card of each model that ships weights."""
+    cards = {}
+    for facts in all_facts():
+        cfg = timm.get_pretrained_cfg(facts.name)
+        assert cfg is not None
+        cards[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(facts, cfg)
+    return cards
+
+
+def render_pictures() -> dict[Path, str]:
+    """Path and text of the picture beside each card."""
     return {
-        ROOT / "hub_cards" / f"{name}.md": render_card(rows[name], load_recipe(RECIPES / f"{rows[name].recipe}.yaml"))
-        for name in models_with_weights()
+        ROOT / "hub_cards" / picture_name(facts.name): render_picture(facts.classes)
+        for facts in all_facts()
+        if facts.classes is not None
     }
+
+
+def render_facts() -> dict[Path, str]:
+    """Path and text of what the package carries of its weights beside them, for `seattn hub stage`."""
+    return {WEIGHTS / f"{facts.name}.json": facts.to_json() for facts in all_facts()}
+
+
+def all_facts() -> list[Facts]:
+    """What the rows, recipes and looks at each class say of the weights in the package."""
+    rows, found = read_rows(), []
+    for name in models_with_weights():
+        classes = read_classes(name)
+        row = shipped_row(name, rows, classes)
+        recipe = replace(load_recipe(RECIPES / f"{row.recipe}.yaml"), seed=row.seed)
+        found.append(Facts(name, row, tuple(other for other in rows if other.name == name), recipe, classes))
+    return found
 
 
 def render_readme(text: str) -> str:
     """`text` with the tables between their markers made anew: accuracy, and speed on each device that has rows."""
-    shipped = set(models_with_weights())
-    text = _between(text, _BEGIN, render_table([row for row in read_rows() if row.name in shipped]), _END)
+    text = _between(text, _BEGIN, render_table(all_facts()), _END)
     return _between(text, _SPEED, render_tables(headlines=True), _END_OF_SPEED)
 
 
@@ -60,7 +92,7 @@ def _between(text: str, begin: str, new: str, end: str) -> str:
 @command("render")
 def main(arguments: Sequence[str] | None) -> int:
     Parser(__doc__).parse_args(arguments)
-    for path, text in render_cards().items():
+    for path, text in {**render_cards(), **render_pictures(), **render_facts()}.items():
         write_text(path, text)
     write_text(RESULTS, render_results())
     write_text(COSTS, render_costs(measure_costs()))

@@ -2,35 +2,118 @@
 
 from dataclasses import dataclass
 
+from seattn._card_facts import Facts
 from seattn.recipe import Recipe
 from seattn.rows import AccuracyRow
 
 
 @dataclass(frozen=True)
 class DatasetText:
-    """`what` follows the name, `limits` is of sentences; `hub` is the name on the Hub, None where it has none."""
+    """`what` follows the name; `limits` and `licence` are of sentences; `hub` is the name on the Hub, if it has one."""
 
-    what: str
-    limits: str
+    what: str = ""
+    limits: str = ""
+    licence: str = ""
     hub: str | None = None
+    cite: str = ""
 
 
-_KRIZHEVSKY = "(Krizhevsky 2009) was published for research without a licence text."
+_KRIZHEVSKY = """@techreport{krizhevsky2009learning,
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  author = {Krizhevsky, Alex},
+  institution = {University of Toronto},
+  year = {2009}
+}"""
+_TINY = (
+    "The photographs are of 32 pixels, with the thing in the middle: larger ones must be scaled down and look other "
+    "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
+    "are wrong (about half a percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
+)
+_FOR_RESEARCH = "(Krizhevsky 2009) was published for research without a licence text."
 
 DATASETS = {
-    "CIFAR-10": DatasetText("50,000 photographs for training, ten classes", f"CIFAR-10 {_KRIZHEVSKY}", "cifar10"),
+    "CIFAR-10": DatasetText(
+        "50,000 photographs for training, ten classes",
+        _TINY,
+        f"CIFAR-10 {_FOR_RESEARCH}",
+        "uoft-cs/cifar10",
+        _KRIZHEVSKY,
+    ),
     "CIFAR-100": DatasetText(
-        "50,000 photographs for training, a hundred classes", f"CIFAR-100 {_KRIZHEVSKY}", "cifar100"
+        "50,000 photographs for training, a hundred classes",
+        _TINY.replace("about half a percent", "about six percent"),
+        f"CIFAR-100 {_FOR_RESEARCH}",
+        "uoft-cs/cifar100",
+        _KRIZHEVSKY,
     ),
     "Butterfly-75": DatasetText(
         "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
         "5,189 photographs for training, near-duplicates kept together there",
-        "The photographs are JPEG files of low quality, and some labels are wrong (COPPER TAIL holds other species). "
-        "Species are told apart by their looks on photographs of mostly open wings; nothing here is fit for "
-        "surveys or science. The parent set is listed as CC0, but some photographs carry the marks of agencies: the "
-        "weights and scores are published, the photographs are not.",
+        "The photographs are JPEG files of low quality, whose artefacts the net may go by, and some labels are wrong "
+        "(COPPER TAIL holds other species). Species are told apart by their looks on photographs of mostly open wings; "
+        "nothing here is fit for surveys or science.",
+        "The parent set is listed as CC0, but some photographs carry the marks of agencies: the weights and scores are "
+        "published, the photographs are not.",
     ),
 }
+
+
+def dataset_text(name: str) -> DatasetText:
+    """What is known of the data set `name`; nothing of a user's."""
+    return DATASETS.get(name, DatasetText())
+
+
+_SE = """@inproceedings{hu2018squeeze,
+  title = {Squeeze-and-Excitation Networks},
+  author = {Hu, Jie and Shen, Li and Sun, Gang},
+  booktitle = {CVPR},
+  year = {2018}
+}"""
+_ECA = """@inproceedings{wang2020eca,
+  title = {ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks},
+  author = {Wang, Qilong and Wu, Banggu and Zhu, Pengfei and Li, Peihua and Zuo, Wangmeng and Hu, Qinghua},
+  booktitle = {CVPR},
+  year = {2020}
+}"""
+_CBAM = """@inproceedings{woo2018cbam,
+  title = {CBAM: Convolutional Block Attention Module},
+  author = {Woo, Sanghyun and Park, Jongchan and Lee, Joon-Young and Kweon, In So},
+  booktitle = {ECCV},
+  year = {2018}
+}"""
+_SEATTN = """@software{seattn,
+  title = {seattn: squeeze-and-excitation, CBAM and ECA attention for timm},
+  author = {{The seattn maintainers}},
+  license = {Apache-2.0}
+}"""
+_KINDS = {
+    "se_": ("squeeze-and-excitation ([Hu et al. 2018](https://arxiv.org/abs/1709.01507))", _SE),
+    "eca_": ("efficient channel attention ([Wang et al. 2020](https://arxiv.org/abs/1910.03151))", _ECA),
+    "cbam_": ("convolutional block attention ([Woo et al. 2018](https://arxiv.org/abs/1807.06521))", _CBAM),
+}
+# By a part of the architecture's name; the first that it has.
+_FAMILIES = {
+    "preact_resnet": "A pre-activation ResNet",
+    "resnext": "A ResNeXt",
+    "wrn": "A wide ResNet",
+    "mobilenetv2": "A MobileNetV2",
+    "resnet": "A ResNet",
+}
+
+
+def family_text(architecture: str) -> str:
+    """What kind of net it is and with which attention; for a net of timm's, its name."""
+    kind = next((text for prefix, (text, _) in _KINDS.items() if architecture.startswith(prefix)), None)
+    family = next((text for part, text in _FAMILIES.items() if part in architecture), None)
+    known = f"{family} (`{architecture}`)" if family else f"A net `{architecture}`"
+    return f"{known} with {kind}" if kind else known
+
+
+def citation(facts: Facts, data: DatasetText) -> str:
+    """What to cite, in BibTeX."""
+    of_net = [entry for prefix, (_, entry) in _KINDS.items() if facts.recipe.model.startswith(prefix)]
+    entries = "\n\n".join([_SEATTN, *of_net, *([data.cite] if data.cite else [])])
+    return f"## Citation\n\n```bibtex\n{entries}\n```\n"
 
 
 def training_text(recipe: Recipe, row: AccuracyRow) -> str:

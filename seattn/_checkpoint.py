@@ -15,6 +15,7 @@ from seattn.errors import UserError, first_line
 
 # Under which key a checkpoint holds its weights: timm's and common ones; "net" is pytorch-cifar's. Averaged ones first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net", "model_state_dict")
+_AVERAGED = 2  # so many of them
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -23,23 +24,35 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: if the file is missing, damaged, or holds anything but weights.
     """
+    return unwrap(read_checkpoint(path), str(path))
+
+
+def read_checkpoint(path: Path) -> object:
+    """All that a .safetensors file or a checkpoint of torch holds, as tensors and plain values.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds anything else.
+    """
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     if path.suffix == ".safetensors":
         try:
-            return clean_state_dict(load_file(path))
+            return load_file(path)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path} is not a whole safetensors file: {first_line(error)}") from error
-    return unwrap(_torch_load(path), str(path))
+    return _torch_load(path)
 
 
-def unwrap(content: object, origin: str) -> dict[str, torch.Tensor]:
+def unwrap(content: object, origin: str, *, averaged: bool = True) -> dict[str, torch.Tensor]:
     """The state dict in `content`, alone or under a usual key, without the prefixes of DataParallel and compile.
+
+    Args:
+        averaged: False passes over averaged weights (EMA).
 
     Raises:
         UserError: naming `origin`, if there is none.
     """
-    for key in _WRAPPERS:
+    for key in _WRAPPERS if averaged else _WRAPPERS[_AVERAGED:]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break

@@ -5,7 +5,8 @@ Shapes: K classes.
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval
+from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval, worst_pairs
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion: told apart by every kind of colour vision
 RIGHT_DARK, WRONG_DARK = "#56b4e9", "#e69f00"
@@ -43,6 +44,20 @@ def picture(draw: Callable[[Figure, Theme], None], *, width: float, height: floa
 
 
 def _svg_uri(draw: Callable[[Figure, Theme], None], theme: Theme, width: float, height: float) -> str:
+    content = render_svg(draw, theme, width=width, height=height)
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode("ascii")
+
+
+def render_svg(
+    draw: Callable[[Figure, Theme], None],
+    theme: Theme,
+    *,
+    width: float,
+    height: float,
+    paper: str = "none",
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """The figure that `draw` draws, width x height inches on a `paper` of that colour, the same bytes each time."""
     style: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
@@ -50,46 +65,54 @@ def _svg_uri(draw: Callable[[Figure, Theme], None], theme: Theme, width: float, 
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), theme.text),
     }
     with mpl.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor=paper)
         draw(figure, theme)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        known = {"Date": None, **(metadata or {})}
+        figure.savefig(buffer, format="svg", transparent=paper == "none", metadata=known)
+    return buffer.getvalue()
 
 
 def confusion_picture(evaluation: Evaluation) -> str:
     """The confusion matrix (K, K): rows are true classes; mistakes have a colour scale of their own."""
-    counts = np.array(evaluation.confusion)  # (K, K)
+    confusion, names = evaluation.confusion, evaluation.class_names
+    draw = partial(draw_confusion, confusion, names)
+    return picture(draw, width=5.2, height=5.0, alt=confusion_text(confusion, names))
+
+
+def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], figure: Figure, theme: Theme) -> None:
+    """Draw counts (K, K) by [true][predicted]."""
+    counts = np.array(confusion)  # (K, K)
     k = len(counts)
+    rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
+    diagonal = np.eye(k, dtype=bool)
+    worst = max(float(rates[~diagonal].max(initial=0.0)), 1e-9)
+    alpha = np.where(diagonal, 0.85 * rates, 0.85 * rates / worst)
+    cells = np.where(diagonal[..., None], to_rgb(theme.right), to_rgb(theme.wrong))  # (K, K, 3)
+    axes = figure.subplots()
+    axes.imshow(np.concatenate([cells, alpha[..., None]], -1), interpolation="nearest")
+    if k <= MAX_CELL_LABELS:
+        for (true, predicted), count in np.ndenumerate(counts):
+            if count:
+                strong = alpha[true, predicted] > 0.55
+                color = theme.page if strong else theme.text
+                axes.text(predicted, true, str(count), ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(k), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(k), names)
+        axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color=theme.text, alpha=0.12, linewidth=0.6)
+        axes.tick_params(which="both", length=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
 
-    def draw(figure: Figure, theme: Theme) -> None:
-        rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
-        diagonal = np.eye(k, dtype=bool)
-        worst = max(float(rates[~diagonal].max(initial=0.0)), 1e-9)
-        alpha = np.where(diagonal, 0.85 * rates, 0.85 * rates / worst)
-        cells = np.where(diagonal[..., None], to_rgb(theme.right), to_rgb(theme.wrong))  # (K, K, 3)
-        axes = figure.subplots()
-        axes.imshow(np.concatenate([cells, alpha[..., None]], -1), interpolation="nearest")
-        if k <= MAX_CELL_LABELS:
-            for (true, predicted), count in np.ndenumerate(counts):
-                if count:
-                    strong = alpha[true, predicted] > 0.55
-                    color = theme.page if strong else theme.text
-                    axes.text(predicted, true, str(count), ha="center", va="center", color=color, fontsize=8)
-            axes.set_xticks(range(k), evaluation.class_names, rotation=45, ha="right", rotation_mode="anchor")
-            axes.set_yticks(range(k), evaluation.class_names)
-            axes.set_xticks(np.arange(k + 1) - 0.5, minor=True)
-            axes.set_yticks(np.arange(k + 1) - 0.5, minor=True)
-            axes.grid(which="minor", color=theme.text, alpha=0.12, linewidth=0.6)
-            axes.tick_params(which="both", length=0)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
 
+def confusion_text(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """The confusions in a sentence."""
     pairs = ", ".join(
-        f"{true} taken for {predicted} {count} times" for true, predicted, count in evaluation.worst_pairs(3)
+        f"{true} taken for {wrong} {count} times" for true, wrong, count in worst_pairs(confusion, names, 3)
     )
-    alt = f"Confusion matrix of {k} classes. Most frequent mistakes: {pairs or 'none'}."
-    return picture(draw, width=5.2, height=5.0, alt=alt)
+    return f"Confusion matrix of {len(names)} classes. Most frequent mistakes: {pairs or 'none'}."
 
 
 def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray) -> str:

@@ -1,136 +1,194 @@
 """Model cards and result tables, rendered from measured rows and recipes: nothing in them is typed by hand."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
+from timm.models import PretrainedCfg
 
-from seattn._card_texts import DATASETS, training_text
+from seattn._card_facts import Facts
+from seattn._card_sections import (
+    calibration_section,
+    classes_section,
+    folded,
+    interval,
+    result_section,
+    runs_of_recipe,
+    spread,
+)
+from seattn._card_texts import DatasetText, citation, dataset_text, family_text, training_text
 from seattn.models._pretrained import HUB_ORG
-from seattn.recipe import Recipe
 from seattn.rows import AccuracyRow
 
-_ATTENTION = {
-    "se_": "squeeze-and-excitation ([Hu et al. 2018](https://arxiv.org/abs/1709.01507))",
-    "eca_": "efficient channel attention ([Wang et al. 2020](https://arxiv.org/abs/1910.03151))",
-    "cbam_": "convolutional block attention ([Woo et al. 2018](https://arxiv.org/abs/1807.06521))",
-}
+__all__ = ["picture_name", "render_card", "render_table"]
 
 
-def render_card(row: AccuracyRow, recipe: Recipe) -> str:
-    """The Hub card of the weights that `row` measured and `recipe` made, Markdown with YAML front matter."""
-    cfg = timm.get_pretrained_cfg(row.name)
-    assert cfg is not None
-    assert cfg.label_names is not None
-    data = DATASETS[row.dataset]
-    front = ModelCardData(
-        license="apache-2.0",
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["timm", "seattn", *(["squeeze-and-excitation"] if row.name.startswith("se_") else [])],
-        datasets=None if data.hub is None else [data.hub],
-        metrics=["accuracy"],
-        model_name=row.name,
-        eval_results=[
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=data.hub or row.name.rpartition(".")[2],
-                dataset_name=row.dataset,
-                dataset_split=row.split,
-                metric_type="accuracy",
-                metric_name="top-1",
-                metric_value=row.top1,
-            )
-        ],
-    )
-    kind = next((text for prefix, text in _ATTENTION.items() if row.name.startswith(prefix)), "no attention")
-    where = row.conditions
-    size = " × ".join(str(side) for side in cfg.input_size[1:])
-    return f"""---
-{front.to_yaml()}
----
-
-# {row.name}
-
-A ResNet for {size} images with {kind}, {row.params:,} parameters, trained on {row.dataset}: {data.what}.
-
-## Use
-
-```python
-import seattn  # registers the models with timm
-import timm
-
-# "hf-hub:{HUB_ORG}/{row.name}" names the weights on the Hub
-model = timm.create_model("{row.name}", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-probabilities = model(transform(image).unsqueeze(0)).softmax(1)  # (1, {cfg.num_classes})
-```
-
-## Result
-
-| split | n | top-1 | 95 % interval | top-5 | loss | calibration error |
-| --- | --- | --- | --- | --- | --- | --- |
-| {row.dataset} {row.split} | {row.n:,} | {_percent(row.top1)} | {_interval(row)} | {_percent(row.top5)} | \
-{row.loss:.3f} | {_percent(row.ece)} |
-
-One run, seed {row.seed}; the {row.split} split was read once, after training. Nothing was chosen on it: \
-{row.held_out_images:,} of the train split's {row.train_images + row.held_out_images:,} images were held out for that, \
-and on them the net has {_percent(row.held_out_top1)}. Interval: Wilson. Calibration error: top label, 15 bins. \
-{_scored(row)}
-
-## Preprocessing
-
-{size} RGB, no crop; pixel values in 0..1, mean {_numbers(cfg.mean)}, standard deviation {_numbers(cfg.std)}. \
-Classes in this order: {", ".join(cfg.label_names)}.
-
-## Training
-
-`zoo_configs/{row.recipe}.yaml`: {training_text(recipe, row)}. {_duration(row.train_seconds)} of wall time in training \
-steps, whatever else the machine did, on {where.hardware}, {_threads(row)}, torch {where.torch}, timm {where.timm}, \
-seattn {where.seattn} at commit \
-{where.commit}, {where.date}.
-
-```
-seattn train zoo_configs/{row.recipe}.yaml --data-dir DIR
-```
-
-## Limits
-
-Trained on {size} photographs of {cfg.num_classes} classes alone: anything else is forced into one of them, with a \
-confidence that means nothing. {data.limits}
-"""
+def picture_name(name: str) -> str:
+    """The file of the picture that the card of the weights `name` shows, beside it."""
+    return f"{name}.confusion.svg"
 
 
-def render_table(rows: Sequence[AccuracyRow]) -> str:
-    """A Markdown table, a line a row, for the README."""
+def render_card(facts: Facts, cfg: PretrainedCfg) -> str:
+    """The Hub card of weights, Markdown with YAML front matter; `cfg` is that of the net with those weights."""
+    data = dataset_text(facts.row.dataset)
+    parts = [
+        f"---\n{_front(facts, cfg, data).to_yaml()}\n---\n\n# {facts.name}\n",
+        _what(facts, cfg, data),
+        _use(facts, cfg),
+        result_section(facts),
+    ]
+    if facts.classes is not None:
+        parts += [
+            classes_section(facts.classes, picture_name(facts.name)),
+            calibration_section(facts.classes, facts.row),
+        ]
+    parts += [_preprocessing(cfg), _training(facts), _limits(facts, cfg, data), citation(facts, data)]
+    return "\n".join(parts)
+
+
+def render_table(weights: Sequence[Facts]) -> str:
+    """A Markdown table, a line for each, for the README."""
     lines = [
         "| weights | parameters | test images | top-1 % (95 % interval) | seed | trained on |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({_interval(row)}) | {row.seed} | "
-        f"{row.epochs} epochs, {_duration(row.train_seconds)}, {row.conditions.hardware}, {_threads(row)} |"
-        for row in rows
-    ]
+    for facts in weights:
+        row, runs = facts.row, runs_of_recipe(facts)
+        where = f"{row.conditions.hardware}, {_threads(row)}"
+        several = f"; {len(runs)} seeds {spread(runs)}" if len(runs) > 1 else ""
+        lines.append(
+            f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({interval(row)}){several} | "
+            f"{row.seed} | {row.epochs} epochs, {_duration(row.train_seconds)}, {where} |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def _front(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> ModelCardData:
+    row = facts.row
+    se = (cfg.architecture or "").startswith("se_")
+    where: dict[str, Any] = {
+        "task_type": "image-classification",
+        "dataset_type": data.hub or row.dataset.lower() or "imagefolder",
+        "dataset_name": row.dataset or "a folder of images",
+        "dataset_split": row.split,
+        "metric_type": "accuracy",
+    }
+    wilson = {"confidence": 0.95, "low": row.top1_low, "high": row.top1_high, "method": "Wilson", "n": row.n}
+    return ModelCardData(
+        license="apache-2.0" if facts.of_project else None,
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["timm", "seattn", *(["squeeze-and-excitation"] if se else [])],
+        base_model=_base_model(facts),
+        datasets=None if data.hub is None else [data.hub],
+        metrics=["accuracy"],
+        model_name=facts.name,
+        eval_results=[
+            EvalResult(**where, metric_name="top-1", metric_value=row.top1, metric_args=wilson),
+            EvalResult(**where, metric_name="top-5", metric_value=row.top5),
+        ],
+    )
+
+
+def _base_model(facts: Facts) -> str | None:
+    """The repository whose weights the training started from."""
+    if not facts.recipe.pretrained:
+        return None
+    cfg = timm.get_pretrained_cfg(facts.recipe.model)
+    if cfg is None or not cfg.hf_hub_id:
+        return None
+    own_name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+    return f"{cfg.hf_hub_id}{own_name}" if cfg.hf_hub_id == "timm/" else cfg.hf_hub_id
+
+
+def _what(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
+    row, base = facts.row, _base_model(facts)
+    start = f", from the weights [{base}](https://huggingface.co/{base})" if base else ""
+    on = f"{row.dataset}: {data.what}" if data.what else row.dataset or "a folder of images"
+    own = "" if facts.of_project else "A user's own training with seattn. "
+    return (
+        f"{own}{family_text(cfg.architecture or '')} for {_size(cfg)} images, {row.params:,} parameters, "
+        f"{cfg.num_classes} classes, trained on {on}{start}.\n"
+    )
+
+
+def _use(facts: Facts, cfg: PretrainedCfg) -> str:
+    own = timm.model_entrypoint(cfg.architecture or "").__module__.startswith("seattn.")
+    head = "import seattn  # registers the nets with timm\n" if own else ""
+    if facts.of_project:
+        place = f"hf-hub:{HUB_ORG}/{facts.name}"
+        note = f'`timm.create_model("{facts.name}", pretrained=True)` is the same, from the package if it is there. '
+    else:
+        place = f"hf-hub:ORG/{facts.name}"
+        note = "`ORG` is whose repository this is; a folder is `local-dir:FOLDER`. "
+    return f"""## Use
+
+```python
+{head}import timm
+model = timm.create_model("{place}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+probabilities = model(transform(image).unsqueeze(0)).softmax(1)  # (1, {cfg.num_classes}), of a PIL image
+```
+
+{note}`seattn hub verify` holds this folder to what it says.
+"""
+
+
+def _preprocessing(cfg: PretrainedCfg) -> str:
+    names = ", ".join(cfg.label_names or ())
+    order = f" Classes in this order: {names}." if len(cfg.label_names or ()) <= 20 else ""
+    crop_pct = cfg.crop_pct or 1.0
+    side = min(cfg.input_size[1:])
+    how = (
+        f"the shorter side is resized ({cfg.interpolation}) to {math.floor(side / crop_pct)} and the middle cut out"
+        if cfg.crop_mode == "center"
+        else f"resized ({cfg.interpolation}) and cut by timm's crop mode {cfg.crop_mode}"
+    )
+    return (
+        f"## Preprocessing\n\n{_size(cfg)} RGB: {how}; pixel values in 0..1, mean {_numbers(cfg.mean)}, standard "
+        f"deviation {_numbers(cfg.std)}. `config.json` carries it.{order}\n"
+        + ("" if order else "\n" + folded("Classes, in the order of the outputs", names))
+    )
+
+
+def _training(facts: Facts) -> str:
+    row, where = facts.row, facts.row.conditions
+    zoo = f"`zoo_configs/{row.recipe}.yaml` of seattn, in `recipe.yaml` here with every default written out"
+    zoo = zoo if facts.of_project else "`recipe.yaml` here"
+    commit = f" at commit {where.commit}" if where.commit else ""
+    return f"""## Training
+
+{zoo}: {training_text(facts.recipe, row)}. {_duration(row.train_seconds)} of wall time in training steps, whatever \
+else the machine did, on {where.hardware}, {_threads(row)}, torch {where.torch}, timm {where.timm}, \
+seattn {where.seattn}{commit}, {where.date}. To repeat it, with the images as `DIR/train/CLASS/IMAGE` and \
+`DIR/test/CLASS/IMAGE`:
+
+```
+seattn train recipe.yaml --data-dir DIR
+```
+"""
+
+
+def _limits(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
+    licence = (
+        f"## Licence\n\nWeights and code: Apache-2.0. {data.licence}\n"
+        if facts.of_project
+        else "## Licence\n\nNot stated by whoever trained it; the weights it started from and the images may bind it.\n"
+    )
+    return (
+        f"## Limits\n\nTrained on {_size(cfg)} images of {cfg.num_classes} classes alone: anything else is forced into "
+        f"one of them, with a confidence that means nothing.{' ' + data.limits if data.limits else ''}\n\n{licence}"
+    )
+
+
+def _size(cfg: PretrainedCfg) -> str:
+    return " × ".join(str(side) for side in cfg.input_size[1:])
 
 
 def _threads(row: AccuracyRow) -> str:
     return f"{row.conditions.threads} thread{'s' if row.conditions.threads > 1 else ''}"
-
-
-def _scored(row: AccuracyRow) -> str:
-    if row.weights_dtype == "float16":
-        return "The weights ship in half precision and were scored as they ship, computing in fp32."
-    return "Evaluated in fp32."
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
-
-
-def _interval(row: AccuracyRow) -> str:
-    return f"{100 * row.top1_low:.2f} to {100 * row.top1_high:.2f}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "split_folder",
     "summarize",
     "wilson_interval",
+    "worst_pairs",
 ]
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -59,7 +60,8 @@ class Evaluation:
 
     top1_low and top1_high are top1's 95 % Wilson interval; top5 counts the top min(5, K); loss is the mean
     cross-entropy in nats; ece the expected calibration error over 15 bins. per_class holds the classes that occur among
-    the labels, confusion (K, K) counts images by [true][predicted].
+    the labels, confusion (K, K) counts images by [true][predicted], bins are the 15 of `calibration_bins`, each its
+    count, mean confidence and accuracy.
     """
 
     n: int
@@ -72,6 +74,7 @@ class Evaluation:
     class_names: tuple[str, ...]
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
+    bins: tuple[tuple[int, float, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The same in plain values that `json.dumps` takes."""
@@ -79,13 +82,18 @@ class Evaluation:
 
     def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
         """The k most frequent confusions: (true class, predicted class, count), most frequent first."""
-        pairs = [
-            (self.class_names[true], self.class_names[predicted], count)
-            for true, row in enumerate(self.confusion)
-            for predicted, count in enumerate(row)
-            if true != predicted and count
-        ]
-        return sorted(pairs, key=lambda pair: -pair[2])[:k]
+        return worst_pairs(self.confusion, self.class_names, k)
+
+
+def worst_pairs(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int) -> list[tuple[str, str, int]]:
+    """Of counts (K, K) by [true][predicted] the k most frequent confusions, as `Evaluation.worst_pairs` gives them."""
+    pairs = [
+        (names[true], names[predicted], count)
+        for true, row in enumerate(confusion)
+        for predicted, count in enumerate(row)
+        if true != predicted and count
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:k]
 
 
 def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -155,6 +163,8 @@ def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names
     present = np.unique(labels.numpy())
     scores = precision_recall_fscore_support(labels.numpy(), predicted.numpy(), labels=present, zero_division=0)
     matrix = confusion_matrix(labels.numpy(), predicted.numpy(), labels=range(k))
+    probabilities = logits.softmax(1).numpy()  # (N, K)
+    bins = (column.tolist() for column in calibration_bins(probabilities, labels.numpy()))
     return Evaluation(
         n=n,
         top1=correct / n,
@@ -162,13 +172,14 @@ def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names
         top1_high=high,
         top5=float(in_top5.double().mean()),
         loss=float(nn.functional.cross_entropy(logits, labels)),
-        ece=expected_calibration_error(logits.softmax(1).numpy(), labels.numpy()),
+        ece=expected_calibration_error(probabilities, labels.numpy()),
         class_names=tuple(class_names),
         per_class=tuple(
             ClassScore(class_names[i], float(precision), float(recall), float(f1), int(support))
             for i, precision, recall, f1, support in zip(present, *scores, strict=True)
         ),
         confusion=tuple(tuple(row) for row in matrix.tolist()),
+        bins=tuple(zip(*bins, strict=True)),
     )
 
 

@@ -1,0 +1,29 @@
+"""The confusion matrix of a card, as an SVG file on white paper, for pages of any colour."""
+
+import hashlib
+import json
+from functools import partial
+
+from seattn._card_facts import ClassResults
+from seattn._report_plots import Theme, confusion_text, draw_confusion, render_svg
+
+
+def render_picture(classes: ClassResults) -> str:
+    """The text of the SVG. Its description ends in a digest of the counts: drawn by any matplotlib, it says of what."""
+    names = classes.class_names
+    side = 5.2 if len(names) <= 20 else 6.5
+    content = render_svg(
+        partial(draw_confusion, classes.confusion, names),
+        Theme(dark=False),
+        width=side,
+        height=side - 0.2,
+        paper="white",
+        metadata={"Title": classes.name, "Description": describe(classes)},
+    )
+    return content.decode("utf-8")
+
+
+def describe(classes: ClassResults) -> str:
+    """The picture in words, and the SHA-256 of its counts."""
+    digest = hashlib.sha256(json.dumps(classes.confusion).encode()).hexdigest()
+    return f"{confusion_text(classes.confusion, classes.class_names)} Counts: SHA-256 {digest}."
