@@ -272,17 +272,21 @@ def test_train_passes_its_options_on(monkeypatch):
     calls = []
     monkeypatch.setattr(seattn.train, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
     assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
-    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad"]
+    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad", "--no-test"]
     more += ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
     assert main(["train", "r.yaml", "--data-dir", "d", *more]) == 0
     assert calls == [
-        ((Path("r.yaml"), Path("d"), None), {"resume": False, "device": None, "skip_bad": False, "overrides": {}}),
+        (
+            (Path("r.yaml"), Path("d"), None),
+            {"resume": False, "device": None, "skip_bad": False, "read_test": True, "overrides": {}},
+        ),
         (
             (Path("r.yaml"), Path("d"), Path("o")),
             {
                 "resume": True,
                 "device": "cuda",
                 "skip_bad": True,
+                "read_test": False,
                 "overrides": {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2},
             },
         ),
