@@ -180,6 +180,30 @@ def test_validation_split_is_used_where_there_is_one(tmp_path, data_dir, recipe)
     assert (row.train_images, row.held_out_images) == (60, 30)
 
 
+def test_for_choices_the_test_split_is_left_alone_and_need_not_be_there(tmp_path, data_dir, recipe):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(data_dir / "train")
+    row = train(recipe(epochs=1), tmp_path / "data", tmp_path / "run", device="cpu", read_test=False)
+    assert (row.split, row.n, row.top1) == ("held-out", 12, row.held_out_top1)
+    with pytest.raises(UserError, match="no test split"):
+        train(recipe(epochs=1), tmp_path / "data", tmp_path / "other", device="cpu")
+
+
+def test_what_on_epoch_raises_ends_the_run_and_resume_takes_it_up(tmp_path, data_dir, recipe):
+    rows = []
+
+    def stop(row):
+        rows.append(row)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        train(recipe(), data_dir, tmp_path / "run", device="cpu", on_epoch=stop)
+    train(recipe(), data_dir, tmp_path / "run", device="cpu", resume=True, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == [0, 1]
+    train(recipe(), data_dir, tmp_path / "whole", device="cpu")
+    assert summary(tmp_path / "run") == summary(tmp_path / "whole")
+
+
 def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe):
     options = {"amp": True, "amp_dtype": "bfloat16", "channels_last": True, "clip_grad": 1.0}
     path = recipe(epochs=1, model="se_resnet20_cifar", **options)
