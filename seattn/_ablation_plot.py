@@ -14,6 +14,7 @@ from seattn._ablation_stats import Difference, Summary
 # Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.
 _SEEDS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
 _MEAN = "#000000"
+_LONG = 24  # letters: more do not fit below the panel
 _Styles = dict[int, dict[str, str]]  # of each seed its colour and marker
 _RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "seattn"}
 
@@ -44,7 +45,8 @@ def draw(result: StudyResult) -> Figure:
         pairs = [{s: v.accuracy[s] - first[s] for s in v.accuracy if s in first} if v.against else {} for v in variants]
         _differences(right, [variant.against for variant in variants], pairs, styles)
         right.set_yticks(range(len(variants)), [""] * len(variants))
-        right.set_xlabel(f"points against {result.reference}")
+        against = result.reference if len(result.reference) < _LONG else "the first"
+        right.set_xlabel(f"points against {against}")
         panels = [left, right]
         if effects:
             below = figure.add_subplot(grid[1, :])

@@ -68,11 +68,17 @@ def rows_of(ablation: Ablation, rows: Sequence[StudyRow]) -> list[StudyRow]:
 
     Runs of other seeds than the study's are its own too.
     """
+    known = {
+        (run_name(replace(recipe, seed=seed)), seed): (place, variant)
+        for seed in {row.result.seed for row in rows}
+        for place, (variant, recipe) in enumerate(ablation.variants.items())
+    }
     found: dict[tuple[int, int], StudyRow] = {}
     for row in rows:
-        for place, (variant, recipe) in enumerate(ablation.variants.items()):
-            if run_name(replace(recipe, seed=row.result.seed)) == row.run:
-                found[place, row.result.seed] = replace(row, study=ablation.name, variant=variant)
+        key = row.run, row.result.seed
+        if key in known:
+            place, variant = known[key]
+            found[place, row.result.seed] = replace(row, study=ablation.name, variant=variant)
     return [found[key] for key in sorted(found)]
 
 

@@ -94,6 +94,8 @@ def _study_row(cells: Mapping[str, Any], where: str) -> StudyRow:
 
 
 def _row(raw: Any) -> AccuracyRow:
+    if not isinstance(raw, dict):
+        raise ValueError("it is no mapping")
     row = dacite.from_dict(AccuracyRow, raw, _TYPES)
     if not 0 <= row.top1 <= 1:  # nan too
         raise ValueError(f"top1 is {row.top1}, not within 0 and 1")
