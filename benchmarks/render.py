@@ -1,4 +1,4 @@
-"""Render what is shown from what was measured: hub_cards, the README's tables, what each net costs,
+"""Render what is shown from what was measured: hub_cards, the README's tables, the studies, what each net costs,
 and what the package carries of its weights.
 
 `make cards` runs it.
@@ -14,10 +14,11 @@ import timm
 from benchmarks._command import Parser, command
 from benchmarks._record import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks._speed import is_cpu, read_speed, speed_files
+from benchmarks._studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
 from benchmarks._tables import render_speed
 from seattn._card_facts import Facts
 from seattn._card_picture import render_picture
-from seattn._files import write_text
+from seattn._files import atomic_path, write_text
 from seattn.cards import picture_name, render_card, render_table
 from seattn.models import models_with_weights
 from seattn.models._costs import COSTS, render_costs
@@ -29,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 _BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
 _SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
+
+_ABLATION, _END_OF_ABLATION = "<!-- ablation: rendered by make cards -->\n", "<!-- end of ablation -->"
 
 
 def render_cards() -> dict[Path, str]:
@@ -67,8 +70,9 @@ def all_facts() -> list[Facts]:
 
 
 def render_readme(text: str) -> str:
-    """`text` with the tables between their markers made anew: accuracy, and speed on each device that has rows."""
+    """`text` with the tables between their markers made anew: accuracy, SE's gain, speed on each device with rows."""
     text = _between(text, _BEGIN, render_table(all_facts()), _END)
+    text = _between(text, _ABLATION, render_gain(committed()), _END_OF_ABLATION)
     return _between(text, _SPEED, render_tables(headlines=True), _END_OF_SPEED)
 
 
@@ -83,6 +87,15 @@ def render_results() -> str:
     return f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
 
 
+def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:
+    """The page of the studies and their plots, beside their rows."""
+    results = committed(rows, studies)
+    write_text(rows / "README.md", render_page(results))
+    for name, svg in render_plots(results).items():
+        with atomic_path(rows / name) as part:
+            part.write_bytes(svg)
+
+
 def _between(text: str, begin: str, new: str, end: str) -> str:
     before, rest = text.split(begin)
     _, after = rest.split(end)
@@ -95,6 +108,7 @@ def main(arguments: Sequence[str] | None) -> int:
     for path, text in {**render_cards(), **render_pictures(), **render_facts()}.items():
         write_text(path, text)
     write_text(RESULTS, render_results())
+    write_studies()
     write_text(COSTS, render_costs(measure_costs()))
     readme = ROOT / "README.md"
     write_text(readme, render_readme(readme.read_text(encoding="utf-8")))

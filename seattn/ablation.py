@@ -1,77 +1,130 @@
-"""A comparison of recipes: one base, variants of it by what they change, and the seeds that each is run with.
+"""Studies: variants of one recipe trained with several seeds, compared on what is held out of train.
 
-The YAML of `zoo_configs/ablations/` says so in these keys: `base`, a recipe's path beside the file; `set`, which may be
-left away, the keys of it that the whole comparison replaces (dotted ones reach below `seattn` and `model_kwargs`);
-`seeds`; `variants`, a name and the recipe keys that it replaces beyond those.
+A study's folder, OUT/<study>/, holds rows.csv (one row a run), table.md, table.csv, plot.png and plot.svg; its runs lie
+beside it in OUT, and studies that ask for one recipe share its run.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from filelock import FileLock
+
+from seattn._ablation_file import Ablation, check_seeds, load_ablation, run_name
+from seattn._ablation_result import StudyResult, rows_of, summarize_study
+from seattn._ablation_rows import StudyRow, read_rows, write_rows
+from seattn._ablation_runs import Run, runs_of
+from seattn._files import atomic_path, require_writable, write_text
 from seattn.errors import UserError
-from seattn.recipe import Recipe, load_recipe, parse_recipe, read_mapping
 
-_KEYS = ("base", "seeds", "variants", "set")
+__all__ = ["Ablation", "StudyResult", "ablate", "load_ablation", "run_name", "summarize_study"]
 
-
-@dataclass(frozen=True)
-class Ablation:
-    """`variants`: the recipe of each, by name, the first being what the others are compared with."""
-
-    name: str
-    seeds: tuple[int, ...]
-    variants: Mapping[str, Recipe]
-
-    def runs(self) -> Iterator[tuple[str, Recipe]]:
-        """Every variant with every seed; all variants of a seed before the next."""
-        for seed in self.seeds:
-            for name, recipe in self.variants.items():
-                yield name, replace(recipe, seed=seed)
+OUT = Path("runs/ablations")
 
 
-def load_ablation(path: Path) -> Ablation:
-    """Read `path` and the recipe that it names.
+def ablate(
+    study: Path,
+    data_dir: Path | None,
+    out: Path = OUT,
+    *,
+    device: str | None = None,
+    skip_bad: bool = False,
+    jobs: int = 1,
+    seeds: Sequence[int] | None = None,
+    rows: Path | None = None,
+) -> StudyResult:
+    """Train the runs of a study that are missing, and say what all of them say.
+
+    Args:
+        study: a file of `zoo_configs/ablations/`.
+        data_dir: as `train` takes it; its test split is not read. None trains nothing: the result is of what is there.
+        out: where the runs and the study's folder are.
+        device: "cuda", "cpu", …; by default CUDA where there is one.
+        skip_bad: leave unreadable images out, with a warning that counts them.
+        jobs: runs at once, each in a process with its share of the threads.
+        seeds: instead of the file's.
+        rows: CSV of runs that were trained elsewhere; none of those is trained again.
+
+    Returns:
+        The result; a run that failed is named in it, and the others went on.
 
     Raises:
-        UserError: naming the file and what is missing, unknown or wrong in it.
+        UserError: for a bad study, rows or data, or a run in `out` that is another one; nothing is trained then.
     """
-    raw = read_mapping(path, "ablation", "seeds: [0, 1, 2]")
-    for key in raw:
-        if key not in _KEYS:
-            raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
-    for key in _KEYS[:3]:
-        if not raw.get(key):
-            raise UserError(f"{path}: the key {key!r} is missing or empty")
-    seeds, variants, shared = raw["seeds"], raw["variants"], raw.get("set") or {}
-    if not isinstance(shared, dict):
-        raise UserError(f"{path}: set must map the recipe keys to replace to their values, got {shared!r}")
-    if not (isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)):
-        raise UserError(f"{path}: seeds must be a list of whole numbers from 0, got {seeds!r}")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds must differ, got {seeds!r}")
-    if not (isinstance(variants, dict) and all(isinstance(changes, dict) for changes in variants.values())):
-        raise UserError(f"{path}: variants must map a name to the keys that it replaces, {{}} for none")
-    base = path.parent / str(raw["base"])
-    recipes = {}
-    for name, changes in variants.items():
-        try:
-            recipes[str(name)] = load_recipe(base, {**shared, **changes})
-        except UserError as error:
-            raise UserError(f"{path}, variant {name}: {error}") from error
-    return Ablation(path.stem, tuple(seeds), recipes)
+    from seattn.load import check_name
+
+    ablation = load_ablation(study)
+    if seeds is not None:
+        ablation = replace(ablation, seeds=check_seeds(list(seeds)))
+    if jobs < 1:
+        raise UserError(f"jobs must be 1 or more, got {jobs}")
+    for recipe in ablation.variants.values():
+        check_name(recipe.model)
+    runs = runs_of(ablation, out)
+    for run in runs:
+        run.check()
+    if rows is not None and not rows.exists():
+        raise UserError(f"no such file: {rows}; rows are those of runs trained elsewhere")
+    elsewhere = [] if rows is None else rows_of(ablation, read_rows(rows))
+    known = {row.run for row in [*rows_of(ablation, read_rows(_folder(out, ablation) / "rows.csv")), *elsewhere]}
+    failures = {}
+    if data_dir is not None:
+        wanted = [run for run in runs if run.name not in known]
+        failures = _train(runs, wanted, data_dir, out, device=device, skip_bad=skip_bad, jobs=jobs)
+    result = summarize_study(ablation, _collect(ablation, runs, elsewhere, out))
+    if result.rows:
+        _write(result, _folder(out, ablation))
+    state = {(run.variant, run.recipe.seed): run.state() for run in runs}
+    missing = tuple((variant, seed, state[variant, seed]) for variant, seed, _ in result.missing)
+    return replace(result, missing=missing, failures=tuple(failures.items()))
 
 
-def run_name(recipe: Recipe) -> str:
-    """A folder's name for the run of `recipe`: one recipe and seed, one name, whichever comparison asks for it.
+def _folder(out: Path, ablation: Ablation) -> Path:
+    return out / ablation.name
 
-    Only keys that differ from their defaults count, so that a new key does not part old runs from their names.
-    """
-    bare = parse_recipe({"model": recipe.model, "lr": recipe.lr}).to_dict()
-    ours = bare.pop("seattn")
-    keys = {key: value for key, value in recipe.to_dict().items() if key != "seed" and value != bare.get(key)}
-    keys["seattn"] = {key: value for key, value in keys["seattn"].items() if value != ours[key]}
-    digest = hashlib.sha256(json.dumps({**keys, "lr": recipe.lr, "model": recipe.model}, sort_keys=True).encode())
-    return f"{recipe.model}-{digest.hexdigest()[:8]}-s{recipe.seed}"
+
+def _train(
+    runs: Sequence[Run],
+    wanted: Sequence[Run],
+    data_dir: Path,
+    out: Path,
+    *,
+    device: str | None,
+    skip_bad: bool,
+    jobs: int,
+) -> dict[str, str]:
+    from seattn._ablation_progress import Watch
+    from seattn._ablation_train import How, train_missing
+    from seattn._splits import find_split, has_split
+    from seattn.load import torch_device
+
+    if not has_split(data_dir, "train"):
+        find_split(data_dir, "train")  # raises, and says what is missing
+    if device is not None:
+        torch_device(device)
+    require_writable(out)
+    return train_missing(wanted, How(data_dir, device, skip_bad), jobs, Watch(runs, wanted, jobs))
+
+
+def _collect(ablation: Ablation, runs: Sequence[Run], elsewhere: Sequence[StudyRow], out: Path) -> list[StudyRow]:
+    """All rows there are, written back; a run's own result before a row of it that was kept or given."""
+    own = [run.row(ablation.name) for run in runs if run.finished()]
+    folder = _folder(out, ablation)
+    if not (own or elsewhere or (folder / "rows.csv").exists()):
+        return []
+    require_writable(folder)
+    with FileLock(folder / ".lock"):  # another command may merge its rows at this moment
+        merged = rows_of(ablation, [*read_rows(folder / "rows.csv"), *elsewhere, *own])
+        write_rows(folder / "rows.csv", merged)
+    return merged
+
+
+def _write(result: StudyResult, folder: Path) -> None:
+    from seattn._ablation_plot import plot_bytes
+    from seattn._ablation_table import markdown, numbers
+
+    write_text(folder / "table.md", f"# {result.name}\n\n{markdown(result)}\n![plot](plot.svg)\n")
+    write_text(folder / "table.csv", numbers(result))
+    for kind in ("png", "svg"):
+        with atomic_path(folder / f"plot.{kind}") as part:
+            part.write_bytes(plot_bytes(result, kind))

@@ -1,4 +1,4 @@
-"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, timm, hub, import.
+"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, ablate, timm, hub, import.
 
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seattn._cli_ablate import ablate
 from seattn._cli_hub import hub, import_weights
 from seattn._cli_training import Settings, finetune, parse_settings, timm_script
 from seattn._files import require_writable, write_text
@@ -218,6 +219,7 @@ def profile(
 
 
 app.command()(finetune)
+app.command()(ablate)
 app.add_typer(hub, name="hub")
 app.command("import")(import_weights)
 app.command("timm", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(timm_script)

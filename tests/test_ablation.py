@@ -1,5 +1,6 @@
 """Comparisons of recipes: what ships reads, what is wrong is named."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,17 @@ import timm
 import yaml
 
 import seattn  # noqa: F401  registers the models
-from seattn.ablation import load_ablation
+from seattn.ablation import load_ablation, run_name
 from seattn.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs" / "ablations"
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "seattn": {"cutout": 8}}
+
+
+TWO = {
+    "se": {True: {"model": "se_resnet20_cifar"}, False: {}},
+    "lr": {"high": {"lr": 0.3}, "mid": {}, "low": {"lr": 0.01}},
+}
 
 
 @pytest.fixture
@@ -20,7 +27,8 @@ def write(tmp_path):
         (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
         raw = {"base": "base.yaml", "seeds": [0, 1], "variants": {"a": {}, "b": {"lr": 0.2}}, **changes}
         path = tmp_path / "x.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}))
+        kept = {key: value for key, value in raw.items() if value is not None}
+        path.write_text(yaml.safe_dump(kept, sort_keys=False))
         return path
 
     return ablation
@@ -45,6 +53,68 @@ def test_every_variant_runs_with_every_seed(write):
     assert runs == [("a", 0, 0.1), ("b", 0, 0.2), ("a", 1, 0.1), ("b", 1, 0.2)]
 
 
+def test_a_full_design_is_every_combination_the_first_levels_first(write):
+    ablation = load_ablation(write(variants=None, factors=TWO, design="full"))
+    recipes = {name: (recipe.model.partition("_")[0], recipe.lr) for name, recipe in ablation.variants.items()}
+    assert recipes == {
+        f"se={se}, lr={lr}": ({"yes": "se", "no": "resnet20"}[se], {"high": 0.3, "mid": 0.1, "low": 0.01}[lr])
+        for se in ("yes", "no")
+        for lr in ("high", "mid", "low")
+    }
+    assert ablation.reference == "se=yes, lr=high"
+    assert [effect.name for effect in ablation.effects] == [
+        "se: no against yes",
+        "lr: mid against high",
+        "lr: low against high",
+    ]
+    assert ablation.effects[2].pairs == tuple((f"se={se}, lr=low", f"se={se}, lr=high") for se in ("yes", "no"))
+
+
+def test_one_removed_changes_one_factor_at_a_time(write):
+    ablation = load_ablation(write(variants=None, factors=TWO, design="one_removed"))
+    recipes = {name: (recipe.model, recipe.lr) for name, recipe in ablation.variants.items()}
+    assert recipes == {
+        "se=yes, lr=high": ("se_resnet20_cifar", 0.3),
+        "se=no": ("resnet20_cifar", 0.3),
+        "lr=mid": ("se_resnet20_cifar", 0.1),
+        "lr=low": ("se_resnet20_cifar", 0.01),
+    }
+    assert ablation.effects == ()
+
+
+def test_what_ships_keeps_the_names_of_its_runs():
+    """Runs lie under them: another name would train them all again."""
+    names = {
+        name: run_name(recipe) for name, recipe in load_ablation(FOLDER / "se-dropout-augment.yaml").variants.items()
+    }
+    assert names == {
+        "all": "se_resnet20_cifar.cifar10-1e923270-s0",
+        "no_se": "resnet20_cifar.cifar10-df7468e6-s0",
+        "no_dropout": "se_resnet20_cifar.cifar10-c0804b12-s0",
+        "no_augmentation": "se_resnet20_cifar.cifar10-fb5b5128-s0",
+    }
+
+
+def test_studies_of_se_share_its_run():
+    shared = {"se-dropout-augment": "no_dropout", "attention": "se", "placement": "standard", "reduction": "1/16"}
+    runs = {run_name(load_ablation(FOLDER / f"{study}.yaml").variants[name]) for study, name in shared.items()}
+    assert len(runs) == 1
+
+
+def test_reductions_make_the_widths_that_the_file_says():
+    head = (FOLDER / "reduction.yaml").read_text()
+    for name, recipe in load_ablation(FOLDER / "reduction.yaml").variants.items():
+        net = timm.create_model(recipe.model, device="meta", **recipe.model_kwargs)
+        widths = dict.fromkeys(
+            f"{stage}.{m.fc1.out_channels}"
+            for stage in range(1, 4)
+            for m in getattr(net, f"layer{stage}").modules()
+            if hasattr(m, "fc1")
+        )
+        text = ", ".join(width.partition(".")[2] for width in widths)
+        assert re.search(rf"{text}\s+(# )?at\s+(# )?{name}", head), (name, text)
+
+
 def test_dotted_keys_change_one_key_below(write):
     changes = {"a": {}, "b": {"seattn.crop_padding": 4, "model_kwargs.rd_ratio": 0.5}}
     recipe = load_ablation(write(variants=changes)).variants["b"]
@@ -58,7 +128,40 @@ def test_dotted_keys_change_one_key_below(write):
         ({"seeds": None}, "the key 'seeds' is missing or empty"),
         ({"seeds": [0, 0]}, "seeds must differ"),
         ({"seeds": ["a"]}, "seeds must be a list of whole numbers"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers"),
+        ({"seeds": [True]}, "seeds must be a list of whole numbers"),
+        ({"set": [1]}, "set must map the recipe keys"),
+        ({"set": {"seed": 1}}, "set must not set seed; the key seeds of the file does"),
+        ({"variants": None}, "the key 'variants' is missing or empty; or give factors"),
         ({"variants": {"a": 1}}, "variants must map a name to the keys"),
+        ({"variants": {"a": {}, "b": {"seed": 4}}}, "variant b must not set seed"),
+        ({"variants": {"a": {}, "b": {3: 4}}}, "variant b: a recipe key must be a word, got 3"),
+        ({"variants": {"a": {}, "b": {"lr": 0.1}}}, "variants a and b are one recipe; each must change something"),
+        ({"design": "full"}, "there are no factors"),
+        ({"factors": TWO}, "give variants or factors, not both"),
+        ({"variants": None, "factors": TWO}, "design must be one of full, one_removed, got None"),
+        ({"variants": None, "factors": TWO, "design": "half"}, "design must be one of .* got 'half'"),
+        ({"variants": None, "factors": [1], "design": "full"}, "factors must map a name to its levels, two or more"),
+        ({"variants": None, "factors": {"f": {"a": {}}}, "design": "full"}, "factors must map .* two or more"),
+        (
+            {"variants": None, "factors": {"f": {"a": {}, "b": 1}}, "design": "full"},
+            "factor f, level b: must map the keys to replace",
+        ),
+        (
+            {"variants": None, "factors": {**TWO, "g": {"a": {}, "b": {"lr": 1}}}, "design": "full"},
+            "the factors lr and g both change lr; make them one factor",
+        ),
+        (
+            {
+                "variants": None,
+                "factors": {
+                    "f": {"a": {}, "b": {"model_kwargs": {"rd_ratio": 1}}},
+                    "g": {"a": {}, "b": {"model_kwargs.rd_ratio": 2}},
+                },
+                "design": "one_removed",
+            },
+            "the factors f and g both change model_kwargs.rd_ratio",
+        ),
         ({"variants": {"a": {"lrr": 1}}}, "variant a: .*unknown key 'lrr'; did you mean 'lr'"),
         ({"base": "no.yaml"}, "cannot read .*no.yaml: No such file"),
     ],

@@ -1,0 +1,46 @@
+"""Take a study's rows into the project: `python -m benchmarks.study OUT/<study>/rows.csv …`.
+
+OUT/<study> is what `seattn ablate` left. Its rows join those in benchmarks/results/ablations/<study>.csv; one of a run
+that stands there already takes its place. Only runs of a shipped study by committed code are taken, all of a file or
+none. `make cards` renders the rest.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks._command import Parser, command
+from benchmarks._studies import ROWS, STUDIES, check_rows
+from seattn._ablation_result import rows_of
+from seattn._ablation_rows import read_rows, write_rows
+from seattn.ablation import load_ablation
+from seattn.errors import UserError
+
+
+def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:
+    """Merge the rows of `path` into those of its study; where they are now.
+
+    Raises:
+        UserError: if there are none, or one cannot be taken.
+    """
+    new = read_rows(path)
+    if not new:
+        raise UserError(f"{path} is not there, or holds no rows; seattn ablate writes them")
+    name = new[0].study
+    check_rows(name, new, studies)
+    target = rows / f"{name}.csv"
+    write_rows(target, rows_of(load_ablation(studies / f"{name}.yaml"), [*read_rows(target), *new]))
+    return target
+
+
+@command("study")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS", help="rows.csv of a study")
+    for path in parser.parse_args(arguments).rows:
+        print(take(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
