@@ -74,7 +74,11 @@ def _add_image(pages: Pages, one: Explanation, number: int) -> None:
         parts = [f"<h3>Channel gates</h3>{strips}" if number <= _OPEN else folded(summary, strips)]
         if one.spatial:
             maps = "".join(
-                _picture(map_pixels(gate), f"spatial gate of {layer}", f"{layer}: {gate.min():.2f} to {gate.max():.2f}")
+                _picture(
+                    map_pixels(gate),
+                    f"gate of {layer}",
+                    f"{layer.removesuffix('.spatial')}: {gate.min():.2f} to {gate.max():.2f}",
+                )
                 for layer, gate in one.spatial
             )
             maps = f'<div class="maps">{maps}</div>'

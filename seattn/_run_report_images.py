@@ -18,6 +18,7 @@ from seattn._run_report_scores import Scores
 from seattn.evaluate import IntArray
 
 _COLUMNS = 8
+_WIDTH, _PITCH = 0.94, 1.32  # of a picture, and from row to row; the columns are 1 apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +89,21 @@ def images_plot(shown: Sequence[Shown], title: str) -> Plot:
     rows = -(-len(shown) // _COLUMNS)
 
     def draw(figure: Figure, theme: Theme) -> None:
-        cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-        for axes in cells:
-            axes.axis("off")
-        for axes, one in zip(cells, shown, strict=False):
-            axes.imshow(one.picture, interpolation="nearest")
-            lines = [line if len(line) <= 18 else line[:17] + "…" for line in one.lines]
-            axes.text(0.5, -0.05, "\n".join(lines), transform=axes.transAxes, ha="center", va="top", fontsize=7)
+        axes = figure.subplots()  # one for all: laying out one an image takes seconds
+        for place, one in enumerate(shown):
+            x, y = place % _COLUMNS, _PITCH * (place // _COLUMNS)
+            axes.imshow(one.picture, interpolation="nearest", extent=(x, x + _WIDTH, y + _WIDTH, y))
+            lines = [_short(line) for line in one.lines]
+            axes.text(x + _WIDTH / 2, y + _WIDTH + 0.03, "\n".join(lines), ha="center", va="top", fontsize=7)
+        axes.set(xlim=(0, _COLUMNS - 1 + _WIDTH), ylim=(_PITCH * rows, 0), aspect="equal")
+        axes.axis("off")
 
     alt = "; ".join(one.alt for one in shown)
-    return Plot(draw, 1.15 * _COLUMNS, 1.5 * rows, alt, title)
+    return Plot(draw, 1.15 * _COLUMNS, 1.15 * _PITCH * rows, alt, title)
+
+
+def _short(line: str, most: int = 19) -> str:
+    """Cut in the words, not in the share at the end."""
+    words, _, share = line.rpartition(" ") if line.endswith("%") else (line, "", "")
+    room = most - len(share)
+    return f"{words if len(words) <= room else words[: room - 1] + '…'} {share}".rstrip()

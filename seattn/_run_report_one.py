@@ -50,7 +50,7 @@ def add_classes(pages: Pages, scores: Scores, name: str, file: str = "classes") 
         "Classes, hardest first",
         plot,
         table(head, rows, fold="classes", text=(5,)),
-        note="Recall: the share of a class that is found. Precision: the share of what is called so that is so.",
+        note="Recall: the share of a class that is found. Precision: the share of right ones among what is called so.",
     )
 
 

@@ -157,7 +157,8 @@ def one_class_plot(
 
     def draw(figure: Figure, theme: Theme) -> None:
         panels: Any = figure.subplots(1, 2, sharey=True)
-        heads = (f"images of {name}, taken for …", f"images of …, taken for {name}")
+        short = name if len(name) <= 20 else name[:19] + "…"
+        heads = (f"images of {short}, taken for …", f"images of …, taken for {short}")
         y, height = np.arange(len(others)), 0.8 / len(shares)
         for side, (axes, head) in enumerate(zip(panels, heads, strict=True)):
             for index, (label, both) in enumerate(shares.items()):
@@ -167,7 +168,7 @@ def one_class_plot(
                 axes.bar_label(bars, [f"{share:.1%}" for share in both[side]], padding=2, fontsize=7)
             _class_axis(axes, others, theme)
             axes.set_title(head, fontsize=9, loc="left")
-            axes.margins(x=0.2)
+            axes.set_xlim(0, 1.25 * max(0.004, *(float(both[side].max()) for both in shares.values())))
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[0].set_ylim(len(others) - 0.4, -0.6)

@@ -71,12 +71,12 @@ def _history(path: Path) -> tuple[Row, ...]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            columns, rows = reader.fieldnames or (), list(reader)
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}: the run has not finished its first epoch") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}; it should be the log of `seattn train`")
     if not rows:
