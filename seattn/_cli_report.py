@@ -20,13 +20,18 @@ def report(
     labels: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="What to call the recipes, in the order of their first runs.")
     ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The class to look at closely; by default the hardest.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
     """Draw runs as one HTML page and PNGs: curves, classes, confusions, worst images; several runs: what changed."""
     from seattn.run_report import report_runs
 
     names = None if labels is None else [name.strip() for name in labels.split(",")]
-    done = report_runs(runs, data_dir=data_dir, split=split, out=out, labels=names, device=device)
+    done = report_runs(
+        runs, data_dir=data_dir, split=split, out=out, labels=names, class_name=class_name, device=device
+    )
     print(f"{done.headline}\nreport: {done.page}, and {len(done.figures)} figures beside it")
 
 

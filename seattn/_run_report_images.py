@@ -17,6 +17,7 @@ from seattn._run_report_paired import Pair
 from seattn._run_report_scores import Scores
 from seattn.evaluate import IntArray
 
+SHOWN = 24  # of one kind
 _COLUMNS = 8
 _WIDTH, _PITCH = 0.94, 1.32  # of a picture, and from row to row; the columns are 1 apart
 
@@ -31,7 +32,7 @@ class Shown:
     wrong: bool
 
 
-def worst_images(scores: Scores, count: int = 24) -> list[Shown]:
+def worst_images(scores: Scores, count: int = SHOWN) -> list[Shown]:
     """The mistakes that the net was most sure of."""
     wrong = np.flatnonzero(~scores.correct)
     return [_mistake(scores, i) for i in _most_confident(wrong, scores)[:count]]
@@ -46,7 +47,7 @@ def pair_images(scores: Scores, pair: Pair, count: int = 6) -> list[Shown]:
     return found
 
 
-def changed_images(before: Scores, after: Scores, *, gained: bool, count: int = 24) -> tuple[list[Shown], int]:
+def changed_images(before: Scores, after: Scores, *, gained: bool, count: int = SHOWN) -> tuple[list[Shown], int]:
     """Images that were wrong and are right now, or the reverse: the surest mistakes; and how many there are in all."""
     index = np.flatnonzero((~before.correct & after.correct) if gained else (before.correct & ~after.correct))
     shown = []

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from seattn._run_report_groups import Group
-from seattn._run_report_images import changed_images, images_html, images_plot
+from seattn._run_report_images import SHOWN, changed_images, images_html, images_plot
 from seattn._run_report_one import confusions_html
 from seattn._run_report_page import FOLD, Pages, bar, count, folded, table
 from seattn._run_report_paired import Difference, changed_pairs, confused_pairs, hardest_class, paired_difference
@@ -118,11 +118,11 @@ def _difference_cell(one: Difference, *, sure: bool) -> str:
     return f'<span class="sure">{text}</span>' if sure else text
 
 
-def add_hardest_class(pages: Pages, groups: Sequence[Group]) -> None:
-    """What the class of the lowest recall is confused with, in every group; alone too."""
+def add_hardest_class(pages: Pages, groups: Sequence[Group], wanted: str | None) -> None:
+    """What the class of the lowest recall, or the one that is `wanted`, is confused with in every group; alone too."""
     names = groups[0].scores[0].evaluation.class_names
     matrices = [group.confusion for group in groups]  # (K, K) each
-    k = hardest_class(matrices[0])
+    k = hardest_class(matrices[0]) if wanted is None else names.index(wanted)
     both = np.sum([_shares(one, k)[0] + _shares(one, k)[1] for one in matrices], axis=0)  # (K,)
     both[k] = 0
     others = [int(i) for i in np.argsort(-both, kind="stable")[:_OTHERS] if both[i] > 0]
@@ -135,7 +135,8 @@ def add_hardest_class(pages: Pages, groups: Sequence[Group]) -> None:
     recalls = ", ".join(
         f"{one[k, k] / max(one[k].sum(), 1):.1%} in {group.label}" for group, one in zip(groups, matrices, strict=True)
     )
-    plot = one_class_plot(names[k], [names[i] for i in others], shares, f"The hardest class: {names[k]}")
+    title = f"The hardest class: {names[k]}" if wanted is None else f"One class: {names[k]}"
+    plot = one_class_plot(names[k], [names[i] for i in others], shares, title)
     rows = [
         [
             escape(names[i]),
@@ -150,11 +151,10 @@ def add_hardest_class(pages: Pages, groups: Sequence[Group]) -> None:
         *(f"{names[k]} taken for it{one}" for one in suffix),
         *(f"it taken for {names[k]}{one}" for one in suffix),
     )
-    text = f"{names[k]} has the lowest recall{f' in {groups[0].label}' if len(groups) > 1 else ''}: {recalls}."
-    if len(groups) == 1:
-        text = f"{names[k]} has the lowest recall, {matrices[0][k, k] / max(matrices[0][k].sum(), 1):.1%}."
+    text = f"The recall of {names[k]} is {recalls}"
+    text += f"; it is the lowest of {groups[0].label}." if wanted is None else "."
     figure = pages.figure("hardest-class", plot, wide=True)
-    pages.add(f"The hardest class: {names[k]}", figure, folded("as numbers", table(head, rows)), note=text)
+    pages.add(title, figure, folded("as numbers", table(head, rows)), note=text)
 
 
 def _shares(matrix: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
@@ -208,7 +208,7 @@ def add_image_changes(pages: Pages, groups: Sequence[Group]) -> None:
                 pages.keep(f"{file}{suffix}", images_plot(shown, f"{head}: {group.label}"))
             parts.append(part)
         seeds = f"; seeds {before.scored[0].recipe.seed} and {group.scored[0].recipe.seed}" if _seeds(groups) else ""
-        text = f"{group.label} against {before.label}{seeds}: the surest mistakes first."
+        text = f"{group.label} against {before.label}{seeds}: the surest mistakes first, at most {SHOWN}."
         pages.add("Images that changed", *parts, note=text)
 
 

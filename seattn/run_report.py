@@ -1,5 +1,6 @@
 """One page on one or several training runs: how they learned, what their nets confuse, and what a change changed."""
 
+import difflib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ def report_runs(
     split: str = "held-out",
     out: Path | None = None,
     labels: Sequence[str] | None = None,
+    class_name: str | None = None,
     device: str = "cpu",
 ) -> RunReport:
     """Write `out`/report.html and its figures as PNGs.
@@ -69,6 +71,7 @@ def report_runs(
         split: "held-out", the images that the runs chose by; "validation"; or "test", which no choice should see.
         out: by default `report` in the run's folder, or in this one where there are several.
         labels: names of the recipes, in order.
+        class_name: the class that is looked at closely; by default the hardest of the first run.
 
     Raises:
         UserError: for a missing or damaged file, runs that cannot be compared, or a folder that cannot be written to;
@@ -85,8 +88,9 @@ def report_runs(
     notes: list[str] = []
     if images is not None:
         groups, notes = _scored(groups, images, split, device)
+        _check_class(groups, class_name)
         groups.sort(key=lambda group: not group.scores)  # stable: one colour a group, in figures of all or of these
-    return _write(groups, images, split, notes, out)
+    return _write(groups, images, split, notes, class_name, out)
 
 
 def _scored(groups: list[Group], images: Split, split: str, device: str) -> tuple[list[Group], list[str]]:
@@ -103,7 +107,16 @@ def _scored(groups: list[Group], images: Split, split: str, device: str) -> tupl
     return found, notes
 
 
-def _write(groups: list[Group], images: Split | None, split: str, notes: list[str], out: Path) -> RunReport:
+def _check_class(groups: Sequence[Group], wanted: str | None) -> None:
+    names = next(group.scores[0].evaluation.class_names for group in groups if group.scores)
+    if wanted is not None and wanted not in names:
+        near = difflib.get_close_matches(wanted, names, n=3) or names[:3]
+        raise UserError(f"the runs have no class {wanted!r}; they have {', '.join(near)} …")
+
+
+def _write(
+    groups: list[Group], images: Split | None, split: str, notes: list[str], class_name: str | None, out: Path
+) -> RunReport:
     scored = [group for group in groups if group.scores]
     pages, several = Pages(), sum(len(group.runs) for group in groups) > 1
     if images is not None and split == "test":
@@ -124,12 +137,12 @@ def _write(groups: list[Group], images: Split | None, split: str, notes: list[st
     _add_training(pages, groups)
     if len(scored) > 1:
         add_class_changes(pages, scored)
-        add_hardest_class(pages, scored)
+        add_hardest_class(pages, scored, class_name)
         add_pair_changes(pages, scored)
         add_image_changes(pages, scored)
         add_each(pages, scored)
     elif scored:
-        _add_net(pages, scored[0])
+        _add_net(pages, scored[0], class_name)
     add_recipe(pages, groups)
     number, text = _headline(scored or groups)
     title = " against ".join([groups[1].label, groups[0].label]) if len(groups) == 2 else groups[0].label
@@ -152,14 +165,14 @@ def _add_training(pages: Pages, groups: list[Group]) -> None:
     pages.add("Training", pages.figure("curves", curves_plot(groups), wide=True), note=text)
 
 
-def _add_net(pages: Pages, group: Group) -> None:
+def _add_net(pages: Pages, group: Group, class_name: str | None) -> None:
     """The sections on one net: the group's first with weights."""
     scores, run = group.scores[0], group.scored[0]
     name = f"{group.label}, seed {run.recipe.seed}" if len(group.runs) > 1 else group.label
     if len(group.runs) > 1:
-        pages.add("", note(f"All below is of seed {run.recipe.seed}, except the hardest class: the mean of all seeds."))
+        pages.add("", note(f"All below is of seed {run.recipe.seed}, except the one class: the mean of all seeds."))
     add_classes(pages, scores, name)
-    add_hardest_class(pages, [group])
+    add_hardest_class(pages, [group], class_name)
     pages.add("Confusions and calibration", confusions_html(pages, scores, name))
     add_pairs(pages, scores, name)
     add_worst(pages, scores, name)

@@ -294,6 +294,17 @@ def test_what_cannot_be_compared_is_one_line(runs, data, tmp_path, fails):
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
+def test_a_class_can_be_looked_at_that_is_not_the_hardest(runs, data, tmp_path, fails, quick):
+    page = report(tmp_path, runs["before"], runs["after"], "--data-dir", data, "--class", "dog")
+    net = load_model(str(runs["before"]))
+    scores = evaluate_folder(net, data / "validation", workers=0)
+    recall = next(score.recall for score in scores.per_class if score.name == "dog")
+    assert f"The recall of dog is {recall:.1%} in before" in page.text
+    wrong = ("report", runs["before"], "--data-dir", data, "--class", "dig", "--out", tmp_path / "wrong")
+    assert "no class 'dig'; they have dog" in fails(*wrong)
+    assert not list((tmp_path / "wrong").iterdir())
+
+
 def test_by_default_the_page_stands_in_the_runs_folder(tmp_path):
     run = write_run(tmp_path / "run", NAMES)
     done = report_runs([run])
