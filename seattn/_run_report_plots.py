@@ -106,7 +106,7 @@ def classes_plot(scores: Sequence[ClassScore], name: str) -> Plot:
         )
         axes.plot([s.precision for s in scores], y, "D", color=theme.wrong, fillstyle="none", label="precision")
         _class_axis(axes, [score.name for score in scores], theme)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlim(right=1.005)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
@@ -170,7 +170,7 @@ def one_class_plot(
             axes.set_title(head, fontsize=9, loc="left")
             axes.set_xlim(0, 1.25 * max(0.004, *(float(both[side].max()) for both in shares.values())))
             axes.xaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
         panels[0].set_ylim(len(others) - 0.4, -0.6)
         if len(shares) > 1:
             handles, labels = panels[0].get_legend_handles_labels()
