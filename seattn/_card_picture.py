@@ -5,22 +5,18 @@ import json
 from functools import partial
 
 from seattn._card_facts import ClassResults
-from seattn._report_plots import Theme, confusion_text, draw_confusion, render_svg
+from seattn._report_figure import Plot, Theme
+from seattn._report_plots import confusion_text, draw_confusion
 
 
 def render_picture(classes: ClassResults) -> str:
     """The text of the SVG. Its description ends in a digest of the counts: drawn by any matplotlib, it says of what."""
     names = classes.class_names
     side = 5.2 if len(names) <= 20 else 6.5
-    content = render_svg(
-        partial(draw_confusion, classes.confusion, names),
-        Theme(dark=False),
-        width=side,
-        height=side - 0.2,
-        paper="white",
-        metadata={"Title": classes.name, "Description": describe(classes)},
-    )
-    return content.decode("utf-8")
+    draw = partial(draw_confusion, classes.confusion, names)
+    plot = Plot(draw, width=side, height=side - 0.2, alt=confusion_text(classes.confusion, names))
+    metadata = {"Title": classes.name, "Description": describe(classes)}
+    return plot.svg(Theme(dark=False), paper="white", metadata=metadata).decode("utf-8")
 
 
 def describe(classes: ClassResults) -> str:

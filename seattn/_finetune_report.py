@@ -1,28 +1,23 @@
 """The report of a fine-tuned net: what it does on the test split of its run.
 
-Shapes: B images of a batch, N of all, K classes, C channels, H x W pixels.
+Shapes: N images, K classes.
 """
 
 import platform
-from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import timm
 import torch
-from torch import nn
 
+from seattn._report_images import batches_as_seen
 from seattn._splits import find_split, leave_out_unreadable, list_files
 from seattn.evaluate import match_classes, summarize
 from seattn.load import DIR_PREFIX, load_model
-from seattn.predict import eval_transform, image_mode, predict_logits, read_image
+from seattn.predict import image_mode, predict_logits, read_image
 from seattn.report import write_report
 from seattn.rows import AccuracyRow
-
-_BATCH = 64  # images at a time
-_SIDE = 128  # pixels at most of an image on the page
 
 
 def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, skip_bad: bool) -> Path:
@@ -34,7 +29,8 @@ def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, sk
     outputs, names = match_classes(files.class_names, model)
     labels = np.array(outputs)[files.labels.numpy()]  # (N,)
     pictures: list[np.ndarray] = []
-    logits = predict_logits(model, _batches(model, files.paths, pictures))  # (N, K)
+    images = (read_image(path, image_mode(model)) for path in files.paths)
+    logits = predict_logits(model, batches_as_seen(model, images, pictures))  # (N, K)
     path = run / "report.html"
     write_report(
         path,
@@ -59,18 +55,3 @@ def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, sk
         },
     )
     return path
-
-
-def _batches(model: nn.Module, paths: Sequence[Path], pictures: list[np.ndarray]) -> Iterator[torch.Tensor]:
-    """Batches (B, C, H, W) for the model; what each image looks like then, at most _SIDE high, goes into `pictures`."""
-    mode, transform = image_mode(model), eval_transform(model)
-    cfg: Any = model.pretrained_cfg
-    mean, std = (torch.tensor(cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    for start in range(0, len(paths), _BATCH):
-        x = torch.stack([transform(read_image(path, mode)) for path in paths[start : start + _BATCH]])  # (B, C, H, W)
-        seen = (x * std + mean).clamp(0, 1)
-        if seen.shape[-1] > _SIDE:
-            seen = nn.functional.interpolate(seen, size=(_SIDE, _SIDE), mode="bilinear", antialias=True)
-        shown = (seen.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1)  # (B, H, W, 3)
-        pictures.extend(shown.numpy())
-        yield x

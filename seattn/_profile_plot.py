@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from seattn._files import atomic_path, require_writable
 from seattn._profile_compare import Comparison, Named
 from seattn._profile_tables import number
-from seattn._report_plots import RIGHT, WRONG
+from seattn._report_figure import RIGHT, WRONG
 from seattn.errors import UserError
 
 SUFFIXES = (".png", ".svg")

@@ -12,6 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seattn.layers._excitation import Reason, excitation_of
+from seattn.ops._excite import excite_reference
+
+Gate = Callable[[torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class LayerGates:
@@ -23,27 +28,26 @@ class LayerGates:
 
 @torch.inference_mode()
 def collect_gates(model: nn.Module, image: torch.Tensor) -> list[LayerGates]:
-    """Run `image` (1, C, H, W) through `model`; the gates of every layer that has a `gate` method, in order of use.
+    """Run `image` (1, C, H, W) through `model`; the gates of every layer that has some, in order of use.
 
-    A layer inside such a layer is left out: it is a part, not one more.
+    Those are the layers with a method `gate`, and the attention of timm and torchvision that `accelerate` knows. A
+    layer inside such a layer is left out: it is a part, not one more.
     """
     found: list[LayerGates] = []
 
-    def record(name: str, layer: nn.Module) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        gate = cast(Callable[[torch.Tensor], torch.Tensor], layer.gate)
-
+    def record(name: str, gate: Gate) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             found.append(LayerGates(name, gate(inputs[0])[0].float().cpu().numpy()))
 
         return hook
 
-    layers: dict[str, nn.Module] = {}
+    gates: dict[str, tuple[nn.Module, Gate]] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in layers)
-        if callable(getattr(type(module), "gate", None)) and not inside:
-            layers[name] = module
+        inside = any(name.startswith(f"{outer}.") for outer in gates)
+        if not inside and (gate := _gate_of(module)) is not None:
+            gates[name] = module, gate
     training = model.training
-    hooks = [layer.register_forward_pre_hook(record(name, layer)) for name, layer in layers.items()]
+    hooks = [module.register_forward_pre_hook(record(name, gate)) for name, (module, gate) in gates.items()]
     try:
         model.eval()(image.to(next(model.parameters()).device))
     finally:
@@ -51,3 +55,13 @@ def collect_gates(model: nn.Module, image: torch.Tensor) -> list[LayerGates]:
             hook.remove()
         model.train(training)
     return found
+
+
+def _gate_of(module: nn.Module) -> Gate | None:
+    """What gives the layer's factors (B, C) for its input (B, C, H, W); None if it has none that is known."""
+    if callable(getattr(type(module), "gate", None)):
+        return cast(Gate, module.gate)
+    excitation = excitation_of(module)
+    if isinstance(excitation, Reason):
+        return None
+    return lambda x: excite_reference(x.float().mean((2, 3)), excitation)

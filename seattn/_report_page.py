@@ -1,5 +1,7 @@
 """The frame of the HTML report: one page, no script, nothing fetched."""
 
+from collections.abc import Mapping
+from html import escape
 from string import Template
 
 CSS = """
@@ -95,3 +97,9 @@ $gates
 </body>
 </html>
 """)
+
+
+def definitions(items: Mapping[str, str], *, wrap: bool = True) -> str:
+    """Terms and their texts for a <dl>, escaped; each pair in a <div> of its own if `wrap`."""
+    start, end = ("<div>", "</div>") if wrap else ("", "")
+    return "\n".join(f"{start}<dt>{escape(key)}</dt><dd>{escape(value)}</dd>{end}" for key, value in items.items())

@@ -1,83 +1,28 @@
-"""The report's figures as inline SVG, each drawn for a light and a dark page; colours are Okabe and Ito's.
+"""The report's figures of one evaluation: confusions and calibration.
 
 Shapes: K classes.
 """
 
-import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from html import escape
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from seattn._report_figure import Plot, Theme
 from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval, worst_pairs
 
-RIGHT, WRONG = "#0072b2", "#d55e00"  # blue and vermilion: told apart by every kind of colour vision
-RIGHT_DARK, WRONG_DARK = "#56b4e9", "#e69f00"
 BINS = 15
 MAX_CELL_LABELS = 20  # beyond this many classes numbers in cells are too small to read
 
 
-class Theme:
-    """The colours of a figure on a light or a dark page."""
-
-    def __init__(self, *, dark: bool) -> None:
-        self.text = "#e6e6e6" if dark else "#1f2328"
-        self.page = "#14171a" if dark else "#ffffff"
-        self.right = RIGHT_DARK if dark else RIGHT
-        self.wrong = WRONG_DARK if dark else WRONG
-
-
-def picture(draw: Callable[[Figure, Theme], None], *, width: float, height: float, alt: str) -> str:
-    """HTML of the figure that `draw` draws, width x height inches, for both colour schemes."""
-    light, dark = (_svg_uri(draw, Theme(dark=dark), width, height) for dark in (False, True))
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class="figure" src="{light}" alt="{escape(alt)}"></picture>'
-    )
-
-
-def _svg_uri(draw: Callable[[Figure, Theme], None], theme: Theme, width: float, height: float) -> str:
-    content = render_svg(draw, theme, width=width, height=height)
-    return "data:image/svg+xml;base64," + base64.b64encode(content).decode("ascii")
-
-
-def render_svg(
-    draw: Callable[[Figure, Theme], None],
-    theme: Theme,
-    *,
-    width: float,
-    height: float,
-    paper: str = "none",
-    metadata: Mapping[str, str] | None = None,
-) -> bytes:
-    """The figure that `draw` draws, width x height inches on a `paper` of that colour, the same bytes each time."""
-    style: dict[Any, Any] = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "svg.hashsalt": "seattn",  # with Date=None below: the same report, byte for byte
-        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), theme.text),
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor=paper)
-        draw(figure, theme)
-        buffer = io.BytesIO()
-        known = {"Date": None, **(metadata or {})}
-        figure.savefig(buffer, format="svg", transparent=paper == "none", metadata=known)
-    return buffer.getvalue()
-
-
-def confusion_picture(evaluation: Evaluation) -> str:
+def confusion_plot(evaluation: Evaluation, *, name: str = "") -> Plot:
     """The confusion matrix (K, K): rows are true classes; mistakes have a colour scale of their own."""
     confusion, names = evaluation.confusion, evaluation.class_names
     draw = partial(draw_confusion, confusion, names)
-    return picture(draw, width=5.2, height=5.0, alt=confusion_text(confusion, names))
+    return Plot(draw, width=5.2, height=5.0, alt=confusion_text(confusion, names), title=f"Confusions: {name}")
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], figure: Figure, theme: Theme) -> None:
@@ -115,7 +60,7 @@ def confusion_text(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
     return f"Confusion matrix of {len(names)} classes. Most frequent mistakes: {pairs or 'none'}."
 
 
-def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray) -> str:
+def reliability_plot(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray, *, name: str = "") -> Plot:
     """Accuracy by bin of confidence above the number of images in each bin; probabilities (N, K), labels (N,)."""
     count, confidence, accuracy = calibration_bins(probabilities, labels, BINS)
     mean_confidence = float((count * confidence).sum() / count.sum())
@@ -153,4 +98,4 @@ def reliability_picture(evaluation: Evaluation, probabilities: FloatArray, label
         f"Reliability diagram, {BINS} bins: expected calibration error {evaluation.ece:.3f}, mean confidence "
         f"{mean_confidence:.3f}, accuracy {evaluation.top1:.3f}."
     )
-    return picture(draw, width=5.2, height=5.0, alt=alt)
+    return Plot(draw, width=5.2, height=5.0, alt=alt, title=f"Calibration: {name}")

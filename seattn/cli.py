@@ -1,4 +1,4 @@
-"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, ablate, timm, hub, import.
+"""The `seattn` command: its root, and the commands about nets; the others are in `_cli_*.py`, a line each below.
 
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from seattn._cli_ablate import ablate
 from seattn._cli_hub import hub, import_weights
+from seattn._cli_report import explain, report
 from seattn._cli_training import Settings, finetune, parse_settings, timm_script
 from seattn._files import require_writable, write_text
 from seattn.errors import UserError
@@ -220,6 +221,8 @@ def profile(
 
 app.command()(finetune)
 app.command()(ablate)
+app.command()(report)
+app.command()(explain)
 app.add_typer(hub, name="hub")
 app.command("import")(import_weights)
 app.command("timm", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(timm_script)

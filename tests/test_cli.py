@@ -117,7 +117,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
 def test_help_lists_the_commands(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    commands = ("demo", "evaluate", "predict", "list", "profile", "train", "finetune", "timm")
+    commands = ("demo", "evaluate", "predict", "list", "profile", "train", "finetune", "report", "explain", "timm")
     assert all(command in text for command in commands)
     assert main([]) == 0
     assert "evaluate" in capsys.readouterr().out

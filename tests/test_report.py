@@ -1,12 +1,12 @@
 """The page stands alone, says the numbers it was given, shows right and wrong; gates are those that forward uses."""
 
 from collections import Counter
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import timm
 import torch
+from _page import Page
 from torch import nn
 
 import seattn  # noqa: F401  # registers the models
@@ -18,24 +18,6 @@ from seattn.report import write_report
 
 NAMES = ("cat", "dog", "<script>alert(1)</script>")
 N = 30
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def having(self, tag, **attrs):
-        return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in attrs.items())]
 
 
 @pytest.fixture(scope="module")
