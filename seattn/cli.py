@@ -1,4 +1,4 @@
-"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, timm.
+"""The `seattn` command: demo, evaluate, predict, list, profile, train, finetune, search, timm.
 
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from seattn._cli_search import search
 from seattn._cli_training import Settings, finetune, parse_settings, timm_script
 from seattn._files import require_writable, write_text
 from seattn.errors import UserError
@@ -217,6 +218,7 @@ def profile(
 
 
 app.command()(finetune)
+app.command()(search)
 app.command("timm", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(timm_script)
 
 
