@@ -21,6 +21,7 @@ from rich.text import Text
 from seattn._cli_ablate import ablate
 from seattn._cli_hub import hub, import_weights
 from seattn._cli_report import explain, report
+from seattn._cli_search import search
 from seattn._cli_training import Settings, finetune, parse_settings, timm_script
 from seattn._files import require_writable, write_text
 from seattn.errors import UserError
@@ -221,6 +222,7 @@ def profile(
 
 app.command()(finetune)
 app.command()(ablate)
+app.command()(search)
 app.command()(report)
 app.command()(explain)
 app.add_typer(hub, name="hub")

@@ -156,9 +156,7 @@ def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Re
         UserError: naming the file, the key and the nearest valid one, or the value and what would be right.
     """
     raw = read_mapping(path, "recipe", "model: se_resnet20_cifar")
-    for key, value in (overrides or {}).items():
-        raw = _replaced(raw, key.split("."), value)
-    return parse_recipe(raw, source=str(path))
+    return parse_recipe(replace_keys(raw, overrides or {}), source=str(path))
 
 
 def read_mapping(path: Path, what: str, example: str) -> dict[str, Any]:
@@ -175,6 +173,13 @@ def read_mapping(path: Path, what: str, example: str) -> dict[str, Any]:
         raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{what} {path} must be a mapping of keys to values, for example {example!r}")
+    return raw
+
+
+def replace_keys(raw: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """`raw` with the values of `changes`, whose dotted keys reach below."""
+    for key, value in changes.items():
+        raw = _replaced(raw, key.split("."), value)
     return raw
 
 

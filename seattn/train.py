@@ -100,7 +100,11 @@ def train(
             if run_dir is not None:
                 run_dir.abandon()
             raise
-        return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
+        try:
+            return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
+        finally:
+            if run.log is not None:
+                run.log.close()
 
 
 class _Run:
@@ -115,6 +119,7 @@ class _Run:
         skip_bad: bool,
     ) -> None:
         self.recipe, self.path, self.device, self.processes = recipe, path, device, processes
+        self.log: EpochLog | None = None
         torch.manual_seed(recipe.seed)
         self.model = create_model(recipe)
         self.data = open_data(
@@ -182,12 +187,12 @@ class _Run:
         self, run_dir: RunDir | None, *, read_test: bool, on_epoch: Callable[[Row], None] | None
     ) -> AccuracyRow | None:
         """All epochs from where the run stands, then the last score; `run_dir` in the first process."""
-        ours, history, log = self.recipe.seattn, [], None
+        ours, history = self.recipe.seattn, []
         measured_in = conditions(self.device)  # now, so that the commit is the one whose code trained
         start = self._resume()
         if run_dir is not None:
             run_dir.start(self.recipe)
-            history, log = run_dir.read_summary(start), EpochLog(self.path, self.recipe)
+            history, self.log = run_dir.read_summary(start), EpochLog(self.path, self.recipe)
             if history:
                 self.saver.restore(history)
         end, head = self.epochs, ours.balanced_head_epochs
@@ -198,7 +203,7 @@ class _Run:
                 self._begin_head()
             loss, rates = self._train_epoch(epoch)
             self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
-            if run_dir is not None and log is not None:
+            if run_dir is not None and self.log is not None:
                 held_out = self._evaluate(self.data.held_out)
                 row = {
                     "epoch": epoch,
@@ -211,16 +216,15 @@ class _Run:
                 history.append(row)
                 run_dir.write_summary(history)
                 self.saver.save_checkpoint(epoch, metric=row["eval_top1"])
-                log.write(row)
+                self.log.write(row)
                 _logger.info(
                     "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
                     *(epoch + 1, end + head, loss, row["eval_top1"], rates),
                 )
                 if on_epoch is not None:
                     on_epoch(row)
-        if run_dir is None or log is None:
+        if run_dir is None:
             return None
-        log.close()
         if ours.early_stop is not None:
             load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
         run_dir.export(self.averaged, self.data.class_names)
