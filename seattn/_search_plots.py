@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from seattn._files import atomic_path
-from seattn._report_plots import RIGHT, WRONG
+from seattn._report_figure import RIGHT, WRONG
 from seattn._search_file import Search
 from seattn._search_results import last_score, ranked, short
 from seattn._search_space import Choice, Range
