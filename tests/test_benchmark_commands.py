@@ -45,7 +45,7 @@ def test_an_unknown_option_is_named(fails, module):
         (run, ["--minutes", "-1"], "-1 is no number of minutes"),
         (gpu, ["now"], "unrecognized arguments: now"),
         (render, ["now"], "unrecognized arguments: now"),
-        (record, [], "required: run_dir"),
+        (record, [], "give folders of runs, or --classes"),
     ],
 )
 def test_a_wrong_argument_is_named(fails, module, arguments, message):
