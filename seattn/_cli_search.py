@@ -44,5 +44,5 @@ def search(
 
         console = Console()
         console.print(best_table(chosen, done.trials))
-        note = f"best recipe: {done.best}\nIts score is the best of {len(done.trials)} on the same images: optimistic."
-        console.print(Text(note), soft_wrap=True)
+        note = f"Its held-out score is the best of {len(done.trials)} on the same images: optimistic."
+        console.print(Text(f"best recipe: {done.best}\n{note}"), soft_wrap=True)

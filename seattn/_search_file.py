@@ -53,12 +53,11 @@ class Search:
         values = {key: self.space[key].value(kept) for key, kept in params.items()}
         return parse_recipe(replace_keys(self.recipe.to_dict(), values))
 
-    @property
-    def epochs(self) -> int:
-        """How many a trial has, unless the space says otherwise."""
-        recipe = self.recipe
-        warmup = recipe.warmup_epochs if recipe.warmup_prefix else 0
-        return recipe.epochs + recipe.cooldown_epochs + warmup + recipe.seattn.balanced_head_epochs
+
+def run_epochs(recipe: Recipe) -> int:
+    """How many epochs its run has in all."""
+    warmup = recipe.warmup_epochs if recipe.warmup_prefix else 0
+    return recipe.epochs + recipe.cooldown_epochs + warmup + recipe.seattn.balanced_head_epochs
 
 
 def load_search(

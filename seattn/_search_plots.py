@@ -123,6 +123,8 @@ def _slices(search: Search, trials: Sequence[FrozenTrial]) -> Figure:
             else:
                 axes.set_xscale("log" if dimension.log else "linear")
                 axes.set_xlim(*_widened(dimension))
+                if dimension.whole and not dimension.log:
+                    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             _dots(axes, mine, values, floor)
             axes.set_xlabel(key)
             _plain(axes, grid="y")

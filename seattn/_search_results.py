@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from optuna.trial import FrozenTrial, TrialState
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -88,14 +89,14 @@ def _head(out: Path, search: Search, trials: Sequence[FrozenTrial], best: Frozen
 
 
 def best_table(search: Search, trials: Sequence[FrozenTrial]) -> Table:
-    """The best trials and the values they were given."""
+    """The best trials and the values they were given; held-out top-1 in percent."""
     keys = [key.removeprefix("seattn.").removeprefix("model_kwargs.") for key in search.space]
-    table = Table("trial", "held-out top-1", *keys)
+    table = Table("trial", "top-1 %", *keys, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in table.columns:
         column.justify, column.overflow = "right", "fold"
     for trial in ranked(trials)[:_SHOWN]:
         values = [short(trial.params[key]) for key in search.space]
-        table.add_row(str(trial.number), f"{trial.value:.2f} %", *map(Text, values))
+        table.add_row(str(trial.number), f"{trial.value:.2f}", *map(Text, values))
     return table
 
 
@@ -112,5 +113,5 @@ def summary(trials: Sequence[FrozenTrial]) -> str:
 
 
 def short(value: object) -> str:
-    """A value in four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value in three digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

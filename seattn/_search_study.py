@@ -20,7 +20,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from seattn._files import require_writable
-from seattn._search_file import Search, grid_points
+from seattn._search_file import Search, grid_points, run_epochs
 from seattn.errors import UserError, first_line
 from seattn.recipe import parse_recipe
 
@@ -184,11 +184,12 @@ def _open(path: Path) -> optuna.Study:
 
 def _pruner(search: Search) -> optuna.pruners.BasePruner:
     """The pruner, which is told after each epoch; steps are epochs done."""
+    epochs = run_epochs(search.recipe)
     if search.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=search.epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     if search.pruner == "median":
         # Not in the first third: while the rate is high, scores say little about where a trial ends.
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, search.epochs // 3))
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 3))
     return optuna.pruners.NopPruner()
 
 

@@ -14,7 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from seattn._history import Row
-from seattn._search_file import Search
+from seattn._search_file import Search, run_epochs
 from seattn._search_results import read_summary, short, tidy, write_tables
 from seattn._search_study import Claim, StudyDir
 from seattn.errors import UserError, first_line
@@ -112,13 +112,13 @@ def _train(task: Task, claim: Claim, recipe: Recipe) -> float:
         device=task.device,
         skip_bad=task.skip_bad,
         read_test=False,
-        on_epoch=_watcher(task, claim),
+        on_epoch=_watcher(task, claim, run_epochs(recipe)),
     )
     assert row is not None  # there is one process
     return row.top1
 
 
-def _watcher(task: Task, claim: Claim) -> Callable[[Row], None]:
+def _watcher(task: Task, claim: Claim, epochs: int) -> Callable[[Row], None]:
     """Tells the study each epoch's score, and ends the run where it is hopeless or the time is up."""
     reported = set(claim.reported)
 
@@ -132,7 +132,7 @@ def _watcher(task: Task, claim: Claim) -> Callable[[Row], None]:
 
     def on_epoch(row: Row) -> None:
         report(int(row["epoch"]), row["eval_top1"])
-        if claim.trial.should_prune():
+        if int(row["epoch"]) + 1 < epochs and claim.trial.should_prune():  # the last one costs nothing any more
             raise _Pruned
         if task.is_over():
             raise _OutOfTime

@@ -83,7 +83,7 @@ def test_the_best_trial_is_a_recipe_and_a_second_call_goes_on(tmp_path, data_dir
     said = capsys.readouterr()
     assert "6 trials: 6 whole" in said.err
     assert "best of 6 on the same images: optimistic" in said.out
-    assert f"{float(best['held_out_top1']):.2f} %" in said.out
+    assert f"{float(best['held_out_top1']):.2f} " in said.out
 
 
 def test_a_random_search_in_parts_draws_what_it_draws_in_one(tmp_path, data_dir, trained):
@@ -142,6 +142,13 @@ def test_pruning_ends_a_run_early(tmp_path, data_dir, trained, pruner):
     if pruner == "median":
         assert pruned == [5, 6, 7, 8, 9]  # none of the first five, nor before a third of the epochs
         assert lengths[5:] == [3] * 5
+
+
+def test_the_last_epoch_prunes_nothing(tmp_path, data_dir, trained):
+    count = iter(range(100))
+    trained(lambda recipe, epoch: 90.0 - next(count))
+    run_search(write_search(tmp_path, recipe={"epochs": 1}), data_dir, tmp_path / "out", trials=7, device="cpu")
+    assert [row["state"] for row in table(tmp_path / "out")] == ["complete"] * 7
 
 
 def test_only_the_best_keep_their_weights(tmp_path, data_dir, trained):
