@@ -19,7 +19,7 @@ from seattn._card_sections import (
     spread,
 )
 from seattn._card_texts import DatasetText, citation, dataset_text, family_text, training_text
-from seattn.models._pretrained import HUB_ORG
+from seattn.models._pretrained import DEFAULT_ORG
 from seattn.rows import AccuracyRow
 
 __all__ = ["picture_name", "render_card", "render_table"]
@@ -30,13 +30,16 @@ def picture_name(name: str) -> str:
     return f"{name}.confusion.svg"
 
 
-def render_card(facts: Facts, cfg: PretrainedCfg) -> str:
-    """The Hub card of weights, Markdown with YAML front matter; `cfg` is that of the net with those weights."""
+def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str:
+    """The Hub card of weights, Markdown with YAML front matter; `cfg` is that of the net with those weights.
+
+    `org` is whose repository it is for; without one the project's, and of a user's weights not known yet.
+    """
     data = dataset_text(facts.row.dataset)
     parts = [
         f"---\n{_front(facts, cfg, data).to_yaml()}\n---\n\n# {facts.name}\n",
         _what(facts, cfg, data),
-        _use(facts, cfg),
+        _use(facts, cfg, org),
         result_section(facts),
     ]
     if facts.classes is not None:
@@ -114,15 +117,14 @@ def _what(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
     )
 
 
-def _use(facts: Facts, cfg: PretrainedCfg) -> str:
+def _use(facts: Facts, cfg: PretrainedCfg, org: str | None) -> str:
     own = timm.model_entrypoint(cfg.architecture or "").__module__.startswith("seattn.")
     head = "import seattn  # registers the nets with timm\n" if own else ""
+    place = f"hf-hub:{org or (DEFAULT_ORG if facts.of_project else 'ORG')}/{facts.name}"
     if facts.of_project:
-        place = f"hf-hub:{HUB_ORG}/{facts.name}"
         note = f'`timm.create_model("{facts.name}", pretrained=True)` is the same, from the package if it is there. '
     else:
-        place = f"hf-hub:ORG/{facts.name}"
-        note = "`ORG` is whose repository this is; a folder is `local-dir:FOLDER`. "
+        note = "" if org else "`ORG` is whose repository this is; a folder is `local-dir:FOLDER`. "
     return f"""## Use
 
 ```python

@@ -27,13 +27,14 @@ from seattn.models import _pretrained, models_with_weights
 __all__ = ["packaged_name", "stage"]
 
 
-def stage(name: str, folder: Path, *, run: Path | None = None) -> tuple[Path, ...]:
+def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None = None) -> tuple[Path, ...]:
     """Write the repository of the weights `name` into `folder`, whole or not at all; its files, relative to it.
 
     Args:
         name: `arch.tag` of weights in this package; with `run`, what the run's weights are to be called.
         folder: new, empty, or an earlier stage of the same name, which is replaced.
         run: folder of a finished run.
+        org: whose repository it is for, as the card says.
 
     Raises:
         UserError: if there are no such weights, or `folder` holds anything else.
@@ -46,7 +47,7 @@ def stage(name: str, folder: Path, *, run: Path | None = None) -> tuple[Path, ..
         facts, weights = run_facts(run, name), run / WEIGHTS
     _check_free(folder.resolve(), name)
     with whole_folder(folder) as part:
-        _fill(part, facts, weights, name if run is None else f"{DIR_PREFIX}{run}")
+        _fill(part, facts, weights, name if run is None else f"{DIR_PREFIX}{run}", org)
         files = tuple(Path(file) for file in sorted([*files_of(part), SUMS]))
     return files
 
@@ -105,12 +106,12 @@ def _check_free(folder: Path, name: str) -> None:
         raise UserError(f"{folder} is not as it was staged, and is left alone: {error}; or delete it") from error
 
 
-def _fill(folder: Path, facts: Facts, weights: Path, spec: str) -> None:
+def _fill(folder: Path, facts: Facts, weights: Path, spec: str, org: str | None) -> None:
     model: Any = load_model(spec)
     cfg = PretrainedCfg(**model.pretrained_cfg)
     shutil.copyfile(weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(render_config(model, facts.name), encoding="utf-8")
-    (folder / CARD).write_text(render_card(facts, cfg), encoding="utf-8")
+    (folder / CARD).write_text(render_card(facts, cfg, org), encoding="utf-8")
     if facts.classes is not None:
         (folder / picture_name(facts.name)).write_text(render_picture(facts.classes), encoding="utf-8")
     facts.recipe.write(folder / "recipe.yaml")

@@ -12,6 +12,7 @@ from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from torch import nn
 
 from seattn._checkpoint import read_state_dict
+from seattn._hub_net_call import hub_call
 from seattn.errors import UserError, first_line
 from seattn.foreign import load_foreign
 from seattn.models import models_with_weights
@@ -23,7 +24,7 @@ WEIGHTS = "model.safetensors"
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
 # What a failed or broken download raises; the base is the error of an HTTP client that huggingface_hub has changed.
-HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError, SafetensorError)
+HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
 
 def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu", pretrained: bool = True) -> nn.Module:
@@ -101,21 +102,25 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
     if pretrained and not any(cfg.has_weights for key, cfg in configs.items() if not tag or key == spec):
         available = ", ".join(models_with_weights())
         raise UserError(f"{spec} has no trained weights; those of ours that have: {available}; or give a checkpoint")
-    try:
+    if not pretrained or name in our_models():
         return timm.create_model(spec, pretrained=pretrained)
-    except HUB_ERRORS as error:
-        raise UserError(f"cannot load the weights of {spec}: {first_line(error)}") from error
+    try:
+        with hub_call(spec, HUB_ERRORS):
+            return timm.create_model(spec, pretrained=pretrained)
+    except SafetensorError as error:
+        raise UserError(f"cannot load the weights of {spec}: {first_line(error)}; fetch them again") from error
 
 
 def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
+    repo = spec.removeprefix(HUB_PREFIX)
     try:
-        return timm.create_model(spec, pretrained=pretrained)
+        with hub_call(repo, HUB_ERRORS):
+            return timm.create_model(spec, pretrained=pretrained)
     except UserError:
         raise
-    except HUB_ERRORS as error:
-        raise UserError(f"cannot fetch {spec}: {first_line(error)}") from error
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{spec} holds no model that timm can build here: {first_line(error)}") from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:300]  # of a state dict that does not fit, the keys are in the second line
+        raise UserError(f"{spec} holds no model that timm can build here: {said or type(error).__name__}") from error
 
 
 def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:

@@ -344,7 +344,7 @@ def test_a_claim_of_held_out_images_cannot_be_checked(claimed, fails):
     assert "to choose by: the score is a little too good" in (claimed / "other" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["hub", "verify", "no/such"], ["hub", "verify", "se_resnet20_cifr"]])
+@pytest.mark.parametrize("arguments", [["hub", "verify", "./no/such"], ["hub", "verify", "se_resnet20_cifr"]])
 def test_what_is_neither_folder_nor_name_is_one_line(fails, arguments):
     line = fails(*arguments)
     assert "no such folder: no/such" in line or "did you mean se_resnet20_cifar" in line

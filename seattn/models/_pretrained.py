@@ -1,27 +1,36 @@
-"""Where a model's weights come from: the package first, then the Hub; said in the log, checked by SHA-256."""
+"""Where a model's weights come from: the package first, then the Hub; said in the log, checked by SHA-256.
+
+SEATTN_HUB_ORG names another organisation on the Hub, and HF_ENDPOINT, which is huggingface_hub's, another Hub; both
+are read when seattn is imported.
+"""
 
 import json
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 from torch import nn
 
 from seattn._files import sha256
-from seattn.errors import UserError
+from seattn.errors import UserError, first_line
 
-HUB_ORG = "seattn"
+DEFAULT_ORG = "seattn"
+HUB_ORG = os.environ.get("SEATTN_HUB_ORG") or DEFAULT_ORG
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+HUB_FILE = "model.safetensors"
 
 _logger = logging.getLogger("seattn")
 
 
 @cache
 def weight_index() -> dict[str, dict[str, str]]:
-    """`arch.tag` -> {"file", "sha256"} of the weights that ship in the package."""
+    """`arch.tag` -> {"file", "sha256"} of the weights that belong to this version of the package."""
     index: dict[str, dict[str, str]] = json.loads((WEIGHTS / "index.json").read_text(encoding="utf-8"))
     return index
 
@@ -32,8 +41,13 @@ def weight_source(name: str) -> dict[str, str]:
     if entry is None:
         return {}
     path = WEIGHTS / entry["file"]
-    hub = {"hf_hub_id": f"{HUB_ORG}/{name}"}
+    hub = {"hf_hub_id": hub_repository(name)}
     return {**hub, "file": str(path)} if path.is_file() else hub
+
+
+def hub_repository(name: str) -> str:
+    """The repository on the Hub of the weights `name` (`arch.tag`)."""
+    return f"{HUB_ORG}/{name}"
 
 
 def models_with_weights() -> list[str]:
@@ -41,41 +55,111 @@ def models_with_weights() -> list[str]:
     return sorted(weight_index())
 
 
-def check_source(variant: str, cfg: PretrainedCfg) -> None:
-    """Say where the weights will come from, and refuse a packaged file that is not the one that was shipped.
+def find_weights(variant: str, cfg: PretrainedCfg, cache_dir: Path | str | None = None) -> Path | None:
+    """The file of the weights that `cfg` asks for, fetched from the Hub if need be, and checked.
+
+    None leaves it to timm: a state dict, a URL, a folder.
 
     Raises:
-        UserError: if there are no weights, or the file's SHA-256 is not the recorded one.
+        UserError: if there are no weights, they cannot be fetched, or the file is not the one that was published.
     """
-    name = f"{variant}.{cfg.tag}" if cfg.tag else variant
-    if cfg.state_dict is not None:
-        return
-    if cfg.source == "hf-hub" or (cfg.hf_hub_id and not cfg.file):
-        _logger.info("%s: weights from the Hub, %s", name, cfg.hf_hub_id)
-    elif cfg.file:
-        _check_packaged(name, Path(cfg.file))
-        _logger.info("%s: weights from the file %s", name, cfg.file)
-    elif not cfg.url and not cfg.source:
+    name = _name(variant, cfg)
+    if cfg.state_dict is not None or cfg.source == "local-dir":
+        return None
+    if cfg.source != "hf-hub" and cfg.file:
+        path = Path(cfg.file)
+        if name in weight_index() and path == WEIGHTS / weight_index()[name]["file"]:
+            check_pinned(name, path, "reinstall seattn")
+        return path
+    if cfg.hf_hub_id:
+        return _from_hub(name, cfg, cache_dir)
+    if not cfg.url:
         available = ", ".join(models_with_weights())
         raise UserError(f"{name} has no pretrained weights yet; those that have: {available}")
+    return None
 
 
-def _check_packaged(name: str, path: Path) -> None:
-    entry = weight_index().get(name)
-    if entry is None or path != WEIGHTS / entry["file"]:
-        return  # a file of the user's own: its content is not ours to know
+def check_pinned(name: str, path: Path, remedy: str) -> None:
+    """Hold that `path` has the weights that belong to this version of the package as `name`.
+
+    Raises:
+        UserError: naming the file, with `remedy` as what to do.
+    """
+    wanted = weight_index()[name]["sha256"]
     found = sha256(path)
-    if found != entry["sha256"]:
+    if found != wanted:
         raise UserError(
             f"{path} is not the file that this version of seattn ships for {name}: SHA-256 {found[:12]}…, "
-            f"expected {entry['sha256'][:12]}…; reinstall seattn"
+            f"expected {wanted[:12]}…; {remedy}"
         )
 
 
+def _from_hub(name: str, cfg: PretrainedCfg, cache_dir: Path | str | None) -> Path:
+    from seattn._hub_net_cache import fetch_file
+
+    repo, file = str(cfg.hf_hub_id), cfg.hf_hub_filename or HUB_FILE
+    if not file.endswith(".safetensors") or ".." in Path(file).parts:
+        raise UserError(f"{repo} says that its weights are {file[:60]!r}; only .safetensors is read from the Hub")
+    path = fetch_file(repo, file, cache_dir=cache_dir)
+    if cfg.source == "hf-hub":
+        _check_head(path, cfg)
+    if name in weight_index() and cfg.source != "hf-hub":  # asked for by its name, not by a repository's
+        blob = path.resolve()
+        remedy = f"delete {blob}, and it is fetched again; if that does not help, another version of seattn has it"
+        check_pinned(name, path, remedy)
+    return path
+
+
+def _check_head(path: Path, cfg: PretrainedCfg) -> None:
+    """Hold that the weights have as many classes as config.json says: timm would leave the head as it was drawn."""
+    with _whole_weights(str(path)), safe_open(path, "pt") as file:
+        key = f"{cfg.classifier}.weight"
+        rows = file.get_slice(key).get_shape()[0] if key in file.keys() else cfg.num_classes  # noqa: SIM118 no dict
+    if rows != cfg.num_classes:
+        raise UserError(f"config.json of {cfg.hf_hub_id} says {cfg.num_classes} classes, its weights have {rows}")
+
+
+@contextmanager
+def _whole_weights(where: str) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"{where} is not a whole safetensors file: {first_line(error)}") from error
+
+
+def _name(variant: str, cfg: PretrainedCfg) -> str:
+    return f"{variant}.{cfg.tag}" if cfg.tag else variant
+
+
 def build(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """timm's `build_model_with_cfg` behind `check_source`."""
+    """timm's `build_model_with_cfg` with the weights of `find_weights`; where they are from is said in the log."""
+    overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
+    path = None
     if pretrained:
-        overlay = kwargs.get("pretrained_cfg_overlay")
-        check_source(variant, resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay))
-    model: nn.Module = build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
-    return model
+        cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
+        path = find_weights(variant, cfg, kwargs.get("cache_dir"))
+    if path is None:
+        plain: nn.Module = build_model_with_cfg(
+            model_cls, variant, pretrained, pretrained_cfg_overlay=overlay, **kwargs
+        )
+        return plain
+    # timm prefers a file to the Hub. What the model says of its source stays what it was asked for.
+    found = {**overlay, "file": str(path), "source": None}
+    with _whole_weights(str(path)):
+        model: Any = build_model_with_cfg(model_cls, variant, True, pretrained_cfg_overlay=found, **kwargs)
+    for key, value in (("file", cfg.file), ("source", cfg.source)):
+        if value is None:
+            model.pretrained_cfg.pop(key, None)
+        else:
+            model.pretrained_cfg[key] = value
+    _logger.info("%s: weights from %s", _name(variant, cfg), _source(cfg, path))
+    built: nn.Module = model
+    return built
+
+
+def _source(cfg: PretrainedCfg, path: Path) -> str:
+    if path == Path(cfg.file or "") and cfg.source != "hf-hub":
+        return f"the file {path}"
+    from huggingface_hub import constants
+
+    return f"the Hub, {constants.ENDPOINT}/{cfg.hf_hub_id}"

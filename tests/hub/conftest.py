@@ -1,0 +1,93 @@
+"""A Hub on this machine for each test, and no other one: the real client, an empty cache, no token, no network."""
+
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub import constants, file_download
+from huggingface_hub.utils import _http
+from huggingface_hub.utils._http import close_session
+
+from seattn.hub_stage import stage
+from tests._runs import write_run
+from tests.hub._server import Hub
+
+TOKEN = "hf_a-token-that-must-never-be-seen"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch, tmp_path):
+    """The client as in a fresh process of a user without a login; whatever leaves this machine fails."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_OIDC_RESOURCE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    use(monkeypatch, NOWHERE)
+    connect = socket.socket.connect
+
+    def connect_here(self, address):
+        here = isinstance(address, str) or address[0] in ("127.0.0.1", "::1", "localhost")
+        assert here, f"a test went to the network: {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """An empty Hub, which the client uses; `TOKEN` may write to `org`."""
+    with Hub() as server:
+        server.store.writers[TOKEN] = ["org"]
+        use(monkeypatch, server.url)
+        yield server
+
+
+@pytest.fixture
+def login(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return TOKEN
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """The client's pauses between tries pass at once; how long each was to be."""
+    pauses = []
+    set_pause(monkeypatch, pauses.append)
+    return pauses
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """As with HF_HUB_DOWNLOAD_TIMEOUT=0.2, and pauses between tries of at most 0.3 seconds."""
+    for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.2)
+    set_pause(monkeypatch, lambda seconds: time.sleep(min(seconds, 0.3)))
+
+
+def set_pause(monkeypatch, sleep):
+    """Of the client alone: our server sleeps too."""
+    clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", clock)
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory):
+    """A folder that is ready to be published: a small run's."""
+    root = tmp_path_factory.mktemp("published")
+    write_run(root / "run", ("jay", "rook", "wren"))
+    stage("my_birds", root / "stage", run=root / "run")
+    return root / "stage"
+
+
+def use(monkeypatch, url):
+    """As HF_ENDPOINT does in a fresh process."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")

@@ -1,0 +1,292 @@
+"""Whatever a server or a network does, the user reads one line that says what to do; no wait is unbounded."""
+
+import logging
+import time
+import traceback
+
+import pytest
+import timm
+from huggingface_hub import constants
+from huggingface_hub import logging as hub_logging
+from huggingface_hub.utils import _http
+
+from seattn import _hub_net_patience as net
+from seattn.cli import run
+from seattn.errors import UserError
+from seattn.hub import publish_folder, pull, verify_repository
+from seattn.load import load_model
+from tests.hub._faults import Answer, Cut, Drop, Hang, Stall
+from tests.hub._user import NAME, REPO, read, whole
+from tests.hub.conftest import NOWHERE, TOKEN, use
+
+ACTIONS = {
+    "pull": lambda staged: pull(REPO),
+    "verify": lambda staged: verify_repository(REPO),
+    "load": lambda staged: load_model(f"hf-hub:{REPO}"),
+    "publish": lambda staged: publish_folder(staged, REPO),
+}
+
+
+@pytest.fixture(params=ACTIONS)
+def action(request, hub, login, staged):
+    """Something that asks the Hub."""
+    prepare(hub, staged, request.param)
+    return lambda: ACTIONS[request.param](staged)
+
+
+def prepare(hub, staged, name):
+    """What is to be fetched; of what is to be published an earlier version, two large files of which are others."""
+    earlier = dict.fromkeys(("README.md", "model.safetensors", "test/golden.safetensors"), b"an earlier one")
+    hub.store.put(REPO, read(staged) | (earlier if name == "publish" else {}))
+
+
+def refusal(status, message="", code=None, **headers):
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    sent = {
+        "X-Error-Message": message.splitlines()[0] if message else "",
+        **({"X-Error-Code": code} if code else {}),
+        **named,
+    }
+    return Answer(status, sent, {"error": message})
+
+
+ANSWERS = {
+    "401": (refusal(401, "Invalid credentials in Authorization header"), "does not accept this token"),
+    "403": (refusal(403, "Forbidden: pass a token with write permission"), "pass a token with write permission"),
+    "403 gated": (refusal(403, "Ask for access", "GatedRepo"), "is given to those who asked for it"),
+    "404": (refusal(404, "Repository not found", "RepoNotFound"), "or it is private (404); check the name"),
+    "409": (refusal(409, "busy"), "refuses the request about org/my_birds (409): busy"),
+    "418": (refusal(418, "I am a teapot\nwith two lines"), "(418): I am a teapot"),
+    "429": (refusal(429, "slow down"), "in some minutes"),
+    "429, wait an hour": (refusal(429, Retry_After="3600"), "and asks to wait 3600 seconds"),
+    "429, the Hub's way": (
+        refusal(429, ratelimit='"api";r=0;t=280', ratelimit_policy='"fixed window";"api";q=5;w=300'),
+        "and asks to wait 280 seconds",
+    ),
+    "500": (refusal(500, "Internal Error"), "has an error of its own (500: Internal Error); try again later"),
+    "503": (Answer(503, {"Content-Type": "text/html"}, b"<html>" * 500), "has an error of its own (503"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_refuses_is_one_line(action, hub, answer, no_waiting, staged):
+    before = hub.files(REPO)
+    hub.fault = lambda request: ANSWERS[answer][0]
+    with pytest.raises(UserError) as error:
+        action()
+    line = str(error.value)
+    if answer != "404" or "publish" not in line:
+        assert ANSWERS[answer][1] in line
+    assert "\n" not in line
+    assert len(line) < 500
+    assert hub.url in line
+    assert hub.files(REPO) == before
+    assert sum(no_waiting) < 120
+    assert whole(constants.HF_HUB_CACHE)
+
+
+def test_without_a_login_a_401_says_log_in(hub, staged):
+    hub.store.put(REPO, read(staged), private=True)
+    for act in (lambda: pull(REPO), lambda: load_model(f"hf-hub:{REPO}")):
+        with pytest.raises(UserError, match=r"log in with `hf auth login`, or set HF_TOKEN"):
+            act()
+
+
+def test_a_token_without_the_right_to_write(hub, login, staged):
+    with pytest.raises(UserError, match=r"does not allow this token to do that with theirs/x \(403\): You don't have"):
+        publish_folder(staged, "theirs/x")
+    assert hub.store.repositories == {}
+
+
+def test_a_short_retry_after_is_waited_for(hub, staged, no_waiting):
+    hub.store.put(REPO, read(staged))
+    refused = []
+
+    def twice(request):
+        if "/tree/" in request.path and len(refused) < 2:
+            refused.append(request)
+            return refusal(429, Retry_After="7")
+        return None
+
+    hub.fault = twice
+    pull(REPO)
+    assert no_waiting == [8.0, 8.0]  # the client waits a second longer
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *[(name, "") for name in ACTIONS],
+        *[("load", place) for place in ("/resolve/main/config.json", "/resolve/main/model.safetensors", "/cdn/")],
+        *[("pull", place) for place in ("/tree/", "/resolve/main/", "/cdn/")],
+        *[("publish", place) for place in ("/preupload/", "/lfs/", "/objects/batch", "/commit/", "/resolve/")],
+    ],
+)
+def test_a_server_that_hangs_is_given_up(hub, login, short, staged, name, where):
+    prepare(hub, staged, name)
+    met = []
+    hub.fault = lambda request: Hang(20) if where in request.path and not met.append(request) else None
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=rf"^[^\n]*(http://localhost:{hub.port}|{hub.url})[^\n]*$"):
+        ACTIONS[name](staged)
+    assert time.monotonic() - begun < 15
+    assert met
+    assert whole(constants.HF_HUB_CACHE)
+
+
+def test_what_hangs_is_said(hub, short, fails):
+    hub.fault = lambda request: Hang(20)
+    line = fails("hub", "verify", REPO)
+    assert f"{hub.url} gave no good answer for" in line or f"{hub.url} did not answer about {REPO} in time" in line
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in line
+
+
+def test_a_server_that_stops_in_the_middle_of_a_file_is_given_up(hub, short, staged):
+    hub.store.put(REPO, read(staged))
+
+    hub.fault = lambda request: Stall(20) if "/cdn/" in request.path and request.method == "GET" else None
+    begun = time.monotonic()
+    with pytest.raises(
+        UserError, match=rf"{hub.url} did not answer about {REPO} in time|http://localhost:{hub.port} gave no good"
+    ):
+        pull(REPO)
+    assert time.monotonic() - begun < 20
+    assert whole(constants.HF_HUB_CACHE)
+
+
+@pytest.mark.parametrize("fault", [Drop(), Cut(10)], ids=["dropped", "cut"])
+def test_a_connection_that_always_breaks_is_one_line(action, hub, fault, no_waiting):
+    hub.fault = lambda request: fault
+    with pytest.raises(UserError) as error:
+        action()
+    assert hub.url in str(error.value)
+    assert "\n" not in str(error.value)
+    assert sum(no_waiting) < 120
+
+
+def test_no_server_at_all(monkeypatch, fails, staged, no_waiting, login):
+    for url, message in (
+        (NOWHERE, f"cannot reach {NOWHERE} for {REPO}: "),
+        ("localhost:9", "check the network, and HF_ENDPOINT"),
+        ("http://[", "HF_ENDPOINT"),
+        ("", "HF_ENDPOINT"),
+    ):
+        use(monkeypatch, url)
+        assert message in fails("hub", "pull", REPO)
+        with pytest.raises(UserError, match=r"HF_ENDPOINT"):
+            publish_folder(staged, REPO)
+
+
+@pytest.mark.parametrize("token", ["hf_a b", "hf_\x00secret", "hf_sécret", "hf_a\nX-Evil: 1"])
+def test_a_token_that_cannot_be_sent_is_not_shown(hub, staged, monkeypatch, token, tmp_path):
+    hub.store.put(REPO, read(staged))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_bytes(token.encode())
+    for act in (lambda: pull(REPO), lambda: publish_folder(staged, REPO), lambda: load_model(f"hf-hub:{REPO}")):
+        with pytest.raises(UserError, match=r"holds characters that none has; copy it anew") as error:
+            act()
+        assert token not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", ["401", "403", "429, wait an hour", "500", "418"])
+def test_the_token_is_in_no_output_and_no_traceback(action, hub, answer, no_waiting, capfd, caplog, monkeypatch):
+    """At the client's most talkative, and with a server that says the token back."""
+    monkeypatch.setattr(constants, "HF_DEBUG", True)
+    hub_logging.set_verbosity_debug()
+    caplog.set_level(logging.DEBUG)
+    fault = ANSWERS[answer][0]
+    echo = Answer(fault.status, {**fault.headers, "X-Error-Message": f"who is {TOKEN}?"}, {"error": f"no {TOKEN}"})
+    try:
+        for said in (fault, echo):
+            hub.fault = lambda request, said=said: said
+            with pytest.raises(UserError) as error:
+                action()
+            assert TOKEN not in str(error.value)
+            assert TOKEN not in "".join(traceback.format_exception(error.value))
+    finally:
+        hub_logging.set_verbosity_warning()
+    out, err = capfd.readouterr()
+    assert "curl" in out + err + caplog.text
+    for line in (out + err + caplog.text).splitlines():
+        assert TOKEN not in line or "who is" in line or "error" in line
+
+
+def test_the_clients_settings_are_left_as_they_were(hub, staged, fails):
+    hub.store.put(REPO, read(staged))
+    verbosity, hidden = hub_logging.get_verbosity(), net.are_progress_bars_disabled()
+    pull(REPO)
+    hub.fault = lambda request: Drop()
+    fails("hub", "verify", "org/other")
+    assert (hub_logging.get_verbosity(), net.are_progress_bars_disabled()) == (verbosity, hidden)
+
+
+def test_the_clients_settings_are_put_back_when_the_last_of_several_threads_is_done(hub):
+    verbosity = hub_logging.get_verbosity()
+    first, second = net.patience(), net.patience()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert hub_logging.get_verbosity() != verbosity
+    second.__exit__(None, None, None)
+    assert hub_logging.get_verbosity() == verbosity
+
+
+def test_a_users_own_client_is_used_and_outside_of_our_calls_left_alone(hub, staged, short):
+    hub.store.put(REPO, read(staged))
+    seen = []
+
+    def factory():
+        client = _http.default_client_factory()
+        client.event_hooks["request"].append(lambda request: seen.append(str(request.url)))
+        return client
+
+    former = _http._GLOBAL_CLIENT_FACTORY
+    _http.set_client_factory(factory)
+    try:
+        pull(REPO)
+        assert len(seen) == len(hub.requests)
+        pull(REPO)
+        client = _http.get_session()
+        assert len(client.event_hooks["request"]) == 3, "our hooks are there once"
+        hub.fault = lambda request: Hang(1) if "whoami" in request.path else None
+        begun = time.monotonic()
+        with pytest.raises(Exception):  # noqa: B017 PT011 whichever the client raises
+            client.get(f"{hub.url}/api/whoami-v2", timeout=0.8)
+        assert time.monotonic() - begun > 0.7, "our limit held for a call that is not ours"
+    finally:
+        _http.set_client_factory(former)
+
+
+def test_the_limits_follow_the_clients_setting(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
+    assert net.patience_limit() == 60
+
+
+def test_create_model_by_name_fails_in_one_line(hub, monkeypatch, no_waiting):
+    for cfg in (timm.get_pretrained_cfg(NAME), timm.models._registry._model_pretrained_cfgs[NAME]):
+        monkeypatch.setattr(cfg, "file", None)
+    with pytest.raises(UserError, match=rf"^{hub.url} wants a login for seattn/{NAME} \(401\)[^\n]*$"):
+        timm.create_model("se_resnet20_cifar", pretrained=True)
+
+
+def test_the_command_line_ends_with_2_and_one_line(hub, tmp_path, fails, no_waiting):
+    hub.fault = lambda request: Answer(500)
+    for args in (["hub", "pull", REPO], ["hub", "verify", REPO], ["predict", "--model", f"hf-hub:{REPO}", tmp_path]):
+        assert "try again later" in fails(*args)
+    assert run(["hub", "publish", NAME, "--org", "org", "--dry-run"]) == 2
+
+
+def test_a_card_that_the_hub_does_not_take_is_said_in_its_words(hub, login, staged):
+    said = '"license" must be one of apache-2.0, mit'
+    hub.fault = lambda r: Answer(400, {}, {"errors": [{"message": said}], "warnings": []}) if "yaml" in r.path else None
+    with pytest.raises(UserError, match=rf"refuses the request about {REPO} \(400\): {said}"):
+        publish_folder(staged, REPO)
+    assert hub.commits(REPO) == ["initial commit"]
+
+
+def test_offline_nothing_is_published(hub, login, staged, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=rf"HF_HUB_OFFLINE forbids to ask {hub.url} what it has of {REPO}; unset it"):
+        publish_folder(staged, REPO)
+    assert {change.state for change in publish_folder(staged, REPO, dry_run=True).changes} == {"not compared"}
+    assert hub.requests == []
