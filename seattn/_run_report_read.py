@@ -1,6 +1,5 @@
 """What a report reads of a run's folder: the resolved recipe, the log of epochs, the result; not yet the weights."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from seattn.errors import UserError, first_line
 from seattn.load import CONFIG, WEIGHTS
 from seattn.recipe import Recipe, load_recipe
 from seattn.rows import AccuracyRow
+from seattn.run_dir import read_summary
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv, which has more
 
@@ -68,25 +68,12 @@ def read_run(path: Path) -> Run:
 
 
 def _history(path: Path) -> tuple[Row, ...]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or (), list(reader)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no {path}: the run has not finished its first epoch") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    missing = [name for name in COLUMNS if name not in columns]
+    history = read_summary(path.parent)
+    if not history:
+        raise UserError(f"{path} has no epoch: the run has not finished its first epoch, or this is not its log")
+    missing = [name for name in COLUMNS if name not in history[0]]
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}; it should be the log of `seattn train`")
-    if not rows:
-        raise UserError(f"{path} has no epoch: the run has not finished its first one")
-    history = []
-    for line, row in enumerate(rows, 2):
-        try:
-            history.append({key: float(value) for key, value in row.items()})
-        except (TypeError, ValueError) as error:  # a cut line has None for the values that are gone
-            raise UserError(f"{path}, line {line} is damaged: it should be {len(row)} numbers") from error
     return tuple(history)
 
 

@@ -26,7 +26,7 @@ from timm.utils import CheckpointSaver
 from torch import nn
 
 from seattn._files import atomic_path, require_writable, write_text
-from seattn.errors import UserError
+from seattn.errors import UserError, first_line
 from seattn.recipe import Recipe
 from seattn.rows import AccuracyRow
 
@@ -135,13 +135,20 @@ def read_summary(run_dir: Path) -> list[dict[str, float]]:
     """The rows of a run's summary.csv, one an epoch; none before the first has ended.
 
     Raises:
-        UserError: if the file is damaged.
+        UserError: if the file cannot be read or a line of it is damaged.
     """
     path = run_dir / "summary.csv"
-    if not path.exists():
-        return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file, strict=True)]
-    except (OSError, TypeError, ValueError, csv.Error) as error:  # a row cut short has None for a number
-        raise UserError(f"{path} is no summary of a run: {error}") from error
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    history = []
+    for line, row in enumerate(rows, 2):
+        try:
+            history.append({key: float(value) for key, value in row.items()})
+        except (TypeError, ValueError) as error:  # a cut line has None for the values that are gone
+            raise UserError(f"{path}, line {line} is damaged: it should be {len(row)} numbers") from error
+    return history

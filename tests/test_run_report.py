@@ -241,7 +241,7 @@ DAMAGE = {
     "no recipe": (lambda p: (p / "recipe.yaml").unlink(), "has no recipe.yaml"),
     "broken recipe": (lambda p: _damage(p, "recipe.yaml", "lr: [1"), "is not valid YAML"),
     "no log": (lambda p: (p / "summary.csv").unlink(), "has not finished its first epoch"),
-    "empty log": (lambda p: _damage(p, "summary.csv", ""), "has no column 'epoch'"),
+    "empty log": (lambda p: _damage(p, "summary.csv", ""), "has no epoch"),
     "log without rows": (
         lambda p: _damage(p, "summary.csv", "epoch,train_loss,eval_loss,eval_top1,lr\n"),
         "has no epoch",

@@ -87,4 +87,4 @@ def test_a_damaged_summary_is_named(run, rows, capsys, tmp_path, text):
     folder = run(0, 80)
     (tmp_path / folder / "summary.csv").write_text(text)
     assert time_to_accuracy.main(["--target", "94", folder]) == 2
-    assert "summary.csv is no summary of a run" in capsys.readouterr().err
+    assert "summary.csv, line 2 is damaged: it should be 3 numbers" in capsys.readouterr().err
