@@ -1,8 +1,10 @@
 """Whatever a server or a network does, the user reads one line that says what to do; no wait is unbounded."""
 
+import itertools
 import logging
 import time
 import traceback
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -255,6 +257,17 @@ def test_a_users_own_client_is_used_and_outside_of_our_calls_left_alone(hub, sta
         assert time.monotonic() - begun > 0.7, "our limit held for a call that is not ours"
     finally:
         _http.set_client_factory(former)
+
+
+def test_retries_end_when_the_time_is_up(hub, login, staged, no_waiting, monkeypatch):
+    """By a clock that goes 25 seconds from one try to the next: the limit is 60."""
+    hub.store.put(REPO, read(staged))
+    clock = itertools.count(0, 25)
+    hub.fault = lambda request: Answer(500) if "/tree/" in request.path else None
+    monkeypatch.setattr(net, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(net.UnreachableError, match=rf"{hub.url} gave no good answer for 75 seconds; try again later"):
+        pull(REPO)
+    assert len([r for r in hub.requests if "/tree/" in r.path]) == 3
 
 
 def test_the_limits_follow_the_clients_setting(monkeypatch):
