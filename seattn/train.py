@@ -74,13 +74,15 @@ def train(
             run, which `resume` takes up.
 
     Returns:
-        The test split's row; None in all processes but the first.
+        The test split's row, or the held-out images'; None in all processes but the first.
 
     Raises:
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
     """
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise ValueError(f"overrides replace the keys of a recipe's file; give them to load_recipe, got {overrides!r}")
     check_name(recipe.model)
     check_log(recipe)
     processes = Processes()

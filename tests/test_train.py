@@ -22,6 +22,7 @@ from seattn.__main__ import main
 from seattn._update import Updater
 from seattn.errors import UserError
 from seattn.evaluate import evaluate_folder
+from seattn.recipe import load_recipe
 from seattn.train import train
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
@@ -187,6 +188,12 @@ def test_for_choices_the_test_split_is_left_alone_and_need_not_be_there(tmp_path
     assert (row.split, row.n, row.top1) == ("held-out", 12, row.held_out_top1)
     with pytest.raises(UserError, match="no test split"):
         train(recipe(epochs=1), tmp_path / "data", tmp_path / "other", device="cpu")
+
+
+def test_overrides_of_a_recipe_that_is_read_already_are_refused(tmp_path, data_dir, recipe):
+    with pytest.raises(ValueError, match="give them to load_recipe"):
+        train(load_recipe(recipe()), data_dir, tmp_path / "run", overrides={"lr": 1.0})
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_on_epoch_raises_ends_the_run_and_resume_takes_it_up(tmp_path, data_dir, recipe):
