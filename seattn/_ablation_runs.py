@@ -36,9 +36,7 @@ class Run:
     @property
     def epochs(self) -> int:
         """Its length, unless it stops early."""
-        recipe = self.recipe
-        warmup = recipe.warmup_epochs if recipe.warmup_prefix else 0
-        return recipe.epochs + recipe.cooldown_epochs + warmup + recipe.seattn.balanced_head_epochs
+        return self.recipe.run_epochs
 
     def finished(self) -> bool:
         """Whether its result is there."""

@@ -36,9 +36,7 @@ class Run:
     @property
     def planned(self) -> int:
         """Epochs that the recipe asks for."""
-        recipe = self.recipe
-        prefix = recipe.warmup_epochs if recipe.warmup_prefix else 0
-        return prefix + recipe.epochs + recipe.cooldown_epochs + recipe.seattn.balanced_head_epochs
+        return self.recipe.run_epochs
 
     @property
     def exported(self) -> Row | None:

@@ -54,12 +54,6 @@ class Search:
         return parse_recipe(replace_keys(self.recipe.to_dict(), values))
 
 
-def run_epochs(recipe: Recipe) -> int:
-    """How many epochs its run has in all."""
-    warmup = recipe.warmup_epochs if recipe.warmup_prefix else 0
-    return recipe.epochs + recipe.cooldown_epochs + warmup + recipe.seattn.balanced_head_epochs
-
-
 def load_search(
     path: Path, *, sampler: str | None = None, pruner: str | None = None, seed: int | None = None
 ) -> Search:

@@ -20,7 +20,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from seattn._files import require_writable
-from seattn._search_file import Search, grid_points, run_epochs
+from seattn._search_file import Search, grid_points
 from seattn.errors import UserError, first_line
 from seattn.recipe import parse_recipe
 
@@ -184,7 +184,7 @@ def _open(path: Path) -> optuna.Study:
 
 def _pruner(search: Search) -> optuna.pruners.BasePruner:
     """The pruner, which is told after each epoch; steps are epochs done."""
-    epochs = run_epochs(search.recipe)
+    epochs = search.recipe.run_epochs
     if search.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     if search.pruner == "median":

@@ -14,7 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from seattn._history import Row
-from seattn._search_file import Search, run_epochs
+from seattn._search_file import Search
 from seattn._search_results import read_summary, short, tidy, write_tables
 from seattn._search_study import Claim, StudyDir
 from seattn.errors import UserError, first_line
@@ -112,7 +112,7 @@ def _train(task: Task, claim: Claim, recipe: Recipe) -> float:
         device=task.device,
         skip_bad=task.skip_bad,
         read_test=False,
-        on_epoch=_watcher(task, claim, run_epochs(recipe)),
+        on_epoch=_watcher(task, claim, recipe.run_epochs),
     )
     assert row is not None  # there is one process
     return row.top1

@@ -90,6 +90,9 @@ def create_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, updates: i
         decay_epochs=recipe.decay_epochs,
         decay_milestones=list(recipe.decay_milestones),
         cooldown_epochs=recipe.cooldown_epochs,
+        cycle_mul=recipe.lr_cycle_mul,
+        cycle_decay=recipe.lr_cycle_decay,
+        cycle_limit=recipe.lr_cycle_limit,
         step_on_epochs=not recipe.sched_on_updates,
         updates_per_epoch=updates,
     )
@@ -140,6 +143,7 @@ def head_recipe(recipe: Recipe) -> Recipe:
         sched="cosine",
         warmup_epochs=0,
         cooldown_epochs=0,
+        lr_cycle_limit=1,
         layer_decay=None,
         seattn=ours,
     )

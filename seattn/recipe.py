@@ -5,6 +5,7 @@ timm has no word for stands under the one key `seattn`. A file is named after wh
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -20,13 +21,17 @@ from seattn.errors import UserError
 # Those that every timm we allow knows; not "plateau", which timm deprecates: a resumed run forgets its state.
 SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")
 
+CYCLIC = ("cosine", "poly", "tanh")
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Keys of timm's train.py, with its meanings and defaults, and one of ours.
 
     A one-cycle schedule in timm's words: `sched: poly`, `decay_rate: 1.0`, `warmup_prefix: true`; the whole run is then
-    `warmup_epochs + epochs` long. Batch sizes are of one process.
+    `warmup_epochs + epochs` long. Warm restarts (Loshchilov and Hutter, SGDR, ICLR 2017): `lr_cycle_limit` cycles, the
+    first of `epochs` epochs, each `lr_cycle_mul` times as long as the one before and from `lr_cycle_decay` times its
+    rate. Batch sizes are of one process.
     """
 
     model: str
@@ -59,6 +64,9 @@ class Recipe:
     decay_epochs: float = 90
     decay_milestones: tuple[int, ...] = (90, 180, 270)
     cooldown_epochs: int = 0
+    lr_cycle_mul: float = 1.0
+    lr_cycle_decay: float = 0.5
+    lr_cycle_limit: int = 1
 
     smoothing: float = 0.1
     bce_loss: bool = False
@@ -135,9 +143,27 @@ class Recipe:
         require(not (mixes and self.batch_size % 2), "batch_size", self.batch_size, "even where mixup or cutmix is on")
         focal = self.seattn.loss == "focal"
         require(not (focal and self.bce_loss), "seattn.loss", "focal", "cross_entropy where bce_loss is true")
-        length = self.epochs + self.cooldown_epochs + (self.warmup_epochs if self.warmup_prefix else 0)
+        require(self.lr_cycle_limit >= 1, "lr_cycle_limit", self.lr_cycle_limit, "at least 1")
+        cycles = self.lr_cycle_limit == 1 or self.sched in CYCLIC
+        require(cycles, "lr_cycle_limit", self.lr_cycle_limit, f"1 where sched is none of {', '.join(CYCLIC)}")
+        require(self.lr_cycle_mul > 0, "lr_cycle_mul", self.lr_cycle_mul, "above 0")
+        require(0 < self.lr_cycle_decay <= 1, "lr_cycle_decay", self.lr_cycle_decay, "above 0, at most 1")
         resized = sum(epochs for _, epochs in self.seattn.resize)
+        length = self.scheduled_epochs
         require(resized <= length, "seattn.resize", self.seattn.resize, f"within the {length} epochs")
+
+    @property
+    def scheduled_epochs(self) -> int:
+        """Length of timm's schedule: warmup before it, all cycles, cooldown."""
+        around = self.cooldown_epochs + (self.warmup_epochs if self.warmup_prefix else 0)
+        mul, cycles = self.lr_cycle_mul, self.lr_cycle_limit
+        first_cycles = cycles if mul == 1 else (1 - mul**cycles) / (1 - mul)
+        return around + math.floor(self.epochs * first_cycles)
+
+    @property
+    def run_epochs(self) -> int:
+        """Length of the whole run, its second stage included, unless it stops early."""
+        return self.scheduled_epochs + self.seattn.balanced_head_epochs
 
     def to_dict(self) -> dict[str, Any]:
         """Every key with its value, lists for tuples: what is written beside the weights."""

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from timm.models import save_for_hf
 from timm.utils import CheckpointSaver
 from torch import nn
 
 from seattn._files import atomic_path, require_writable, write_text
 from seattn.errors import UserError, first_line
-from seattn.recipe import Recipe
+from seattn.recipe import Recipe, load_recipe
 from seattn.rows import AccuracyRow
 
 
@@ -95,9 +94,9 @@ class RunDir:
             self.path.rmdir()
 
     def _check_same(self, recipe: Recipe) -> None:
-        before = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        before = load_recipe(self.path / "recipe.yaml").to_dict()  # a key that is newer than the run: its default
         now = recipe.to_dict()
-        changed = [key for key in now if before.get(key) != now[key]]
+        changed = [key for key in now if before[key] != now[key]]
         if changed:
             raise UserError(
                 f"{self.path} was started with another recipe (differs in {', '.join(changed)}); resume with the same "

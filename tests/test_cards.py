@@ -189,7 +189,7 @@ def test_committed_cards_are_the_rendered_ones():
     assert sorted(path.stem for path in cards) == models_with_weights()
     for path, text in cards.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
-    assert set((ROOT / "hub_cards").glob("*.md")) == set(cards)
+    assert set((ROOT / "hub_cards").glob("*.*.md")) == set(cards)
 
 
 def test_what_the_package_carries_of_its_weights_is_what_the_rows_say():

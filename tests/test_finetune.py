@@ -13,6 +13,7 @@ from PIL import Image
 
 import seattn.finetune
 from seattn.__main__ import main
+from seattn._training_run import TrainingRun
 from seattn._user_images import link_splits, read_folder
 from seattn.errors import UserError
 from seattn.evaluate import evaluate_folder
@@ -100,7 +101,7 @@ def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
 
 
 def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):
-    step, run = seattn.train._Run._train_epoch, tmp_path / "run"
+    step, run = TrainingRun._train_epoch, tmp_path / "run"
 
     def killed(self, epoch):
         if epoch == 1:
@@ -109,7 +110,7 @@ def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):
 
     options = {"device": "cpu", "overrides": {**FAST, "seattn.holdout": 0.2}}
     with monkeypatch.context() as patch:
-        patch.setattr(seattn.train._Run, "_train_epoch", killed)
+        patch.setattr(TrainingRun, "_train_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             finetune(ARCH, split, run, **options)
     with pytest.raises(UserError, match="or --resume"):

@@ -8,8 +8,9 @@ import yaml
 from timm.scheduler import create_scheduler_v2
 
 import seattn  # noqa: F401  registers the models
+from seattn._training_parts import create_schedule
 from seattn.errors import UserError
-from seattn.recipe import SCHEDULERS, OurKeys, Recipe, load_recipe, parse_recipe
+from seattn.recipe import CYCLIC, SCHEDULERS, OurKeys, Recipe, load_recipe, parse_recipe
 
 CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
 BASE = {"model": "se_resnet20_cifar.cifar10", "lr": 0.1}
@@ -53,6 +54,13 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
         ({"amp_dtype": "float64"}, "amp_dtype must be one of bfloat16, float16"),
         ({"mixup": 0.2, "batch_size": 9}, "batch_size must be even where mixup or cutmix is on"),
         ({"seattn": {"resize": [[16, 200], [24, 200]]}}, "seattn.resize must be within the 300 epochs"),
+        ({"lr_cycle_limit": 0}, "lr_cycle_limit must be at least 1, got 0"),
+        (
+            {"lr_cycle_limit": 2, "sched": "step"},
+            "lr_cycle_limit must be 1 where sched is none of cosine, poly, tanh, got 2",
+        ),
+        ({"lr_cycle_mul": 0}, "lr_cycle_mul must be above 0, got 0"),
+        ({"lr_cycle_decay": 1.5}, "lr_cycle_decay must be above 0, at most 1, got 1.5"),
         ({"seattn": {"loss": "focall"}}, "seattn.loss must be one of cross_entropy, focal"),
         ({"seattn": {"loss": "focal"}, "bce_loss": True}, "seattn.loss must be cross_entropy where bce_loss is true"),
         ({"seattn": {"holdout": 0.0}}, "seattn.holdout must be between 0 and 1"),
@@ -140,3 +148,28 @@ def test_every_scheduler_that_a_recipe_may_name_is_one_of_timms(name):
     scheduler, epochs = create_scheduler_v2(optimizer, sched=name, num_epochs=3)
     scheduler.step(1)  # timm answers None to a name that it does not know
     assert epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("mul", "limit", "total"), [(1.0, 1, 24), (1.0, 3, 58), (0.36, 2, 30), (2.0, 2, 58), (0.5, 3, 36)]
+)
+@pytest.mark.parametrize("on_updates", [False, True])
+@pytest.mark.parametrize("sched", CYCLIC)
+def test_a_run_with_warm_restarts_is_as_long_as_timm_says(sched, on_updates, mul, limit, total):
+    cycles = {"lr_cycle_mul": mul, "lr_cycle_limit": limit}
+    lengths = {"epochs": 17, "warmup_epochs": 5, "warmup_prefix": True, "cooldown_epochs": 2}
+    recipe = parse_recipe({**BASE, **cycles, **lengths, "sched": sched, "sched_on_updates": on_updates})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert create_schedule(recipe, optimizer, 7)[1] == recipe.scheduled_epochs == total
+
+
+def test_each_cycle_starts_lower_and_ends_at_zero():
+    keys = {"sched": "poly", "decay_rate": 1.0, "warmup_epochs": 0, "epochs": 8}
+    recipe = parse_recipe({**BASE, **keys, "lr_cycle_mul": 0.5, "lr_cycle_decay": 0.25, "lr_cycle_limit": 2})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    schedule, epochs = create_schedule(recipe, optimizer, 10)
+    rates = []
+    for epoch in range(epochs):
+        schedule.step(epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1 * (1 - e / 8) for e in range(8)] + [0.025 * (1 - e / 4) for e in range(4)])

@@ -17,12 +17,13 @@ from _colours import write_colours
 from safetensors.torch import load_file
 
 import seattn.data
-import seattn.train
 from seattn.__main__ import main
+from seattn._training_run import TrainingRun
 from seattn._update import Updater
 from seattn.errors import UserError
 from seattn.evaluate import evaluate_folder
 from seattn.recipe import load_recipe
+from seattn.run_dir import RunDir
 from seattn.train import train
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
@@ -165,9 +166,9 @@ def test_adamw_on_a_cosine_with_warm_up(tmp_path, data_dir, recipe):
 
 def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
     events = []
-    read, step = seattn.data._Opener._files, seattn.train._Run._train_epoch
+    read, step = seattn.data._Opener._files, TrainingRun._train_epoch
     monkeypatch.setattr(seattn.data._Opener, "_files", lambda self, split: events.append(split) or read(self, split))
-    monkeypatch.setattr(seattn.train._Run, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
+    monkeypatch.setattr(TrainingRun, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
     train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert events == ["train", 0, 1, "test"]
 
@@ -271,14 +272,25 @@ def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
 
 
 def test_resume_with_another_recipe_names_what_differs(tmp_path, data_dir, recipe, monkeypatch):
-    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)  # the run stays unfinished
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)  # the run stays unfinished
     train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
     with pytest.raises(UserError, match=r"another recipe \(differs in epochs, lr\)|\(differs in lr, epochs\)"):
         train(recipe(epochs=2, lr=0.1), data_dir, tmp_path / "run", resume=True, device="cpu")
 
 
+def test_a_run_older_than_a_key_of_recipes_resumes(tmp_path, data_dir, recipe, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_result", lambda *_: None)
+        train(recipe(epochs=1), data_dir, run, device="cpu")
+    kept = yaml.safe_load((run / "recipe.yaml").read_text())
+    del kept["lr_cycle_limit"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(kept))
+    assert train(recipe(epochs=1), data_dir, run, resume=True, device="cpu") is not None
+
+
 def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
-    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)
     train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
     last = tmp_path / "run" / "last.pth.tar"
     last.write_bytes(last.read_bytes()[:1000])

@@ -15,9 +15,10 @@ import yaml
 from _colours import write_colours
 from safetensors.torch import load_file
 
-import seattn.train
+from seattn._training_run import TrainingRun
 from seattn._update import Updater
 from seattn.errors import UserError
+from seattn.run_dir import AtomicSaver, RunDir
 from seattn.train import train
 
 RECIPE = {
@@ -117,7 +118,7 @@ def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
 
 def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_path, monkeypatch):
     scores = iter([0.3, 0.9, 0.5, 0.4, 0.4])
-    evaluate = seattn.train._Run._evaluate
+    evaluate = TrainingRun._evaluate
 
     def scored(self, data):
         result = evaluate(self, data)
@@ -125,7 +126,7 @@ def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_pat
             return result
         return type(result)(**{**vars(result), "top1": next(scores)})
 
-    monkeypatch.setattr(seattn.train._Run, "_evaluate", scored)
+    monkeypatch.setattr(TrainingRun, "_evaluate", scored)
     row = fit({"early_stop": 2}, epochs=9)
     run = tmp_path / "run"
     assert [r["eval_top1"] for r in rows(run)] == pytest.approx([30, 90, 50, 40])
@@ -138,8 +139,8 @@ def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_pat
 
 
 def test_a_run_that_had_stopped_early_trains_no_more_when_it_is_resumed(fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(seattn.train, "is_stale", lambda history, patience: len(history) == 2)
-    monkeypatch.setattr(seattn.train.RunDir, "write_result", lambda *_: None)  # the run ended before its result
+    monkeypatch.setattr("seattn._training_run.is_stale", lambda history, patience: len(history) == 2)
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)  # the run ended before its result
     fit({"early_stop": 3}, epochs=9)
     before = rows(tmp_path / "run")
     fit({"early_stop": 3}, epochs=9, resume=True)
@@ -147,13 +148,13 @@ def test_a_run_that_had_stopped_early_trains_no_more_when_it_is_resumed(fit, tmp
 
 
 def test_the_second_stage_teaches_the_classifier_alone(fit, tmp_path, monkeypatch):
-    trunks, begin = [], seattn.train._Run._begin_head
+    trunks, begin = [], TrainingRun._begin_head
 
     def spied(self):
         begin(self)
         trunks.append({key: value.clone() for key, value in self.model.state_dict().items()})
 
-    monkeypatch.setattr(seattn.train._Run, "_begin_head", spied)
+    monkeypatch.setattr(TrainingRun, "_begin_head", spied)
     fit({"balanced_head_epochs": 2}, epochs=1, model_ema=True, model_ema_decay=0.5)
     run = tmp_path / "run"
     assert len(rows(run)) == 3
@@ -165,7 +166,7 @@ def test_the_second_stage_teaches_the_classifier_alone(fit, tmp_path, monkeypatc
 def test_a_run_that_ended_in_its_second_stage_resumes_there(fit, tmp_path, monkeypatch):
     ours = {"balanced_head_epochs": 2}
     fit(ours, out="whole", epochs=1)
-    save, epochs = seattn.train.AtomicSaver.save_checkpoint, []
+    save, epochs = AtomicSaver.save_checkpoint, []
 
     def dies(self, epoch, **kwargs):
         save(self, epoch, **kwargs)
@@ -173,7 +174,7 @@ def test_a_run_that_ended_in_its_second_stage_resumes_there(fit, tmp_path, monke
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(seattn.train.AtomicSaver, "save_checkpoint", dies)
+    monkeypatch.setattr(AtomicSaver, "save_checkpoint", dies)
     with pytest.raises(KeyboardInterrupt):
         fit(ours, out="broken", epochs=1)
     fit(ours, out="broken", epochs=1, resume=True)

@@ -1,4 +1,4 @@
-"""The README's section on the Hub, word by word, against the server on this machine."""
+"""The page on the Hub, word by word, against the server on this machine."""
 
 import argparse
 import json
@@ -18,18 +18,17 @@ from tests._runs import write_run
 from tests.hub._user import NAME
 
 BIRDS = {"jay": 0, "rook": 1, "wren": 2}
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "hub_cards" / "README.md"
 
 
 def commands():
-    """The lines of the section's block, ORG and DIR filled in."""
-    section = README.read_text().split("**The Hub.**")[1].split("```")[1]
-    return [shlex.split(line, comments=True) for line in section.strip().splitlines()]
+    """The lines of the page's block."""
+    return [shlex.split(line, comments=True) for line in PAGE.read_text().split("```")[1].strip().splitlines()]
 
 
 @pytest.fixture
 def user(tmp_path, monkeypatch):
-    """A folder as the README assumes it: a run, a checkpoint of timm's train.py, images."""
+    """A folder as the page assumes it: a run, a checkpoint of timm's train.py, images."""
     monkeypatch.chdir(tmp_path)
     write_colours(Path("DIR"), BIRDS, {"test": [20, 20, 20], "train": [1, 1, 1]})
     write_run(Path("runs/mine"), tuple(BIRDS))
@@ -44,7 +43,7 @@ def user(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_readme_on_the_hub_works_word_by_word(hub, login, user):
+def test_the_page_on_the_hub_works_word_by_word(hub, login, user):
     lines = commands()
     assert {line[2] for line in lines if line[1] == "hub"} == {"stage", "verify", "publish", "pull"}
     for line in lines:
