@@ -35,7 +35,7 @@ Line = tuple[str, str, str]  # case, mode, dtype
 
 def _hardware(row: SpeedRow, on_gpu: bool) -> str:
     where = row.conditions
-    return where.hardware if on_gpu else f"{where.hardware}, {where.threads} threads"
+    return where.hardware if on_gpu else where.machine
 
 
 def group_line(rows: Sequence[SpeedRow]) -> str:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None) -> int:
     clock = clock_of(device)
     bandwidth = copy_bandwidth(device, clock, QUICK_COPY if args.quick else None)
     bench = Bench(clock, bandwidth, where, log)
-    log(f"{where.hardware}, {where.threads} threads, torch {where.torch}: copies {bandwidth / 1e9:.3g} GB/s")
+    log(f"{where.machine}, torch {where.torch}: copies {bandwidth / 1e9:.3g} GB/s")
 
     rows, failed = _run(plan, args.only, bench, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))

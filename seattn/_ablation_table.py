@@ -84,7 +84,7 @@ def notes(result: StudyResult) -> list[str]:
         if len(parts) > 1:
             said.append("These runs were not scored on the same images: their differences are no comparison.")
         said.append(_what_n_tells(result))
-        where = sorted({f"{r.conditions.hardware}, {_threads(r.conditions.threads)}" for r in results})
+        where = sorted({r.conditions.machine for r in results})
         torch = sorted({r.conditions.torch for r in results})
         differ = "; they differ, and so do the minutes" if len(where) > 1 else ""
         said.append(
@@ -104,10 +104,6 @@ def _what_n_tells(result: StudyResult) -> str:
         f"With n = {n} the bootstrap interval cannot leave the least and largest of {n} differences and is too narrow; "
         "the t interval takes the differences for normal. An interval across 0 is no proof that there is no difference."
     )
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def markdown(result: StudyResult) -> str:

@@ -51,7 +51,8 @@ def group_runs(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Group]
     A recipe and seed that comes twice starts a group of its own: it is a before and after of something else.
 
     Args:
-        labels: what to call the groups; by default the first by its folder and others by the keys that they change.
+        labels: what to call the groups; by default their models where each has its own, otherwise the first by its
+            folder and others by the keys that they change.
 
     Raises:
         UserError: if a folder comes twice, the runs are of different data sets, or labels do not fit.
@@ -95,6 +96,9 @@ def _same_but_for_seed(run: Run, group: Sequence[Run]) -> bool:
 
 def _own_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     recipes = [group[0].recipe for group in groups]
+    models = [recipe.model for recipe in recipes]
+    if len(models) > 1 and len(set(models)) == len(models):
+        return models
     labels = [_stem(groups[0])]
     for group in groups[1:]:
         changed = [

@@ -20,7 +20,6 @@ from seattn._card_sections import (
 )
 from seattn._card_texts import DatasetText, citation, dataset_text, family_text, training_text
 from seattn.models._pretrained import DEFAULT_ORG
-from seattn.rows import AccuracyRow
 
 __all__ = ["picture_name", "render_card", "render_table"]
 
@@ -59,7 +58,7 @@ def render_table(weights: Sequence[Facts]) -> str:
     ]
     for facts in weights:
         row, runs = facts.row, runs_of_recipe(facts)
-        where = f"{row.conditions.hardware}, {_threads(row)}"
+        where = row.conditions.machine
         several = f"; {len(runs)} seeds {spread(runs)}" if len(runs) > 1 else ""
         lines.append(
             f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({interval(row)}){several} | "
@@ -163,7 +162,7 @@ def _training(facts: Facts) -> str:
     return f"""## Training
 
 {zoo}: {training_text(facts.recipe, row)}. {_duration(row.train_seconds)} of wall time in training steps, whatever \
-else the machine did, on {where.hardware}, {_threads(row)}, torch {where.torch}, timm {where.timm}, \
+else the machine did, on {where.machine}, torch {where.torch}, timm {where.timm}, \
 seattn {where.seattn}{commit}, {where.date}. To repeat it, with the images as `DIR/train/CLASS/IMAGE` and \
 `DIR/test/CLASS/IMAGE`:
 
@@ -187,10 +186,6 @@ def _limits(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
 
 def _size(cfg: PretrainedCfg) -> str:
     return " × ".join(str(side) for side in cfg.input_size[1:])
-
-
-def _threads(row: AccuracyRow) -> str:
-    return f"{row.conditions.threads} thread{'s' if row.conditions.threads > 1 else ''}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -24,6 +24,11 @@ class Conditions:
     commit: str
     date: str
 
+    @property
+    def machine(self) -> str:
+        """Hardware and threads, for people."""
+        return f"{self.hardware}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+
 
 @dataclass(frozen=True)
 class AccuracyRow:

@@ -224,7 +224,7 @@ def _facts(groups: Sequence[Group], images: Split | None) -> dict[str, str]:
     if len(runs) == 1:
         facts |= _facts_of(runs[0], groups[0])
     measured = dict.fromkeys(
-        f"{row.conditions.hardware}, {row.conditions.threads} threads, torch {row.conditions.torch}, timm "
+        f"{row.conditions.machine}, torch {row.conditions.torch}, timm "
         f"{row.conditions.timm}, seattn {row.conditions.seattn} {row.conditions.commit}".rstrip()
         + f", {row.conditions.date}"
         for row in (run.result for run in runs)

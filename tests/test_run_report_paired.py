@@ -103,6 +103,14 @@ def test_groups_are_of_one_recipe_and_different_seeds(tmp_path):
     assert [group.label for group in group_runs(runs, ["1", "2", "3"])] == ["1", "2", "3"]
 
 
+def test_groups_with_a_model_each_are_called_by_it(tmp_path):
+    runs = [
+        read_run(write_run(tmp_path / name, ("x", "y"), epochs=2, recipe=replace(BASE, model=name), finished=False))
+        for name in ("resnet20_cifar.cifar10", "eca_resnet20_cifar.cifar10")
+    ]
+    assert [group.label for group in group_runs(runs, None)] == ["resnet20_cifar.cifar10", "eca_resnet20_cifar.cifar10"]
+
+
 def test_what_differs_in_recipes_is_told_key_by_key():
     other = replace(BASE, seed=5, smoothing=0.0, seattn=OurKeys(cutout=8), model_kwargs={"rd_ratio": 0.25})
     assert differences([BASE, other]) == {
