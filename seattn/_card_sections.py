@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from seattn._card_facts import ClassResults, Facts
+from seattn._card_texts import EARLIER_READINGS
 from seattn.evaluate import ClassScore, wilson_interval, worst_pairs
 from seattn.rows import AccuracyRow
 
@@ -133,8 +134,10 @@ def _reading(row: AccuracyRow) -> str:
             f"One run, seed {row.seed}, scored on the {row.held_out_images:,} images of {total:,} that were held out "
             "to choose by: the score is a little too good. No test split was read."
         )
+    earlier = EARLIER_READINGS.get(row.recipe)
+    chosen = f"{earlier}. Nothing else was chosen on it: " if earlier else "Nothing was chosen on it: "
     return (
-        f"One run, seed {row.seed}; the test split was read after training. Nothing was chosen on it: "
+        f"One run, seed {row.seed}; the test split was read after training. {chosen}"
         f"{row.held_out_images:,} of {total:,} images for training were held out for that, and on them the net has "
         f"{percent(row.held_out_top1)}."
     )
