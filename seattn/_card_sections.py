@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from seattn._card_facts import ClassResults, Facts
-from seattn._card_texts import EARLIER_READINGS
 from seattn.evaluate import ClassScore, wilson_interval, worst_pairs
 from seattn.rows import AccuracyRow
 
@@ -26,7 +25,7 @@ def result_section(facts: Facts) -> str:
 | {f"{row.dataset} {row.split}".strip()} | {row.n:,} | {percent(row.top1)} | {interval(row)} | {percent(row.top5)} | \
 {row.loss:.3f} | {percent(row.ece)} |
 
-{_reading(row)} Interval: Wilson. Calibration error: top label, 15 bins. {_scored(row)}
+{_reading(facts)} Interval: Wilson. Calibration error: top label, 15 bins. {_scored(row)}
 """
     others = runs_of_recipe(facts)
     return text if len(others) < 2 else f"{text}\n{_seeds(row, others)}\n"
@@ -127,15 +126,22 @@ def _recall_interval(score: ClassScore) -> str:
     return f"{100 * low:.0f} to {100 * high:.0f}"
 
 
-def _reading(row: AccuracyRow) -> str:
+def _reading(facts: Facts) -> str:
+    row = facts.row
     total = row.train_images + row.held_out_images
     if row.split != "test":
         return (
             f"One run, seed {row.seed}, scored on the {row.held_out_images:,} images of {total:,} that were held out "
             "to choose by: the score is a little too good. No test split was read."
         )
-    earlier = EARLIER_READINGS.get(row.recipe)
-    chosen = f"{earlier}. Nothing else was chosen on it: " if earlier else "Nothing was chosen on it: "
+    # A row without a recipe is of one that has changed since; a user's own run has no other rows.
+    before = [other for other in facts.rows if row.recipe and not other.recipe and other.split == row.split]
+    said = [
+        f"An earlier form of the recipe, of {other.epochs} epochs, had scored {percent(other.top1)} there, and it was "
+        "changed in that knowledge."
+        for other in before
+    ]
+    chosen = " ".join([*said, "Nothing else was chosen on it: " if said else "Nothing was chosen on it: "])
     return (
         f"One run, seed {row.seed}; the test split was read after training. {chosen}"
         f"{row.held_out_images:,} of {total:,} images for training were held out for that, and on them the net has "

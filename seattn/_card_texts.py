@@ -29,13 +29,6 @@ _TINY = (
     "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
     "are wrong (about half a percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
 )
-# By recipe: what its weights owe to an earlier look at the test split.
-EARLIER_READINGS = {
-    "se_resnet18_cifar.cifar10.cpu": (
-        "The first 22 of its epochs had been scored on the test split before, at 92.28 %, and the others were added "
-        "after that: the length was chosen knowing this score"
-    ),
-}
 _FOR_RESEARCH = "(Krizhevsky 2009) was published for research without a licence text."
 
 DATASETS = {

@@ -1,4 +1,4 @@
-"""The frame of the HTML report: one page, no script, nothing fetched."""
+"""The frame of all HTML reports, no script, nothing fetched, and the parts of the report on one net."""
 
 from collections.abc import Mapping
 from html import escape
@@ -53,7 +53,8 @@ td.bar { background: linear-gradient(to right, var(--bar) var(--share), transpar
   .headline strong { font-size: 2.6rem; } th, td { padding: .3rem .45rem; } }
 """
 
-PAGE = Template("""<!doctype html>
+# Of every page; what is new on one of them goes in as `head` and `sections`.
+FRAME = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -64,12 +65,20 @@ PAGE = Template("""<!doctype html>
 <body>
 <header>
 <h1>$title</h1>
-<div class="headline"><strong>$top1</strong><span>$interval</span></div>
-<dl class="tiles">$tiles</dl>
-<dl class="facts">$facts</dl>
+$head
 </header>
 <main>
-<h2>Images</h2>
+$sections
+</main>
+</body>
+</html>
+""")
+
+HEAD = Template("""<div class="headline"><strong>$top1</strong><span>$interval</span></div>
+<dl class="tiles">$tiles</dl>
+<dl class="facts">$facts</dl>""")
+
+SECTIONS = Template("""<h2>Images</h2>
 <p class="soft">$grid_note</p>
 <div class="grid">
 $grid
@@ -92,11 +101,7 @@ $ece.</p>
 $reliability</section>
 </div>
 <h2>Channel gates</h2>
-$gates
-</main>
-</body>
-</html>
-""")
+$gates""")
 
 
 def definitions(items: Mapping[str, str], *, wrap: bool = True) -> str:

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from string import Template
 
 from seattn._report_figure import Plot
-from seattn._report_page import CSS
+from seattn._report_page import CSS, FRAME
 
 FOLD = 15  # rows of a table before the rest is folded away
 
@@ -21,26 +20,6 @@ h3 { font-size: 1rem; font-weight: 600; margin: 1.5rem 0 .4rem; overflow-wrap: a
 h4 { font-size: .92rem; font-weight: 600; margin: 1rem 0 .2rem; }
 .sure { font-weight: 650; } .headline span { overflow-wrap: anywhere; }
 """
-
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>$css</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-$head
-</header>
-<main>
-$sections
-</main>
-</body>
-</html>
-""")
 
 
 class Pages:
@@ -67,7 +46,7 @@ class Pages:
 
     def html(self, title: str, head: str) -> str:
         """The whole page; `head` is HTML."""
-        return PAGE.substitute(title=escape(title), css=CSS + _MORE_CSS, head=head, sections="\n".join(self._sections))
+        return FRAME.substitute(title=escape(title), css=CSS + _MORE_CSS, head=head, sections="\n".join(self._sections))
 
 
 def note(text: str) -> str:

@@ -157,8 +157,8 @@ class Recipe:
         """Length of timm's schedule: warmup before it, all cycles, cooldown."""
         around = self.cooldown_epochs + (self.warmup_epochs if self.warmup_prefix else 0)
         mul, cycles = self.lr_cycle_mul, self.lr_cycle_limit
-        first_cycles = cycles if mul == 1 else (1 - mul**cycles) / (1 - mul)
-        return around + math.floor(self.epochs * first_cycles)
+        in_first_ones = cycles if mul == 1 else (1 - mul**cycles) / (1 - mul)  # the length of all, in first cycles
+        return around + math.floor(self.epochs * in_first_ones)
 
     @property
     def run_epochs(self) -> int:

@@ -16,7 +16,7 @@ from torch import nn
 from seattn._files import write_text
 from seattn._report_gates import collect_gates
 from seattn._report_grid import choose_images, grid_html
-from seattn._report_page import CSS, PAGE, definitions
+from seattn._report_page import CSS, FRAME, HEAD, SECTIONS, definitions
 from seattn._report_plots import confusion_plot, reliability_plot
 from seattn._report_strips import gates_html
 from seattn.evaluate import Evaluation, FloatArray, IntArray
@@ -55,9 +55,7 @@ def write_report(
     shown = int(right_ones[0]) if len(right_ones) else 0
     picture = Image.fromarray(images[shown])
     gates = collect_gates(model, eval_transform(model)(picture.convert(image_mode(model)))[None])
-    page = PAGE.substitute(
-        css=CSS,
-        title=escape(title),
+    head = HEAD.substitute(
         top1=f"{evaluation.top1:.1%}",
         interval=(
             f"top-1 accuracy on {evaluation.n:,} images, 95% interval "
@@ -65,6 +63,8 @@ def write_report(
         ),
         tiles=definitions(_tiles(evaluation)),
         facts=definitions(facts, wrap=False),
+    )
+    sections = SECTIONS.substitute(
         grid_note=(
             f"{wrong} of {round(evaluation.n * (1 - evaluation.top1))} wrong ones (✗, dashed frame), every kind of "
             f"mistake once before any twice, then {len(chosen) - wrong} right ones (✓) with the confidence."
@@ -78,7 +78,7 @@ def write_report(
         reliability=reliability_plot(evaluation, probabilities, labels).html(),
         gates=gates_html(gates, images[shown], evaluation.class_names[labels[shown]]),
     )
-    write_text(path, page)
+    write_text(path, FRAME.substitute(css=CSS, title=escape(title), head=head, sections=sections))
 
 
 def _tiles(evaluation: Evaluation) -> dict[str, str]:

@@ -41,7 +41,8 @@ class AccuracyRow:
         held_out_top1: on the part of the train split that was held out, for comparison.
         train_seconds: time in training steps, without evaluation, on `hardware`.
         dtype: of the training.
-        recipe: the file of `zoo_configs/` that the run followed, without its suffix; "" where it was none of them.
+        recipe: the file of `zoo_configs/` that the run followed, without its suffix; "" where it was none of
+            them, or one as it was before a change.
         weights_dtype: of the weights that were scored; they compute in float32.
     """
 

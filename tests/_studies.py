@@ -6,24 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
-from _colours import write_colours
+from _colours import RECIPE, write_colours
 
 from seattn._ablation_runs import Run, runs_of
 from seattn.ablation import load_ablation
 from seattn.rows import AccuracyRow, Conditions
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
-BASE = {
-    "model": "resnet20_cifar",
-    "num_classes": 3,
-    "lr": 0.05,
-    "batch_size": 8,
-    "epochs": 2,
-    "warmup_epochs": 0,
-    "sched_on_updates": True,
-    "smoothing": 0.0,
-    "seattn": {"dataset": "colours", "holdout": 0.5},
-}
+BASE = {**RECIPE, "seattn": {"dataset": "colours", "holdout": 0.5}}
 WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
 ROW = AccuracyRow(
     name="resnet20_cifar",

@@ -218,6 +218,14 @@ def test_committed_readme_table_is_the_rendered_one():
     assert all(f"`{name}`" in text for name in models_with_weights())
 
 
+def test_a_card_says_where_an_earlier_form_of_the_recipe_was_scored_before():
+    earlier = dataclasses.replace(ROW, recipe="", epochs=ROW.epochs - 1, top1=0.25)
+    for row, rows in ((ROW, (earlier, ROW)), (earlier, (earlier,))):
+        card = render_card(Facts(ROW.name, row, rows, load_recipe(RECIPE)), CFG)
+        assert (f"of {ROW.epochs - 1} epochs, had scored 25.00 % there" in card) == (row is ROW)
+        assert ("Nothing else was chosen on it" in card) == (row is ROW)
+
+
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
     sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000, "Butterfly-75": 653}
     for row in read_rows():

@@ -13,7 +13,7 @@ import pytest
 import timm
 import torch
 import yaml
-from _colours import write_colours
+from _colours import RECIPE, write_colours
 from safetensors.torch import load_file
 
 import seattn.data
@@ -27,18 +27,7 @@ from seattn.run_dir import RunDir
 from seattn.train import train
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
-RECIPE = {
-    "model": "resnet20_cifar",
-    "num_classes": 3,
-    "lr": 0.05,
-    "batch_size": 8,
-    "epochs": 2,
-    "warmup_epochs": 0,
-    "sched_on_updates": True,
-    "smoothing": 0.0,
-    "seed": 3,
-    "seattn": {"dataset": "colours", "holdout": 0.2},
-}
+BASE = {**RECIPE, "seed": 3, "seattn": {"dataset": "colours", "holdout": 0.2}}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def data_dir(tmp_path_factory):
 def recipe(tmp_path):
     def write(**changes):
         path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+        path.write_text(yaml.safe_dump({**BASE, **changes}))
         return path
 
     return write

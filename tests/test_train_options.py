@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 import yaml
-from _colours import write_colours
+from _colours import RECIPE, write_colours
 from safetensors.torch import load_file
 
 from seattn._training_run import TrainingRun
@@ -21,15 +21,9 @@ from seattn.errors import UserError
 from seattn.run_dir import AtomicSaver, RunDir
 from seattn.train import train
 
-RECIPE = {
+BASE = {
+    **RECIPE,
     "model": "se_resnet20_cifar",
-    "num_classes": 3,
-    "lr": 0.05,
-    "batch_size": 8,
-    "epochs": 2,
-    "warmup_epochs": 0,
-    "sched_on_updates": True,
-    "smoothing": 0.0,
     "color_jitter": None,
     "seed": 3,
     "seattn": {"dataset": "colours", "holdout": 0.2, "crop_padding": 4},
@@ -47,7 +41,7 @@ def data_dir(tmp_path_factory):
 def fit(tmp_path, data_dir):
     def run(ours=None, out="run", resume=False, **changes):
         path = tmp_path / f"{out}.yaml"
-        path.write_text(yaml.safe_dump({**RECIPE, **changes, "seattn": {**RECIPE["seattn"], **(ours or {})}}))
+        path.write_text(yaml.safe_dump({**BASE, **changes, "seattn": {**BASE["seattn"], **(ours or {})}}))
         return train(path, data_dir, tmp_path / out, device="cpu", resume=resume)
 
     return run
