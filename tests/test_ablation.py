@@ -96,7 +96,13 @@ def test_what_ships_keeps_the_names_of_its_runs():
 
 
 def test_studies_of_se_share_its_run():
-    shared = {"se-dropout-augment": "no_dropout", "attention": "se", "placement": "standard", "reduction": "1/16"}
+    shared = {
+        "se-dropout-augment": "no_dropout",
+        "attention": "se",
+        "gate": "sigmoid",
+        "placement": "standard",
+        "reduction": "1/16",
+    }
     runs = {run_name(load_ablation(FOLDER / f"{study}.yaml").variants[name]) for study, name in shared.items()}
     assert len(runs) == 1
 
