@@ -33,7 +33,8 @@ class SpeedRow:
         dtype: of the input, "autocast_bfloat16" for fp32 weights and inputs under autocast.
         memory_format: contiguous (NCHW) or channels_last, of every implementation but timm_channels_last.
         implementation: seattn; timm_eager, timm_compile; timm_channels_last (timm's in channels_last where the group is
-            NCHW); plain and plain_timm_eager (the net without attention, with our tails and with timm's).
+            NCHW); plain and plain_timm_eager (the net without attention, with our tails and with timm's);
+            convolutions (the net with neither attention nor norms and activations).
         cuda_graph: whether each call was one replay of a CUDA graph.
         n: rounds; in each, every implementation of the group ran once.
         median, p20, p80: seconds of a call, with the 20th and 80th percentile.

@@ -8,8 +8,8 @@ from rich.table import Table
 from benchmarks._bars import Reached
 from benchmarks._speed import OURS, SpeedRow, newest
 
-_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "autocast_bfloat16": "bf16 autocast"}
-_FORMATS = {"channels_last": "channels_last", "contiguous": "NCHW"}
+DTYPES = {"float32": "fp32", "bfloat16": "bf16", "autocast_bfloat16": "bf16 autocast"}
+LAYOUTS = {"channels_last": "channels_last", "contiguous": "NCHW"}
 _CASES = {
     "se_tail": "SE + add + ReLU",
     "bn_se_tail": "batch norm + SE + add + ReLU",
@@ -44,7 +44,7 @@ def group_line(rows: Sequence[SpeedRow]) -> str:
     others = ", ".join(f"{row.implementation} {row.ratio:.2f} ×" for row in rows if row is not ours)
     percent = "" if ours.copy_percent is None else f" ({ours.copy_percent:.0f} % of copy)"
     graph = ", CUDA graph" if ours.cuda_graph else ""
-    layout = _FORMATS[ours.memory_format]
+    layout = LAYOUTS[ours.memory_format]
     return (
         f"{ours.case} {ours.mode} {ours.shape} {ours.dtype} {layout}{graph}: "
         f"{1e3 * ours.median:.3g} ms{percent}; {others}"
@@ -69,7 +69,7 @@ def summary_table(rows: Sequence[SpeedRow]) -> Table:
             if (r.case, r.mode, r.dtype, r.memory_format) == key[:4]
             and r.implementation + (" (CUDA graphs)" if r.cuda_graph else "") == against
         ]
-        table.add_row(case, mode, _DTYPES[dtype], _FORMATS[memory_format], against, str(len(ratios)), _range(ratios))
+        table.add_row(case, mode, DTYPES[dtype], LAYOUTS[memory_format], against, str(len(ratios)), _range(ratios))
     return table
 
 
@@ -114,7 +114,7 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
         ]
         shapes = {r.shape for r in rows if (r.case, r.mode, r.dtype) == (case, mode, dtype)}
         name = _CASES.get(case) or f"`{case}`, {next(iter(shapes)).split('x')[0]} images"
-        text.append(f"| {name}, {_MODES[mode]} | {_DTYPES[dtype]} | {' | '.join(cells)} |")
+        text.append(f"| {name}, {_MODES[mode]} | {DTYPES[dtype]} | {' | '.join(cells)} |")
     text.append("")
     text.append(
         f"torch {where.torch}, timm {where.timm}, {'triton ' + where.triton + ', ' if on_gpu else ''}"

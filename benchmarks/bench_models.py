@@ -1,9 +1,11 @@
 """Whole nets: a training step (forward, loss, backward, step of SGD) and inference, against the same of timm's layers.
 
 A training step of an SE net also runs beside the net without attention: `plain` with our tails, `plain_timm_eager` with
-timm's. That is what an SE that costs nothing would give.
+timm's. That is what an SE that costs nothing would give. On a CPU `convolutions` is the plain net without norms and
+activations, and so the floor below which no operator between the convolutions can take a step.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,6 +34,15 @@ def _accelerated(name: str) -> Nets:
     ours.load_state_dict(theirs.state_dict())
     seattn.accelerate(ours, verbose=False)
     return ours, theirs
+
+
+def _bare(net: nn.Module) -> nn.Module:
+    """A copy of `net` without its norms and activations; convolutions, shortcuts and classifier are left."""
+    bare = copy.deepcopy(net)
+    for name, module in list(bare.named_modules()):
+        if isinstance(module, nn.BatchNorm2d | nn.ReLU):
+            bare.set_submodule(name, nn.Identity())
+    return bare
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class _Make:
         nets = {"seattn": ours, "timm_eager": theirs}
         if self.net.plain and self.mode == "training_step" and not self.compiled:
             nets["plain"], nets["plain_timm_eager"] = self._nets(self.net.plain, self.net.make)
+            if not self.plan.cuda:
+                nets["convolutions"] = _bare(nets["plain_timm_eager"])
         works = {name: self._work(net, self.memory_format) for name, net in nets.items()}
         if self.compiled:
             torch._dynamo.reset()
@@ -137,7 +150,8 @@ class _Make:
             return infer
         net.train()
         target = torch.randint(0, 10, self.net.shape[:1], device=self.plan.device)
-        optimizer = create_optimizer_v2(net, "sgd", lr=1e-3, weight_decay=5e-4, momentum=0.9)
+        # A rate of 0 costs what any other does, and leaves the numbers of a net without norms finite.
+        optimizer = create_optimizer_v2(net, "sgd", lr=0.0, weight_decay=5e-4, momentum=0.9)
 
         def step() -> None:
             optimizer.zero_grad()

@@ -14,6 +14,7 @@ import timm
 from benchmarks._command import Parser, command
 from benchmarks._record import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks._speed import is_cpu, read_speed, speed_files
+from benchmarks._steps import render_steps
 from benchmarks._studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
 from benchmarks._tables import render_speed
 from seattn._card_facts import Facts
@@ -31,6 +32,11 @@ RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 _BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
 _SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
 
+_STEPS = """## What a training step is made of
+
+Times over that of the net with attention and our tails. `convolutions alone` has neither attention nor norms and
+activations: timm's time over it is what a step would gain if all of those cost nothing.
+"""
 _ABLATION, _END_OF_ABLATION = "<!-- ablation: rendered by make cards -->\n", "<!-- end of ablation -->"
 
 
@@ -83,8 +89,10 @@ def render_tables(*, headlines: bool) -> str:
 
 
 def render_results() -> str:
-    """benchmarks/results/README.md: all cases."""
-    return f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
+    """benchmarks/results/README.md: all cases, and what a training step is made of."""
+    steps = [table for path in speed_files() if (table := render_steps(read_speed(path)))]
+    text = f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
+    return text + ("\n" + _STEPS + "\n" + "\n".join(steps) if steps else "")
 
 
 def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:

@@ -1,16 +1,21 @@
 """The benchmarks: pairs and medians of the timer, rows that read back, what is rendered from them, and every bench."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 from benchmarks import _bars, plots, render, run
 from benchmarks._case import Case, Plan
 from benchmarks._speed import SpeedRow, append_speed, device_slug, newest, read_speed, speed_files
+from benchmarks._steps import render_steps
 from benchmarks._tables import group_line, render_speed
 from benchmarks._timing import copy_bandwidth, cpu_clock, interleave, ratios, spread
+from benchmarks.bench_models import _bare
 from seattn.rows import Conditions
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +141,7 @@ def test_every_bar_has_cases_that_are_run():
 
 def _possible_rows(case: Case):
     shape = "x".join(map(str, case.shape))
-    for implementation in ("seattn", "timm_eager", "timm_compile", "plain", "plain_timm_eager"):
+    for implementation in ("seattn", "timm_eager", "timm_compile", "plain", "plain_timm_eager", "convolutions"):
         for cuda_graph in (False, True):
             yield row(
                 **{key: getattr(case, key) for key in ("what", "case", "mode", "dtype", "memory_format")},
@@ -166,6 +171,31 @@ def test_table_of_a_cpu_has_geometric_means_and_conditions():
     for fact in ("a processor, 2 threads", "torch 2.15.0", "timm 1.0.31", "`abc1234` of 2026-01-02"):
         assert fact in table
     assert render_speed([], on_gpu=False, headlines=True) == ""
+
+
+def test_table_of_steps_has_the_plain_nets_beside_them():
+    step = {"what": "model", "case": "se_resnet18_cifar", "mode": "training_step", "shape": "32x3x32x32"}
+    rows = [
+        *group(timm=1.04, **step),
+        row(implementation="plain", ratio=0.96, **step),
+        row(implementation="plain_timm_eager", ratio=0.92, **step),
+        row(implementation="convolutions", ratio=0.857, **step),
+        *group(timm=3.0, **step | {"case": "resnet18_cifar"}),  # has no plain net beside it
+    ]
+    head, _, line = render_steps(rows).splitlines()
+    assert head.endswith("| timm's | no attention, our tails | no attention, timm's | convolutions alone |")
+    assert line == "| `se_resnet18_cifar`, 32 images | fp32 | channels_last | 1.04 | 0.96 | 0.92 | 0.86 |"
+    assert render_steps(rows[:2]) == ""
+
+
+def test_a_bare_net_keeps_its_convolutions_and_learns():
+    net = timm.create_model("resnet20_cifar").train()
+    bare = _bare(net)
+    kinds = Counter(type(module) for module in bare.modules())
+    assert kinds[nn.Conv2d] == sum(isinstance(module, nn.Conv2d) for module in net.modules()) == 21
+    assert kinds[nn.BatchNorm2d] == kinds[nn.ReLU] == 0
+    bare(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in bare.parameters())
 
 
 def test_table_of_a_gpu_has_graphs_compile_and_bandwidth():
