@@ -108,7 +108,7 @@ def _parser() -> Parser:
     parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see that all works")
     parser.add_argument("--compile", action="store_true", help="time timm's under torch.compile too")
     parser.add_argument(
-        "--minutes", type=_minutes, default=9.0, help="begin no case after so long (default %(default)g)"
+        "--minutes", type=_minutes, default=15.0, help="begin no case after so long (default %(default)g)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
     return parser
