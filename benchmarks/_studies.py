@@ -16,6 +16,7 @@ from seattn.errors import UserError
 STUDIES = Path(__file__).parent.parent / "zoo_configs" / "ablations"
 ROWS = RESULTS / "ablations"
 GAIN = ("se-dropout-augment", "no_se", "SE")  # the study, its variant without it, and what the README calls it
+KINDS = ("attention", {"se": "SE", "eca": "ECA", "cbam": "CBAM"})  # the study, its variants against none, their names
 
 
 def check_rows(name: str, rows: list[StudyRow], studies: Path = STUDIES) -> None:
@@ -69,9 +70,24 @@ def render_gain(results: Mapping[str, StudyResult]) -> str:
     held_out = f"{of.n:,} images held out of {of.dataset}'s train split"
     return (
         f"Taking {what} away from SE-ResNet-20 changes held-out accuracy by {points(d.mean)} points "
-        f"({_interval(d)}{seeds}, {held_out}): {_verdict(d)}. "
+        f"({_interval(d)}{seeds}, {held_out}): {_verdict(d)}. {_kinds(results)}"
         "All of it: [benchmarks/results/ablations](benchmarks/results/ablations/README.md).\n"
     )
+
+
+def _kinds(results: Mapping[str, StudyResult]) -> str:
+    """What each kind of attention gives in the study of kinds; empty where no seed has a kind and none."""
+    study, names = KINDS
+    if study not in results:
+        return ""
+    found = []
+    for variant in results[study].variants:
+        if (d := variant.against) is not None:
+            interval = "" if d.low is None or d.high is None else f" ({points(d.low)} to {points(d.high)})"
+            found.append(f"{names[variant.name]} {points(d.mean)}{interval}")
+    if not found:
+        return ""
+    return f"Without dropout, attention in ResNet-20 changes it by, in points: {', '.join(found)}. "
 
 
 def _interval(d: Difference) -> str:

@@ -90,6 +90,17 @@ def test_the_sentence_follows_the_numbers(rows, tmp_path, pairs, sentence):
     assert text.count("\n") == 1
 
 
+def test_the_sentence_has_the_kinds_of_attention_where_there_are_rows(rows, tmp_path):
+    study.take(rows(both((88, 87))), tmp_path / "taken")
+    path = STUDIES / "attention.yaml"
+    top1 = {("none", 0): 0.8, ("none", 1): 0.82, ("se", 0): 0.81, ("se", 1): 0.84, ("cbam", 1): 0.8, ("eca", 2): 0.8}
+    finish_all(path, tmp_path / "out", lambda variant, seed: top1.get((variant, seed)))
+    ablate(path, None, tmp_path / "out")
+    study.take(tmp_path / "out" / "attention" / "rows.csv", tmp_path / "taken")
+    text = render_gain(committed(tmp_path / "taken"))
+    assert "ResNet-20 changes it by, in points: SE +1.50 (−4.85 to +7.85), CBAM −2.00. All of it" in text
+
+
 def test_no_seed_of_both_nets_is_said(rows, tmp_path):
     text = gain(rows({("all", 0): 0.8, ("no_se", 1): 0.8}), tmp_path)
     assert "no seed of `se-dropout-augment` has both nets yet" in text
