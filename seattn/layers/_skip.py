@@ -9,7 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 def may_skip(*modules: nn.Module | None) -> bool:
     """True if nobody watches these modules or their children: no hooks, no forward set on an instance."""
-    return not _has_any_global_hook() and all(_unwatched(module) for module in modules)
+    return not _has_any_global_hook() and all(map(_unwatched, modules))
 
 
 def _unwatched(module: nn.Module | None) -> bool:
@@ -23,4 +23,4 @@ def _unwatched(module: nn.Module | None) -> bool:
         or "forward" in module.__dict__
     ):
         return False
-    return all(_unwatched(child) for child in module._modules.values())
+    return all(map(_unwatched, module._modules.values()))

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from seattn.ops._attn_tail_op import attn_tail
-from seattn.ops._attn_tail_torch import compute_dtype
+from seattn.ops._attn_tail_torch import attn_tail_inference, compute_dtype
 from seattn.ops._batch_norm import BatchNorm, batch_norm, batch_norm_reference, check_batch_norm, update_running
 from seattn.ops._checks import check_excitation, check_map, check_out_act, check_shortcut
 from seattn.ops._excite import Excitation, excite_reference
 from seattn.ops._kernel import choose, too_large
+from seattn.ops._operator import no_autocast, wants_grad
 
 P = ParamSpec("P")
 
@@ -58,6 +59,11 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
         if e.kind == "none":
             x = x if shortcut is None else x.add_(shortcut)
             return x.relu_() if out_act == "relu" else x
+    if implementation == "torch" and norm is None and e.kind != "none" and not wants_grad(x, shortcut, *e):
+        dtype = compute_dtype(x)
+        e = e._replace(w1=_to(e.w1, dtype), b1=_to(e.b1, dtype), w2=_to(e.w2, dtype), b2=_to(e.b2, dtype))
+        with no_autocast(x):
+            return attn_tail_inference(x, shortcut, e, out_act)
     return _run(implementation, x, shortcut, e, norm, out_act)
 
 
@@ -114,4 +120,4 @@ def gate_reference(x: Tensor, e: Excitation) -> Tensor:
 
 
 def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if t is None else t.to(dtype)
+    return t if t is None or t.dtype == dtype else t.to(dtype)

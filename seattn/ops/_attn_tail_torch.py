@@ -65,8 +65,7 @@ def attn_tail_fwd(
         scale, maybe_hidden = excite(p, Excitation(kind, w1, b1, w2, b2, act, gate))
         hidden = hidden if maybe_hidden is None else maybe_hidden
     if factor is None:
-        work = wide if _working_dtype(x, norm) == dtype else x
-        y = work * column(scale, work) if shortcut is None else scale_add(shortcut.to(work.dtype), work, scale)
+        y = _scaled(x, wide, shortcut, scale)
     else:
         assert offset is not None
         per_image = kind != "none"
@@ -76,6 +75,19 @@ def attn_tail_fwd(
         y = y if shortcut is None else y.add_(shortcut)
     y = y.to(x.dtype)
     return y.relu_() if out_act == "relu" else y, squeeze, mean, var, hidden, scale
+
+
+def attn_tail_inference(x: Tensor, shortcut: Tensor | None, e: Excitation, out_act: str) -> Tensor:
+    """What `attn_tail_fwd` gives first where there is no norm, to the bit, and nothing that a backward would want.
+
+    A call of few small steps: on a small map of a CPU those of `attn_tail_fwd` take longer than the arithmetic.
+    """
+    x = dense_like(x, x)
+    shortcut = None if shortcut is None else dense_like(shortcut, x)
+    wide = x.to(compute_dtype(x))
+    scale, _ = excite(wide.mean((2, 3)), e)  # (N, C)
+    y = _scaled(x, wide, shortcut, scale).to(x.dtype)
+    return y.relu_() if out_act == "relu" else y
 
 
 def attn_tail_bwd(
@@ -141,6 +153,12 @@ def attn_tail_bwd(
     else:
         torch.addcmul(column(shift, dx), wide_g, column(factor * s, dx), out=dx)
     return dx.to(x.dtype), shortcut_grad, dweight, dbias, dw1, db1, dw2, db2
+
+
+def _scaled(x: Tensor, wide: Tensor, shortcut: Tensor | None, scale: Tensor) -> Tensor:
+    """x * scale + shortcut, in the dtype that suits the size of x; `wide` is x in that of statistics."""
+    work = wide if _working_dtype(x, "none") == wide.dtype else x
+    return work * column(scale, work) if shortcut is None else scale_add(shortcut.to(work.dtype), work, scale)
 
 
 def _statistics(wide: Tensor, mean: Tensor | None, var: Tensor | None, norm: str) -> tuple[Tensor, Tensor]:

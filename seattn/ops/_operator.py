@@ -59,10 +59,17 @@ def define(op: Operator) -> Callable[..., Outputs]:
     def run(implementation: str, *inputs: Any) -> Outputs:
         if _is_traced(inputs[0]) and implementation == "triton":
             return tuple(fwd_op(*inputs)[: op.shown])
+        if not wants_grad(*inputs):  # an autograd function costs as much as a small tail on a CPU
+            return _guarded(op.fwd[implementation], *inputs)[: op.shown]
         result: Outputs = functions[implementation].apply(*inputs)
         return result
 
     return run
+
+
+def wants_grad(*inputs: Any) -> bool:
+    """Whether autograd would record an operator of these inputs."""
+    return torch.is_grad_enabled() and any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
 
 
 def _is_traced(x: Tensor) -> bool:
@@ -137,11 +144,12 @@ def _guarded(fn: Callable[..., Outputs], first: Tensor, *rest: Any) -> Outputs:
     """`fn` without autocast, which would lower its small products, and on the device of its first argument."""
     # Triton launches on the current device, which need not be that of the tensors.
     elsewhere = first.is_cuda and first.device.index != torch.cuda.current_device()
-    with torch.cuda.device(first.device) if elsewhere else nullcontext(), _no_autocast(first):
+    with torch.cuda.device(first.device) if elsewhere else nullcontext(), no_autocast(first):
         return fn(first, *rest)
 
 
-def _no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A `with` block without autocast on the device of x."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 

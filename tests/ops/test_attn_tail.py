@@ -34,6 +34,24 @@ def test_large_16_bit_maps_by_torch(name, shape, dtype, memory_format, device):
     assert_agrees(CASES[name], "torch", CASES[name].leaves(shape, dtype, memory_format, device))
 
 
+@pytest.mark.parametrize("shape", [SHAPES["odd"], (4, 16, 72, 72, 2), EMPTY], ids=["odd", "large", "empty"])
+@pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_without_gradients_to_the_bit(case, dtype, memory_format, shape, device):
+    if shape == EMPTY and case.training:
+        pytest.skip("batch statistics of nothing are refused")
+    leaves = case.leaves(shape, dtype, memory_format, device)
+    with set_kernels("torch"):
+        want = case({name: t.detach().requires_grad_() for name, t in leaves.items()})
+        kept = [t.clone() for t in leaves.values()]
+        for context in (torch.no_grad(), torch.inference_mode(), torch.autocast(device, torch.bfloat16)):
+            with context:
+                got = case(leaves)
+            assert (got.dtype, got.stride(), got.requires_grad) == (dtype, want.stride(), False)
+            assert torch.equal(got, want)
+        assert all(torch.equal(a, b) for a, b in zip(kept, leaves.values(), strict=True)), "an input was changed"
+
+
 @pytest.mark.cover(2, "kernels")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("act", ACTS)

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from seattn.ops import _attn_tail_op, _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
+from seattn.ops import (
+    _attn_tail,
+    _attn_tail_op,
+    _kernel,
+    get_kernels,
+    set_kernels,
+    squeeze_excite,
+    squeeze_excite_reference,
+)
 
 
 def inputs(dtype=torch.float32) -> list[torch.Tensor]:
@@ -107,6 +115,8 @@ def ran(monkeypatch) -> list[str]:
         function = _attn_tail_op.OPERATOR.fwd[name]
         spy = lambda *args, name=name, function=function: names.append(name) or function(*args)  # noqa: E731
         monkeypatch.setitem(_attn_tail_op.OPERATOR.fwd, name, spy)
+    inference = _attn_tail.attn_tail_inference
+    monkeypatch.setattr(_attn_tail, "attn_tail_inference", lambda *args: names.append("torch") or inference(*args))
     return names
 
 
@@ -119,9 +129,11 @@ def ran(monkeypatch) -> list[str]:
         ("reference", [], []),
     ],
 )
-def test_which_implementation_runs(kernels, on_cpu, on_cuda, ran, kernel_device):
+@pytest.mark.parametrize("grad", [True, False], ids=["training", "inference"])
+def test_which_implementation_runs(kernels, on_cpu, on_cuda, ran, kernel_device, grad):
+    x, *weights = (t.to(kernel_device) for t in inputs())
     with set_kernels(kernels):
-        squeeze_excite(*(t.to(kernel_device) for t in inputs()))
+        squeeze_excite(x.requires_grad_(grad), *weights)
     assert ran == (on_cuda if kernel_device == "cuda" else on_cpu)
 
 
