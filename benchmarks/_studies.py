@@ -16,7 +16,17 @@ from seattn.errors import UserError
 STUDIES = Path(__file__).parent.parent / "zoo_configs" / "ablations"
 ROWS = RESULTS / "ablations"
 GAIN = ("se-dropout-augment", "no_se", "SE")  # the study, its variant without it, and what the README calls it
-KINDS = ("attention", {"se": "SE", "eca": "ECA", "cbam": "CBAM"})  # the study, its variants against none, their names
+# Said after it, each where its study has rows: the sentence's begin, then (study, variant, what the README calls it).
+MORE = (
+    (
+        "Without dropout, attention in ResNet-20 changes it by, in points",
+        (("attention", "se", "SE"), ("attention", "eca", "ECA"), ("attention", "cbam", "CBAM")),
+    ),
+    (
+        'Gates that start near 1 instead of near 1/2 (`gate="two_sigmoid"`) change these by, in points',
+        (("gate", "two_sigmoid", "SE"), ("cbam-gate", "two_sigmoid", "CBAM")),
+    ),
+)
 
 
 def check_rows(name: str, rows: list[StudyRow], studies: Path = STUDIES) -> None:
@@ -70,24 +80,23 @@ def render_gain(results: Mapping[str, StudyResult]) -> str:
     held_out = f"{of.n:,} images held out of {of.dataset}'s train split"
     return (
         f"Taking {what} away from SE-ResNet-20 changes held-out accuracy by {points(d.mean)} points "
-        f"({_interval(d)}{seeds}, {held_out}): {_verdict(d)}. {_kinds(results)}"
+        f"({_interval(d)}{seeds}, {held_out}): {_verdict(d)}. {_more(results)}"
         "All of it: [benchmarks/results/ablations](benchmarks/results/ablations/README.md).\n"
     )
 
 
-def _kinds(results: Mapping[str, StudyResult]) -> str:
-    """What each kind of attention gives in the study of kinds; empty where no seed has a kind and none."""
-    study, names = KINDS
-    if study not in results:
-        return ""
-    found = []
-    for variant in results[study].variants:
-        if (d := variant.against) is not None:
-            interval = "" if d.low is None or d.high is None else f" ({points(d.low)} to {points(d.high)})"
-            found.append(f"{names[variant.name]} {points(d.mean)}{interval}")
-    if not found:
-        return ""
-    return f"Without dropout, attention in ResNet-20 changes it by, in points: {', '.join(found)}. "
+def _more(results: Mapping[str, StudyResult]) -> str:
+    sentences = []
+    for begin, wanted in MORE:
+        found = []
+        for study, name, called in wanted:
+            variants = results[study].variants if study in results else ()
+            for d in (v.against for v in variants if v.name == name and v.against is not None):
+                interval = "" if d.low is None or d.high is None else f" ({points(d.low)} to {points(d.high)})"
+                found.append(f"{called} {points(d.mean)}{interval}")
+        if found:
+            sentences.append(f"{begin}: {', '.join(found)}. ")
+    return "".join(sentences)
 
 
 def _interval(d: Difference) -> str:

@@ -95,14 +95,21 @@ def test_what_ships_keeps_the_names_of_its_runs():
     }
 
 
-def test_studies_of_se_share_its_run():
-    shared = {
-        "se-dropout-augment": "no_dropout",
-        "attention": "se",
-        "gate": "sigmoid",
-        "placement": "standard",
-        "reduction": "1/16",
-    }
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {
+            "se-dropout-augment": "no_dropout",
+            "attention": "se",
+            "gate": "sigmoid",
+            "placement": "standard",
+            "reduction": "1/16",
+        },
+        {"attention": "cbam", "cbam-gate": "sigmoid"},
+    ],
+    ids=["se", "cbam"],
+)
+def test_studies_share_a_run(shared):
     runs = {run_name(load_ablation(FOLDER / f"{study}.yaml").variants[name]) for study, name in shared.items()}
     assert len(runs) == 1
 
