@@ -14,6 +14,8 @@ from torch import Tensor
 
 from seattn.ops._excite import Excitation, excite, excite_grad
 from seattn.ops._operator import dense_like
+from seattn.ops._reductions import mean_pixels
+from seattn.ops._scaling import column, scale_add, scale_channels
 
 # Elements up to which a 16-bit map is worked on in fp32: its copies then stay in cache.
 WIDEN_BELOW = 1 << 18
@@ -54,8 +56,8 @@ def attn_tail_fwd(
     x = dense_like(x, x)
     shortcut = None if shortcut is None else dense_like(shortcut, x)
     none = functools.partial(x.new_empty, 0, dtype=dtype)  # no two results of an operator may be the same tensor
-    wide = x.to(dtype)
-    squeeze = none() if kind == "none" else wide.mean((2, 3))  # (N, C)
+    wide = x.to(_working_dtype(x, norm))
+    squeeze = none() if kind == "none" else mean_pixels(wide, dtype)  # (N, C)
     mean, var = (none(), none()) if norm == "none" else _statistics(wide, mean, var, norm)
     factor, offset = _affine(weight, bias, mean, var, eps, norm)  # (C)
     scale, hidden = none(), none()
@@ -65,13 +67,13 @@ def attn_tail_fwd(
         scale, maybe_hidden = excite(p, Excitation(kind, w1, b1, w2, b2, act, gate))
         hidden = hidden if maybe_hidden is None else maybe_hidden
     if factor is None:
-        y = _scaled(x, wide, shortcut, scale)
+        y = _scaled(wide, shortcut, scale)
     else:
         assert offset is not None
         per_image = kind != "none"
         a = factor * scale if per_image else factor.expand(1, -1)  # (N, C) or (1, C)
         o = offset * scale if per_image else offset.expand(1, -1)
-        y = torch.addcmul(column(o, wide), wide, column(a, wide))
+        y = scale_add(o, wide, a)
         y = y if shortcut is None else y.add_(shortcut)
     y = y.to(x.dtype)
     return y.relu_() if out_act == "relu" else y, squeeze, mean, var, hidden, scale
@@ -84,9 +86,9 @@ def attn_tail_inference(x: Tensor, shortcut: Tensor | None, e: Excitation, out_a
     """
     x = dense_like(x, x)
     shortcut = None if shortcut is None else dense_like(shortcut, x)
-    wide = x.to(compute_dtype(x))
-    scale, _ = excite(wide.mean((2, 3)), e)  # (N, C)
-    y = _scaled(x, wide, shortcut, scale).to(x.dtype)
+    wide = x.to(_working_dtype(x, "none"))
+    scale, _ = excite(mean_pixels(wide, compute_dtype(x)), e)  # (N, C)
+    y = _scaled(wide, shortcut, scale).to(x.dtype)
     return y.relu_() if out_act == "relu" else y
 
 
@@ -148,17 +150,16 @@ def attn_tail_bwd(
         count = images * pixels
         slope = -factor * rstd * dweight / count  # (C)
         shift = shift - factor * dbias / count - slope * mean
-        torch.addcmul(column(shift, dx), wide_g, column(factor * s, dx), out=dx)
+        scale_add(shift, wide_g, factor * s, out=dx)
         dx.addcmul_(wide_x, column(slope.expand(1, -1), dx))
     else:
-        torch.addcmul(column(shift, dx), wide_g, column(factor * s, dx), out=dx)
+        scale_add(shift, wide_g, factor * s, out=dx)
     return dx.to(x.dtype), shortcut_grad, dweight, dbias, dw1, db1, dw2, db2
 
 
-def _scaled(x: Tensor, wide: Tensor, shortcut: Tensor | None, scale: Tensor) -> Tensor:
-    """x * scale + shortcut, in the dtype that suits the size of x; `wide` is x in that of statistics."""
-    work = wide if _working_dtype(x, "none") == wide.dtype else x
-    return work * column(scale, work) if shortcut is None else scale_add(shortcut.to(work.dtype), work, scale)
+def _scaled(x: Tensor, shortcut: Tensor | None, scale: Tensor) -> Tensor:
+    """x * scale + shortcut, in the dtype of x."""
+    return scale_channels(x, scale) if shortcut is None else scale_add(shortcut.to(x.dtype), x, scale)
 
 
 def _statistics(wide: Tensor, mean: Tensor | None, var: Tensor | None, norm: str) -> tuple[Tensor, Tensor]:
@@ -187,29 +188,3 @@ def _affine(
 def _about(squeeze: Tensor, mean: Tensor, factor: Tensor, bias: Tensor | None) -> Tensor:
     centred = squeeze - mean  # (N, C)
     return centred * factor if bias is None else torch.addcmul(bias, centred, factor)
-
-
-def column(v: Tensor, like: Tensor) -> Tensor:
-    """(N, C) as (N, C, 1, 1) in the dtype of `like`."""
-    return v.to(like.dtype)[:, :, None, None]
-
-
-def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C)."""
-    images, channels = x.shape[:2]
-    if x.element_size() == 2 and channels < 32 and images > 0 and not x.is_contiguous():
-        # torch vectorises no 16-bit addcmul over so short an innermost axis: 6 times slower than by whole rows.
-        result = torch.empty_like(x) if out is None else out
-        torch.addcmul(_rows(base, x), _rows(x, x), _rows(scale, x), out=_rows(result, x))
-        return result
-    if base.dim() == 2 and x.element_size() == 2 and x.is_contiguous():  # nor one of two broadcast factors in NCHW
-        return torch.mul(x, column(scale, x), out=out).add_(column(base, x))
-    return torch.addcmul(base if base.dim() == 4 else column(base, x), x, column(scale, x), out=out)
-
-
-def _rows(v: Tensor, x: Tensor) -> Tensor:
-    """A channels_last map (N, C, H, W), or a value for each channel (N, C), as rows (N, H or 1, W * C)."""
-    images, channels, height, width = x.shape
-    if v.dim() == 4:
-        return v.permute(0, 2, 3, 1).view(images, height, width * channels)
-    return v.to(x.dtype).repeat(1, width).unsqueeze(1)

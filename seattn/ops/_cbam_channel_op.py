@@ -15,17 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seattn.ops._attn_tail_torch import column, compute_dtype, scale_add
+from seattn.ops._attn_tail_torch import compute_dtype
 from seattn.ops._excite import act_fn, act_grad, gate_fn, gate_grad
 from seattn.ops._operator import Operator, Outputs, define, dense_like
+from seattn.ops._reductions import max_pixels, mean_pixels, sum_pixels
+from seattn.ops._scaling import column, scale_add, scale_channels
 
 
 def _fwd_torch(x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str) -> Outputs:
     x, dtype = dense_like(x, x), compute_dtype(x)
-    pooled = torch.stack([x.mean((2, 3), dtype=dtype), x.amax((2, 3)).to(dtype)])
+    pooled = torch.stack([mean_pixels(x, dtype), max_pixels(x).to(dtype)])
     hidden = F.linear(pooled, w1, b1)
     scale = gate_fn(F.linear(act_fn(hidden, act).sum(0), w2, None if b2 is None else 2 * b2), gate)
-    return x * column(scale, x), pooled, hidden, scale
+    return scale_channels(x, scale), pooled, hidden, scale
 
 
 def _bwd_torch(
@@ -42,12 +44,12 @@ def _bwd_torch(
     x = dense_like(x, x)
     dy = dense_like(dy, x)
     dx = dy * x  # the buffer of the result; first it holds the product
-    dz = gate_grad(dx.sum((2, 3), dtype=scale.dtype), scale, gate)
+    dz = gate_grad(sum_pixels(dx, scale.dtype), scale, gate)
     dh = act_grad((dz @ w2).expand_as(hidden), hidden, act)
     dpooled = dh @ w1
     # 1 and 0 in the dtype of x: on a CPU 8 times faster than a mask of bools, to make and to sum.
     at_peak = torch.eq(x, column(pooled[1], x), out=torch.empty_like(x))
-    ties = at_peak.sum((2, 3), dtype=scale.dtype)  # (N, C); 16 bit could not hold the count
+    ties = sum_pixels(at_peak, scale.dtype)  # (N, C); 16 bit could not hold the count
     scale_add(dpooled[0] / (x.shape[2] * x.shape[3]), dy, scale, out=dx)
     scale_add(dx, at_peak, dpooled[1] / ties, out=dx)
     dw1 = dh.flatten(0, 1).t() @ pooled.flatten(0, 1)

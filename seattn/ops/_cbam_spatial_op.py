@@ -21,6 +21,8 @@ from torch import Tensor
 from seattn.ops._attn_tail_torch import compute_dtype
 from seattn.ops._excite import gate_fn, gate_grad
 from seattn.ops._operator import Operator, Outputs, define, dense_like
+from seattn.ops._reductions import max_channels, mean_channels, sum_channels
+from seattn.ops._scaling import weigh_pixels
 
 
 def _fwd_torch(
@@ -36,14 +38,14 @@ def _fwd_torch(
     max_first: bool,
 ) -> Outputs:
     x, dtype = dense_like(x, x), compute_dtype(x)
-    planes = [x.amax(1).to(dtype), x.mean(1, dtype=dtype)]
+    planes = [max_channels(x).to(dtype), mean_channels(x, dtype)]
     pooled = torch.stack(planes if max_first else planes[::-1], 1)
     z = _conv(pooled, weight)
     batch_mean, batch_var = _statistics(z, norm)
     if norm == "batch":
         mean, var = batch_mean, batch_var
     scale = gate_fn(_normalised(z, bn_weight, bn_bias, mean, var, eps), gate)
-    return x * scale.to(x.dtype).unsqueeze(1), batch_mean, batch_var, pooled, z, scale
+    return weigh_pixels(torch.empty_like(x), (x, scale)), batch_mean, batch_var, pooled, z, scale
 
 
 def _bwd_torch(
@@ -64,15 +66,14 @@ def _bwd_torch(
     x = dense_like(x, x)
     dy, dtype = dense_like(dy, x), scale.dtype
     dx = dy * x  # the buffer of the result; first it holds the product
-    dlogits = gate_grad(dx.sum(1, dtype=dtype), scale, gate)
+    dlogits = gate_grad(sum_channels(dx, dtype), scale, gate)
     dpooled, *params = _map_grads(dlogits, pooled, z, weight, bn_weight, mean, var, norm, eps)
     of_peak, of_mean = (0, 1) if max_first else (1, 0)
     # 1 and 0 in the dtype of x: on a CPU 8 times faster than a mask of bools, to make and to sum.
     at_peak = torch.eq(x, pooled[:, of_peak, None].to(x.dtype), out=torch.empty_like(x))
-    share = dpooled[:, of_peak, None] / at_peak.sum(1, keepdim=True, dtype=dtype)  # (N, 1, H, W)
-    shift = dpooled[:, of_mean, None] / x.shape[1]
-    torch.addcmul(shift.to(x.dtype), dy, scale.to(x.dtype).unsqueeze(1), out=dx)
-    return dx.addcmul_(at_peak, share.to(x.dtype)), *params
+    share = dpooled[:, of_peak] / sum_channels(at_peak, dtype)  # (N, H, W)
+    weigh_pixels(dx, (dy, scale), (at_peak, share), base=dpooled[:, of_mean] / x.shape[1])
+    return dx, *params
 
 
 def _fwd_triton(

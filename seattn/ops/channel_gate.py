@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from seattn.ops._attn_tail import fx_leaf
-from seattn.ops._attn_tail_torch import column, compute_dtype
+from seattn.ops._attn_tail_torch import compute_dtype
 from seattn.ops._checks import check_device, check_map
 from seattn.ops._excite import check_names, gate_fn, gate_grad
 from seattn.ops._kernel import choose, too_large
 from seattn.ops._operator import Operator, Outputs, define, dense_like
+from seattn.ops._scaling import column
 
 
 @fx_leaf

@@ -1,0 +1,79 @@
+"""A map times factors of its channels or of its pixels, in torch, written for what a CPU is slow at.
+
+torch vectorises neither a 16-bit product with a factor that is broadcast along a short innermost axis, nor `addcmul`
+with two factors broadcast along the innermost axis. The first is done on whole rows (factors of channels) or with the
+factors written out (of pixels), the second as a product and a sum.
+Shapes: maps (N, C, H, W), dense in NCHW or channels_last and all in one dtype; factors of channels (N, C), of pixels
+(N, H, W), of any float dtype.
+"""
+
+import torch
+from torch import Tensor
+
+from seattn.ops._reductions import CHUNK
+
+_SHORT = 32  # channels of a 16-bit map: fewer are less than a register of AVX-512
+
+
+def column(v: Tensor, like: Tensor) -> Tensor:
+    """(N, C) as (N, C, 1, 1) in the dtype of `like`."""
+    return v.to(like.dtype)[:, :, None, None]
+
+
+def scale_channels(x: Tensor, scale: Tensor) -> Tensor:
+    """x * scale, laid out as x."""
+    if not _is_slow(x):
+        return x * column(scale, x)
+    y = torch.empty_like(x)
+    torch.mul(_rows(x, x), _rows(scale, x), out=_rows(y, x))
+    return y
+
+
+def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C)."""
+    if _is_slow(x):
+        result = torch.empty_like(x) if out is None else out
+        torch.addcmul(_rows(base, x), _rows(x, x), _rows(scale, x), out=_rows(result, x))
+        return result
+    if base.dim() == 2 and x.is_cpu and x.is_contiguous():
+        return torch.mul(x, column(scale, x), out=out).add_(column(base, x))
+    return torch.addcmul(base if base.dim() == 4 else column(base, x), x, column(scale, x), out=out)
+
+
+def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None = None) -> Tensor:
+    """Write the sum of map * factor over `terms`, and base, into `out`, which may hold anything; factors of pixels."""
+    if not _is_slow(out):
+        factors = [factor.to(out.dtype).unsqueeze(1) for _, factor in terms]
+        return _weigh(out, [x for x, _ in terms], factors, None if base is None else base.to(out.dtype).unsqueeze(1))
+    step = max(1, CHUNK * out.shape[0] // out.numel())
+    buffers = [torch.empty_like(out[:step]) for _ in range(len(terms) + (base is not None))]
+    for begin in range(0, out.shape[0], step):
+        part = slice(begin, begin + step)
+        given = [factor for _, factor in terms] + ([] if base is None else [base])
+        spread = [b[: len(v)].copy_(v.unsqueeze(1)) for b, v in zip(buffers, (v[part] for v in given), strict=True)]
+        _weigh(out[part], [x[part] for x, _ in terms], spread[: len(terms)], spread[-1] if base is not None else None)
+    return out
+
+
+def _weigh(out: Tensor, maps: list[Tensor], factors: list[Tensor], base: Tensor | None) -> Tensor:
+    if base is None:
+        torch.mul(maps[0], factors[0], out=out)
+    elif out.is_cpu and base.shape != out.shape and not out.is_contiguous():
+        torch.mul(maps[0], factors[0], out=out).add_(base)
+    else:
+        torch.addcmul(base, maps[0], factors[0], out=out)
+    for x, factor in zip(maps[1:], factors[1:], strict=True):
+        out.addcmul_(x, factor)
+    return out
+
+
+def _is_slow(x: Tensor) -> bool:
+    return x.is_cpu and x.element_size() == 2 and x.shape[1] < _SHORT and x.numel() > 0 and not x.is_contiguous()
+
+
+def _rows(v: Tensor, x: Tensor) -> Tensor:
+    """A channels_last map (N, C, H, W), or a value for each channel (N, C), as rows (N, H or 1, W * C)."""
+    images, channels, height, width = x.shape
+    if v.dim() == 4:
+        return v.permute(0, 2, 3, 1).view(images, height, width * channels)
+    return v.to(x.dtype).repeat(1, width).unsqueeze(1)
