@@ -28,7 +28,8 @@ class SpeedRow:
     Args:
         what: op, block or model.
         case: what was run: se_tail, bn_se_tail, ...; se_basic, ...; the name of a net.
-        mode: forward (no gradients wanted; batch norm in training), forward_backward, training_step or inference.
+        mode: forward (no gradients wanted; batch norm in training), forward_backward, training_step,
+            training_step_parts (a CPU's group of the nets beside a step) or inference.
         shape: of the input, sizes joined by "x".
         dtype: of the input, "autocast_bfloat16" for fp32 weights and inputs under autocast.
         memory_format: contiguous (NCHW) or channels_last, of every implementation but timm_channels_last.

@@ -15,7 +15,7 @@ _COLUMNS = {
 
 def render_steps(rows: Sequence[SpeedRow]) -> str:
     """A line for each net, dtype and layout whose plain net was timed beside it; empty where none was."""
-    steps = [row for row in newest(rows) if row.mode == "training_step" and not row.cuda_graph]
+    steps = [row for row in newest(rows) if row.mode.startswith("training_step") and not row.cuda_graph]
     groups = dict.fromkeys(row.group for row in steps if row.implementation == "plain")
     if not groups:
         return ""

@@ -28,6 +28,7 @@ _MODES = {
     "forward": "forward",
     "forward_backward": "forward + backward",
     "training_step": "training step",
+    "training_step_parts": "training step, beside its parts",
     "inference": "inference",
 }
 Line = tuple[str, str, str]  # case, mode, dtype

@@ -2,7 +2,9 @@
 
 A training step of an SE net also runs beside the net without attention: `plain` with our tails, `plain_timm_eager` with
 timm's. That is what an SE that costs nothing would give. On a CPU `convolutions` is the plain net without norms and
-activations, and so the floor below which no operator between the convolutions can take a step.
+activations, and so the floor below which no operator between the convolutions can take a step. There these are a group
+of their own, training_step_parts: what other nets leave in the allocator moves a CPU's times by a tenth, and a user's
+process has one net.
 """
 
 import copy
@@ -75,9 +77,10 @@ def cases(plan: Plan) -> Iterator[Case]:
     for net in plan.pick(QUICK, CPU, GPU):
         for dtype in ("autocast_bfloat16",) if plan.cuda else ("float32", "autocast_bfloat16"):
             for memory_format in ("channels_last",) if plan.cuda else FORMATS:
-                for mode in ("training_step", "inference"):
+                for mode in _modes(plan, net):
                     bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in _ON_BARS
-                    for compiled in (False, True) if plan.compiled else (False,):
+                    parts = mode == _PARTS
+                    for compiled in (False, True) if plan.compiled and not parts else (False,):
                         yield Case(
                             "model",
                             net.name,
@@ -87,12 +90,18 @@ def cases(plan: Plan) -> Iterator[Case]:
                             memory_format,
                             _Make(plan, net, dtype, memory_format, mode, compiled),
                             urgent=bar and not compiled,
-                            rounds=plan.pick(2, 31 if bar else 5, 15),  # convolutions' times scatter by some 5 %
+                            rounds=plan.pick(2, 31 if bar else 15 if parts else 5, 15),  # times scatter by some 5 %
                             seconds=plan.pick(0.0, 1.5, 2.0),
                             graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets
                         )
 
 
+def _modes(plan: Plan, net: Net) -> tuple[str, ...]:
+    modes = ("training_step", "inference")
+    return modes if plan.cuda or net.plain is None else (*modes, _PARTS)
+
+
+_PARTS = "training_step_parts"
 _ON_BARS = ("se_resnet20_cifar", "se_resnet18_cifar", "seresnet50")
 
 
@@ -109,7 +118,7 @@ class _Make:
         torch.manual_seed(0)
         ours, theirs = self._nets(self.net.name, self.net.make)
         nets = {"seattn": ours, "timm_eager": theirs}
-        if self.net.plain and self.mode == "training_step" and not self.compiled:
+        if self.net.plain and self.mode == ("training_step" if self.plan.cuda else _PARTS) and not self.compiled:
             nets["plain"], nets["plain_timm_eager"] = self._nets(self.net.plain, self.net.make)
             if not self.plan.cuda:
                 nets["convolutions"] = _bare(nets["plain_timm_eager"])
@@ -119,7 +128,8 @@ class _Make:
             compiled = self._nets(self.net.name, self.net.make)[1]
             compiled.compile()
             works["timm_compile"] = self._work(compiled, self.memory_format)
-        if self.memory_format == "contiguous" and not self.plan.quick and not self.compiled:
+        alone = self.net.plain and self.mode == "training_step"  # of a CPU, as layouts of a GPU are not compared
+        if self.memory_format == "contiguous" and not (self.plan.quick or self.compiled or alone):
             works["timm_channels_last"] = self._work(self._nets(self.net.name, self.net.make)[1], "channels_last")
         return works
 
