@@ -11,16 +11,15 @@ k x k window; x, y (N, C, H, W), pooled (N, 2, H, W), z, scale (N, H, W), weight
 x, y and their gradients in fp32 (float64 for a float64 x).
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seattn.ops._attn_tail_torch import compute_dtype
 from seattn.ops._excite import gate_fn, gate_grad
 from seattn.ops._operator import Operator, Outputs, define, dense_like
+from seattn.ops._plane_conv import plane_conv, plane_conv_grads
 from seattn.ops._reductions import max_channels, mean_channels, sum_channels
 from seattn.ops._scaling import weigh_pixels
 
@@ -40,7 +39,7 @@ def _fwd_torch(
     x, dtype = dense_like(x, x), compute_dtype(x)
     planes = [max_channels(x).to(dtype), mean_channels(x, dtype)]
     pooled = torch.stack(planes if max_first else planes[::-1], 1)
-    z = _conv(pooled, weight)
+    z = plane_conv(pooled, weight)
     batch_mean, batch_var = _statistics(z, norm)
     if norm == "batch":
         mean, var = batch_mean, batch_var
@@ -92,7 +91,7 @@ def _fwd_triton(
 
     x = dense_like(x, x)
     pooled = kernels.pool_channels(x, max_first)
-    z = _conv(pooled, weight)
+    z = plane_conv(pooled, weight)
     batch_mean, batch_var = _statistics(z, norm)
     if norm == "batch":
         mean, var = batch_mean, batch_var
@@ -122,11 +121,6 @@ def _bwd_triton(
     dlogits, ties = kernels.reduce_channels(dy, x, scale, pooled, gate, max_first)
     dpooled, *params = _map_grads(dlogits, pooled, z, weight, bn_weight, mean, var, norm, eps)
     return kernels.pixel_gate_grad(dy, x, scale, pooled, dpooled.contiguous(), ties, max_first), *params
-
-
-def _conv(pooled: Tensor, weight: Tensor) -> Tensor:
-    with _exact(pooled):
-        return F.conv2d(pooled, weight, padding=weight.shape[2] // 2).view(pooled[:, 0].shape)
 
 
 def _statistics(z: Tensor, norm: str) -> tuple[Tensor, Tensor]:
@@ -167,21 +161,7 @@ def _map_grads(
         if norm == "batch":
             dz = dlogits - (dbeta + normed * dgamma) / z.numel()
         dz = dz * (rstd if bn_weight is None else rstd * bn_weight)
-    padding = [weight.shape[2] // 2] * 2
-    with _exact(pooled):
-        dpooled, dweight, _ = torch.ops.aten.convolution_backward(
-            dz.unsqueeze(1), pooled, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [True, True, False]
-        )
-    return dpooled, dweight.contiguous(), dgamma, dbeta
-
-
-def _exact(t: Tensor) -> AbstractContextManager[Any]:
-    """On CUDA: fp32 products without TF32, and an algorithm that gives the same bits each time."""
-    if not t.is_cuda:
-        return nullcontext()
-    enabled = torch.backends.cudnn.enabled
-    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(enabled, deterministic=True, allow_tf32=False)
-    return flags
+    return *plane_conv_grads(dz, pooled, weight), dgamma, dbeta
 
 
 def _fwd_fake(
