@@ -1,7 +1,7 @@
 """The convolution of CBAM's two pooled planes into one, with its gradients.
 
 A CPU's library runs a convolution of so few channels without its vector units. The same sums as a depthwise one, whose
-channels are the images, use them: 6 times faster forward, 30 times for the gradient of the planes.
+channels are the images, use them and are several times faster, forward and for the gradient of the planes.
 Shapes: pooled (N, 2, H, W), weight (1, 2, k, k) with k odd, z (N, H, W); stride 1, padded with zeros to keep H x W.
 """
 
