@@ -182,7 +182,10 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["se_resnet20_cifr", "new"], "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
-        (["se_resnet20_cifar.cifar100", "new"], "has no weights in this package; those that have: se_resnet"),
+        (
+            ["se_resnet20_cifar.cifar100", "new"],
+            "has no weights in this package; those that have: eca_resnet20_cifar.cifar10, se_resnet",
+        ),
         (["resnet18", "new"], "has no weights in this package"),
         ([NAME, "file"], "is a file; give a folder"),
         ([NAME, "file/new"], "cannot write file/new"),
