@@ -30,6 +30,7 @@ def accuracy_row(
     history: Sequence[Row],
     images: tuple[int, int],
     params: int,
+    dtype: str,
     measured_in: Conditions,
 ) -> AccuracyRow:
     """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
@@ -51,7 +52,7 @@ def accuracy_row(
         held_out_top1=shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100,
         params=params,
         train_seconds=sum(row["train_seconds"] for row in history),
-        dtype=recipe.amp_dtype if recipe.amp else "float32",
+        dtype=dtype,
         memory_format="channels_last" if recipe.channels_last else "contiguous",
         conditions=measured_in,
     )

@@ -18,6 +18,7 @@ from timm.utils import ModelEmaV3
 from seattn._clock import Clock, Rates
 from seattn._history import Row, accuracy_row, is_stale
 from seattn._losses import Teacher, make_loss
+from seattn._precision import autocast_dtype
 from seattn._processes import Processes
 from seattn._progress import epoch_progress
 from seattn._run_log import EpochLog
@@ -40,7 +41,6 @@ from seattn.rows import AccuracyRow, conditions
 from seattn.run_dir import AtomicSaver, RunDir
 
 _logger = logging.getLogger("seattn")
-_AMP = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TrainingRun:
@@ -58,6 +58,7 @@ class TrainingRun:
     ) -> None:
         self.recipe, self.path, self.device, self.processes = recipe, path, device, processes
         self.log: EpochLog | None = None
+        self.amp = autocast_dtype(recipe, device)
         torch.manual_seed(recipe.seed)
         self.model = create_model(recipe)
         self.data = open_data(
@@ -100,7 +101,7 @@ class TrainingRun:
         loss = make_loss(recipe, self.data.train.labels, self.classes, self.teacher).to(self.device)
         self.update = Updater(
             *(net, self.optimizer, loss, self.device),
-            amp=_AMP[recipe.amp_dtype] if recipe.amp else None,
+            amp=self.amp,
             clip_grad=recipe.clip_grad,
             clip_mode=recipe.clip_mode,
             sam_rho=recipe.seattn.sam_rho,
@@ -170,7 +171,8 @@ class TrainingRun:
         scores = self._evaluate(self.data.test() if read_test else self.data.held_out)
         params = sum(p.numel() for p in self.model.parameters())
         images = len(self.data.train), len(self.data.held_out)
-        result = accuracy_row(self.recipe, split, scores, history, images, params, measured_in)
+        dtype = str(self.amp or torch.float32).removeprefix("torch.")
+        result = accuracy_row(self.recipe, split, scores, history, images, params, dtype, measured_in)
         run_dir.write_result(result)
         _logger.info(
             "%s top-1 %.2f %% (95 %% interval %.2f to %.2f, n = %d); weights, config and result in %s",

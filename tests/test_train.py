@@ -17,6 +17,7 @@ from _colours import RECIPE, write_colours
 from safetensors.torch import load_file
 
 import seattn.data
+from seattn import _precision
 from seattn.__main__ import main
 from seattn._training_run import TrainingRun
 from seattn._update import Updater
@@ -201,13 +202,28 @@ def test_what_on_epoch_raises_ends_the_run_and_resume_takes_it_up(tmp_path, data
     assert summary(tmp_path / "run") == summary(tmp_path / "whole")
 
 
-def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe):
+def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(_precision, "cpu_has_bfloat16", lambda: True)
     options = {"amp": True, "amp_dtype": "bfloat16", "channels_last": True, "clip_grad": 1.0}
     path = recipe(epochs=1, model="se_resnet20_cifar", **options)
     row = train(path, data_dir, tmp_path / "run", device="cpu")
     assert (row.dtype, row.memory_format) == ("bfloat16", "channels_last")
     assert row.conditions.torch == torch.__version__
     assert row.conditions.date
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(tmp_path, data_dir, recipe, monkeypatch, caplog):
+    monkeypatch.setattr(_precision, "cpu_has_bfloat16", lambda: False)
+    bfloat16 = {"epochs": 1, "amp": True, "amp_dtype": "bfloat16"}
+    row = train(recipe(**bfloat16), data_dir, tmp_path / "run", device="cpu")
+    assert row.dtype == "float32"
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        "this CPU has no bfloat16, in which it would be many times slower: computing in float32"
+    ]
+    written = load_recipe(tmp_path / "run" / "recipe.yaml")
+    assert (written.amp, written.amp_dtype) == (True, "bfloat16")  # the recipe is still the one that was asked for
+    train(recipe(epochs=1), data_dir, tmp_path / "plain", device="cpu")
+    assert summary(tmp_path / "run") == summary(tmp_path / "plain")
 
 
 def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, data_dir, recipe, monkeypatch):
