@@ -21,6 +21,7 @@ import seattn
 from benchmarks._case import FORMATS, Case, Plan
 from benchmarks._timing import Work
 from benchmarks._twins import check_equal, timm_twin
+from seattn._precision import cpu_has_bfloat16
 
 Nets = tuple[nn.Module, nn.Module]  # ours or accelerated, and timm's with the same weights
 
@@ -73,9 +74,9 @@ GPU = (
 
 
 def cases(plan: Plan) -> Iterator[Case]:
-    """Every net in training and inference: fp32 and autocast in both layouts on a CPU, the usual ones on a GPU."""
+    """Every net in training and inference: on a CPU in both layouts, and under autocast too if it has bf16."""
     for net in plan.pick(QUICK, CPU, GPU):
-        for dtype in ("autocast_bfloat16",) if plan.cuda else ("float32", "autocast_bfloat16"):
+        for dtype in _dtypes(plan):
             for memory_format in ("channels_last",) if plan.cuda else FORMATS:
                 for mode in _modes(plan, net):
                     bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in _ON_BARS
@@ -94,6 +95,12 @@ def cases(plan: Plan) -> Iterator[Case]:
                             seconds=plan.pick(0.0, 1.5, 2.0),
                             graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets
                         )
+
+
+def _dtypes(plan: Plan) -> tuple[str, ...]:
+    if plan.cuda:
+        return ("autocast_bfloat16",)
+    return ("float32", "autocast_bfloat16") if cpu_has_bfloat16() else ("float32",)
 
 
 def _modes(plan: Plan, net: Net) -> tuple[str, ...]:

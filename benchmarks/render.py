@@ -83,8 +83,14 @@ def render_readme(text: str) -> str:
 
 
 def render_tables(*, headlines: bool) -> str:
-    """The speed tables of all devices that have rows; without `headlines` every case."""
-    tables = [render_speed(read_speed(path), on_gpu=not is_cpu(path), headlines=headlines) for path in speed_files()]
+    """The speed tables of all devices that have rows; `headlines`: the README's, with the CPU measured last."""
+    measured = {path: rows for path in speed_files() if (rows := read_speed(path))}
+    cpus = sorted((path for path in measured if is_cpu(path)), key=lambda path: measured[path][-1].conditions.date)
+    tables = [
+        render_speed(rows, on_gpu=not is_cpu(path), headlines=headlines)
+        for path, rows in measured.items()
+        if not (headlines and path in cpus[:-1])
+    ]
     return "\n".join(table for table in tables if table)
 
 

@@ -24,6 +24,7 @@ from benchmarks._speed import SpeedRow, append_speed, device_slug
 from benchmarks._tables import bars_table, group_line, summary_table
 from benchmarks._timing import clock_of, copy_bandwidth
 from seattn._files import require_writable
+from seattn._precision import cpu_has_bfloat16
 from seattn.rows import conditions
 
 BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None) -> int:
     bandwidth = copy_bandwidth(device, clock, QUICK_COPY if args.quick else None)
     bench = Bench(clock, bandwidth, where, log)
     log(f"{where.machine}, torch {where.torch}: copies {bandwidth / 1e9:.3g} GB/s")
+    if not (plan.cuda or cpu_has_bfloat16()):
+        log("this CPU has no bfloat16: nets run in float32 alone")
 
     rows, failed = _run(plan, args.only, bench, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))

@@ -93,13 +93,16 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
+    """The CPU's name and the instructions that torch uses: of two called AMD EPYC one may lack AVX-512 and bfloat16."""
+    name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+                name = line.split(":", 1)[1].strip()
+                break
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _commit() -> str:

@@ -223,6 +223,17 @@ def test_readme_has_the_speed_of_the_devices_that_have_rows_and_of_no_other(tmp_
     assert render.render_readme(rendered) == rendered
 
 
+def test_readme_has_the_cpu_that_was_measured_last_and_the_page_of_results_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "speed_files", lambda: speed_files(tmp_path))
+    for name, ratio, date in (("a", 5.0, "2026-11-22"), ("b", 3.0, "2026-11-21")):
+        where = dataclasses.replace(WHERE, date=date)
+        rows = [dataclasses.replace(r, conditions=where) for r in group(timm=ratio)]
+        append_speed(tmp_path / f"cpu-{name}-2t.csv", rows)
+    readme, page = render.render_tables(headlines=True), render.render_tables(headlines=False)
+    assert [text in readme for text in ("5.00 ×", "3.00 ×")] == [True, False]
+    assert [text in page for text in ("5.00 ×", "3.00 ×")] == [True, True]
+
+
 def test_committed_speed_rows_are_of_clean_commits():
     for path in speed_files():
         for measured in read_speed(path):
