@@ -3,7 +3,8 @@
 Shapes: B images, K classes; targets (B,) int64, or (B, K) where mixup or cutmix made them.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor, nn
 
+from seattn.errors import UserError
 from seattn.recipe import Recipe
 
 _BETA = 0.999  # of the effective number of images
@@ -47,13 +49,27 @@ class FocalLoss(nn.Module):
         return terms.sum(1).mean()
 
 
-def class_weights(kind: str, labels: Tensor, classes: int) -> Tensor | None:
-    """(K) weights from the training labels (N,), or None for kind "none".
+def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: Sequence[str]) -> Tensor | None:
+    """(K) weights by what a recipe says, or None for kind "none".
 
-    "balanced": N / (K n_k); "effective": (1 - beta) / (1 - beta^n_k), scaled to a mean of 1 (Cui et al., CVPR 2019).
+    From the training labels (N,), "balanced": N / (K n_k); "effective": (1 - beta) / (1 - beta^n_k), scaled to a mean
+    of 1 (Cui et al., CVPR 2019). A mapping names classes and their weights; the others' is 1.
+
+    Raises:
+        UserError: if it names a class that is not there.
     """
     if kind == "none":
         return None
+    classes = len(class_names)
+    if isinstance(kind, Mapping):
+        given = torch.ones(classes)
+        for name, weight in kind.items():
+            if name not in class_names:
+                near = difflib.get_close_matches(name, class_names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the classes: {', '.join(class_names)}"
+                raise UserError(f"seattn.class_weights names {name!r}, which is no class of the data; {hint}")
+            given[class_names.index(name)] = weight
+        return given
     counts = torch.bincount(labels, minlength=classes)  # (K)
     if kind == "balanced":
         present = np.flatnonzero(counts.numpy())
@@ -76,15 +92,17 @@ class TrainingLoss(nn.Module):
         return task if self.teacher is None else self.teacher.loss(logits, task, x)
 
 
-def make_loss(recipe: Recipe, labels: Tensor, classes: int, teacher: "Teacher | None" = None) -> TrainingLoss:
+def make_loss(
+    recipe: Recipe, labels: Tensor, class_names: Sequence[str], teacher: "Teacher | None" = None
+) -> TrainingLoss:
     """All that the recipe says of the loss; `labels` (N,) are those of the training images."""
-    return TrainingLoss(make_criterion(recipe, labels, classes), teacher)
+    return TrainingLoss(make_criterion(recipe, labels, class_names), teacher)
 
 
-def make_criterion(recipe: Recipe, labels: Tensor, classes: int) -> nn.Module:
+def make_criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
     """The recipe's loss of logits (B, K) and targets."""
     ours = recipe.seattn
-    weight = class_weights(ours.class_weights, labels, classes)
+    weight = class_weights(ours.class_weights, labels, class_names)
     mixes = recipe.mixup > 0 or recipe.cutmix > 0 or recipe.cutmix_minmax is not None
     smoothing = 0.0 if mixes else recipe.smoothing  # timm's Mixup smooths the targets that it makes
     if ours.loss == "focal":

@@ -1,5 +1,6 @@
 """The keys of a recipe that timm's train.py has no word for."""
 
+import math
 from dataclasses import dataclass
 
 from seattn.errors import UserError
@@ -31,7 +32,8 @@ class OurKeys:
         loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).
         focal_gamma: its exponent.
         class_weights: "balanced" weighs a class by the inverse of its count, "effective" by that of its effective
-            number (Cui et al., CVPR 2019, beta 0.999).
+            number (Cui et al., CVPR 2019, beta 0.999), "none" not at all; or the weights of single classes by name, as
+            `{cat: 2}`, the others' being 1.
         sampling: "balanced" draws every class equally often.
         balanced_head_epochs: epochs after the last, in which only the classifier learns, from balanced batches
             (Kang et al., ICLR 2020).
@@ -49,7 +51,7 @@ class OurKeys:
     holdout_seed: int = 0
     loss: str = "cross_entropy"
     focal_gamma: float = 2.0
-    class_weights: str = "none"
+    class_weights: str | dict[str, float] = "none"
     sampling: str = "shuffle"
     balanced_head_epochs: int = 0
     sam_rho: float | None = None
@@ -65,7 +67,11 @@ class OurKeys:
         one_of("seattn.data", self.data, DATA_PATHS)
         one_of("seattn.policy", self.policy, POLICIES)
         one_of("seattn.loss", self.loss, LOSSES)
-        one_of("seattn.class_weights", self.class_weights, CLASS_WEIGHTS)
+        if isinstance(self.class_weights, dict):
+            for name, weight in self.class_weights.items():
+                require(0 < weight < math.inf, f"seattn.class_weights.{name}", weight, "a number above 0")
+        else:
+            one_of("seattn.class_weights", self.class_weights, CLASS_WEIGHTS)
         one_of("seattn.sampling", self.sampling, SAMPLINGS)
         require(self.focal_gamma >= 0, "seattn.focal_gamma", self.focal_gamma, "0 or more")
         require(self.balanced_head_epochs >= 0, "seattn.balanced_head_epochs", self.balanced_head_epochs, "0 or more")

@@ -1,6 +1,6 @@
 """Runs put together: those of one recipe and other seeds are one group; the first group is what others are against."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -119,6 +119,15 @@ def _stem(group: Sequence[Run]) -> str:
     return name.removesuffix(f"-s{group[0].recipe.seed}") if len(group) > 1 else name
 
 
+def by_name(values: Mapping[str, Any]) -> str:
+    """{"cat": 2.0} as "cat 2"."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return by_name(value) or "none"
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text or "none"

@@ -98,7 +98,7 @@ class TrainingRun:
         net = self.processes.wrap(self.model, self.device, sync_bn=recipe.sync_bn)
         if recipe.torchcompile is not None:
             net = torch.compile(net, backend=recipe.torchcompile)  # type: ignore[assignment]
-        loss = make_loss(recipe, self.data.train.labels, self.classes, self.teacher).to(self.device)
+        loss = make_loss(recipe, self.data.train.labels, self.data.class_names, self.teacher).to(self.device)
         self.update = Updater(
             *(net, self.optimizer, loss, self.device),
             amp=self.amp,

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from seattn._losses import FocalLoss, Teacher, class_weights, make_criterion
+from seattn.errors import UserError
 from seattn.recipe import parse_recipe
 
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "smoothing": 0.0}
+NAMES = ("bird", "cat", "dog")
 LABELS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
 
 
@@ -41,28 +43,39 @@ def test_focal_loss_is_its_equation_and_takes_soft_targets(logits):
 
 
 def test_balanced_weights_give_every_class_the_same_say():
-    weights = class_weights("balanced", LABELS, 4)
+    weights = class_weights("balanced", LABELS, (*NAMES, "eel"))
     counts = torch.bincount(LABELS, minlength=4)
     torch.testing.assert_close(weights[:3] * counts[:3], torch.full((3,), 100 / 3))
     assert weights[3] == 1  # a class without images has no say, and no infinite weight
 
 
 def test_effective_weights_are_cuis_and_lie_between_none_and_balanced():
-    weights = class_weights("effective", LABELS, 3)
+    weights = class_weights("effective", LABELS, NAMES)
     expected = torch.tensor([(1 - 0.999) / (1 - 0.999**n) for n in (60, 30, 10)])
     torch.testing.assert_close(weights, expected / expected.mean())
-    assert class_weights("none", LABELS, 3) is None
+    assert class_weights("none", LABELS, NAMES) is None
+
+
+def test_classes_are_weighted_by_name_and_an_unknown_one_is_named_with_the_nearest():
+    weights = recipe(seattn={"class_weights": {"cat": 2, "dog": 0.5}}).seattn.class_weights
+    torch.testing.assert_close(class_weights(weights, LABELS, NAMES), torch.tensor([1.0, 2.0, 0.5]))
+    with pytest.raises(
+        UserError, match=r"class_weights names 'kat', which is no class of the data; did you mean 'cat'"
+    ):
+        class_weights({"kat": 2.0}, LABELS, NAMES)
+    with pytest.raises(UserError, match=r"names 'ox', which is no class of the data; the classes: bird, cat, dog"):
+        class_weights({"ox": 2.0}, LABELS, NAMES)
 
 
 def test_the_recipe_chooses_the_loss(logits):
-    assert isinstance(make_criterion(recipe(), LABELS, 3), nn.CrossEntropyLoss)
-    assert make_criterion(recipe(smoothing=0.1), LABELS, 3).label_smoothing == 0.1
-    assert make_criterion(recipe(smoothing=0.1, mixup=0.2), LABELS, 3).label_smoothing == 0.0  # Mixup smooths
-    focal = make_criterion(recipe(seattn={"loss": "focal", "focal_gamma": 1.0}), LABELS, 3)
+    assert isinstance(make_criterion(recipe(), LABELS, NAMES), nn.CrossEntropyLoss)
+    assert make_criterion(recipe(smoothing=0.1), LABELS, NAMES).label_smoothing == 0.1
+    assert make_criterion(recipe(smoothing=0.1, mixup=0.2), LABELS, NAMES).label_smoothing == 0.0  # Mixup smooths
+    focal = make_criterion(recipe(seattn={"loss": "focal", "focal_gamma": 1.0}), LABELS, NAMES)
     assert (type(focal), focal.gamma) == (FocalLoss, 1.0)
-    weighted = make_criterion(recipe(seattn={"class_weights": "balanced"}), LABELS, 3)
+    weighted = make_criterion(recipe(seattn={"class_weights": "balanced"}), LABELS, NAMES)
     assert weighted.weight[2] > weighted.weight[0]
-    bce = make_criterion(recipe(bce_loss=True), LABELS, 3)
+    bce = make_criterion(recipe(bce_loss=True), LABELS, NAMES)
     soft = F.one_hot(TARGET, 3).float()
     torch.testing.assert_close(bce(logits, TARGET), F.binary_cross_entropy_with_logits(logits, soft))
 

@@ -63,6 +63,16 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
         ({"lr_cycle_decay": 1.5}, "lr_cycle_decay must be above 0, at most 1, got 1.5"),
         ({"seattn": {"loss": "focall"}}, "seattn.loss must be one of cross_entropy, focal"),
         ({"seattn": {"loss": "focal"}, "bce_loss": True}, "seattn.loss must be cross_entropy where bce_loss is true"),
+        (
+            {"seattn": {"class_weights": "cat"}},
+            "seattn.class_weights must be one of none, balanced, effective, got 'cat'",
+        ),
+        ({"seattn": {"class_weights": {"cat": 0}}}, "seattn.class_weights.cat must be a number above 0, got 0"),
+        (
+            {"seattn": {"class_weights": {"cat": "big"}}},
+            "seattn.class_weights must be str .*float.*, got {'cat': 'big'}",
+        ),
+        ({"seattn": {"class_weights": 2}}, "seattn.class_weights must be str .*, got 2"),
         ({"seattn": {"holdout": 0.0}}, "seattn.holdout must be between 0 and 1"),
     ],
 )
