@@ -16,6 +16,7 @@ from seattn.rows import AccuracyRow
 from seattn.run_dir import read_summary
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv, which has more
+_VALUES = ("seattn.class_weights",)  # keys whose value may be a mapping, and is one value all the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ def changed_keys(recipe: Recipe) -> dict[str, Any]:
 
 def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in raw.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix + key not in _VALUES:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -11,6 +11,7 @@ from _report_runs import ARCH, write_images, write_run
 from seattn.__main__ import main
 from seattn._our_keys import OurKeys
 from seattn._report_figure import Plot
+from seattn._run_report_groups import group_runs
 from seattn._run_report_read import read_run
 from seattn._run_report_scores import open_split, score_run
 from seattn.data import open_data
@@ -123,6 +124,13 @@ def test_before_and_after_count_the_images_that_changed(two, runs, data):
     assert f"{change:+.1f}points of top-1 accuracy: loss=focal, class_weights=balanced against before" in page.text
     assert "seattn.losscross_entropyfocal" in page.text.replace("\n", "")
     assert {"gained.png", "lost.png", "class-changes.png"} <= {path.name for path in two[0].iterdir()}
+
+
+def test_weights_of_single_classes_are_one_change_with_names(tmp_path):
+    cats = replace(BASE, seattn=OurKeys(class_weights={"cat": 2.0, "dog": 0.5}))
+    recipes = {"before": BASE, "cats": cats}
+    runs = [read_run(write_run(tmp_path / name, NAMES, recipe=one, finished=False)) for name, one in recipes.items()]
+    assert [group.label for group in group_runs(runs, None)] == ["before", "class_weights=cat 2, dog 0.5"]
 
 
 def test_runs_of_one_recipe_are_one_group_with_mean_and_deviation(runs, data, tmp_path, quick):
