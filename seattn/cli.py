@@ -109,8 +109,10 @@ def demo(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
-    data_dir: Annotated[Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE, or DIR/CLASS/IMAGE.")],
-    split: Annotated[str, typer.Option(help="Which folder of DIR.")] = "test",
+    data_dir: Annotated[
+        Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE or DIR/CLASS/IMAGE, or torchvision's CIFAR files.")
+    ],
+    split: Annotated[str, typer.Option(help="Which part of DIR.")] = "test",
     checkpoint: Checkpoint = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
@@ -119,18 +121,20 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
 ) -> None:
     """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
+    from seattn._image_set import cifar_folder
     from seattn._report_tables import print_evaluation
-    from seattn.evaluate import evaluate_folder, split_folder
+    from seattn.evaluate import evaluate_split, split_folder
     from seattn.load import load_model
 
     if out is not None:
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; give the name of a file")
         require_writable(out.parent)
-    folder = split_folder(data_dir, split)
+    cifar = cifar_folder(data_dir)
+    data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))  # before the model's turn
     net = load_model(model, checkpoint=checkpoint, device=device)
-    evaluation = evaluate_folder(net, folder, batch_size=batch_size, workers=workers)
-    text = json.dumps({"model": model, "data": str(folder), **evaluation.to_dict()}, indent=2)
+    evaluation = evaluate_split(net, data_dir, split, batch_size=batch_size, workers=workers)
+    text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
     if out is not None:
         write_text(out, text + "\n")
     if as_json:

@@ -4,7 +4,7 @@ Shapes: N images, K classes (outputs of the model). All scores and probabilities
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torch.utils.data import DataLoader
 
+from seattn._eval_images import DecodedImages, ImageFiles, class_folders, readable_batches
+from seattn._image_set import cifar_folder, load_cifar
 from seattn.errors import UserError
-from seattn.predict import ImageTransform, class_names, eval_transform, image_mode, predict_logits, read_image
+from seattn.predict import class_names, eval_transform, image_mode, predict_logits
 
 __all__ = [
     "ClassScore",
     "Evaluation",
     "calibration_bins",
     "evaluate_folder",
+    "evaluate_split",
     "expected_calibration_error",
     "match_classes",
     "predict_logits",
@@ -202,11 +203,40 @@ def evaluate_folder(
     Raises:
         UserError: naming the folder, class or file, if there are no images, classes do not fit or a file is unreadable.
     """
-    images = _ImageFiles(folder, image_mode(model), eval_transform(model))
-    outputs, names = match_classes(images.classes, model)
+    images = ImageFiles(folder, image_mode(model), eval_transform(model))
+    return _evaluate(model, images, batch_size, workers, device, channels_last, bf16)
+
+
+def evaluate_split(
+    model: nn.Module, data_dir: Path, split: str = "test", *, batch_size: int = 256, workers: int = 2
+) -> Evaluation:
+    """Evaluate, where the model is, on a split of `data_dir`: torchvision's CIFAR files, or as `split_folder` finds it.
+
+    Raises:
+        UserError: as `evaluate_folder` and `split_folder`, and if CIFAR's files are damaged or have no such split.
+    """
+    cifar = cifar_folder(data_dir)
+    if cifar is None:
+        return evaluate_folder(model, split_folder(data_dir, split), batch_size=batch_size, workers=workers)
+    if split not in SPLITS[:2]:
+        raise UserError(f"{data_dir / cifar} has no split {split!r}; it has train and test")
+    images = DecodedImages(load_cifar(data_dir, cifar, split, (32, 32)), image_mode(model), eval_transform(model))
+    return _evaluate(model, images, batch_size, workers)
+
+
+def _evaluate(
+    model: nn.Module,
+    images: ImageFiles | DecodedImages,
+    batch_size: int,
+    workers: int,
+    device: str | torch.device | None = None,
+    channels_last: bool = False,
+    bf16: bool = False,
+) -> Evaluation:
+    outputs, names = match_classes(images.class_names, model)
     loader = DataLoader(images, batch_size, num_workers=workers)
     logits = predict_logits(
-        model, _readable(loader, images), device=device, channels_last=channels_last, bf16=bf16
+        model, readable_batches(loader, images), device=device, channels_last=channels_last, bf16=bf16
     )  # (N, K)
     return summarize(logits, np.array([outputs[label] for label in images.labels]), names)
 
@@ -219,7 +249,7 @@ def split_folder(data_dir: Path, split: str) -> Path:
     """
     if not data_dir.is_dir():
         raise UserError(f"no such folder: {data_dir}; expected {data_dir}/{split}/<class>/<image>")
-    children = set(_folders(data_dir))
+    children = set(class_folders(data_dir))
     candidates: tuple[str, ...] = (split, *SPLITS[2:]) if split in SPLITS[2:] else (split,)
     for name in candidates:
         if name in children:
@@ -252,47 +282,3 @@ def match_classes(folders: Sequence[str], model: nn.Module) -> tuple[list[int], 
         )
     _logger.warning("class folder %r is no class of the model: folders are matched by their sorted order", stray)
     return list(range(len(known))), tuple(folders)
-
-
-def _folders(folder: Path) -> list[str]:
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-
-
-class _ImageFiles(Dataset[tuple[torch.Tensor, bool]]):
-    """Images under `folder`, classes in sorted order; an unreadable one is (zeros, False), for the caller to report."""
-
-    def __init__(self, folder: Path, mode: str, transform: ImageTransform) -> None:
-        if not folder.is_dir():
-            raise UserError(f"no such folder: {folder}; expected {folder}/<class>/<image>")
-        self.mode, self.transform = mode, transform
-        self.classes = _folders(folder)
-        self.paths: list[Path] = []
-        self.labels: list[int] = []
-        for label, name in enumerate(self.classes):
-            found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-            self.paths += found
-            self.labels += [label] * len(found)
-        if not self.paths:
-            raise UserError(f"no images under {folder}; expected {folder}/<class>/<image>")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, bool]:
-        try:
-            return self.transform(read_image(self.paths[index], self.mode)), True
-        except UserError:
-            # An exception out of a worker process arrives with the worker's traceback for a message.
-            return torch.zeros_like(self.transform(Image.new(self.mode, (32, 32)))), False
-
-
-def _readable(loader: DataLoader[tuple[torch.Tensor, bool]], images: _ImageFiles) -> Iterator[torch.Tensor]:
-    """The loader's batches (B, C, H, W), up to the first unreadable image, which raises."""
-    start = 0
-    for batch, readable in loader:
-        if not readable.all():
-            path = images.paths[start + int(readable.int().argmin())]
-            read_image(path, images.mode)
-            raise UserError(f"{path} could not be read")  # the second attempt went well: the disk, not the file
-        start += len(batch)
-        yield batch

@@ -1,9 +1,9 @@
 import logging
-import pickle
 
 import numpy as np
 import pytest
 import torch
+from _cifar_files import LABELS, take_as_whole, write_cifar
 from PIL import Image
 from timm.data import create_transform
 
@@ -75,19 +75,13 @@ def test_validation_is_found_by_timms_spellings(tmp_path):
 
 
 def test_cifar_files_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(256, size=(6, 3072), dtype=np.uint8)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 1, 4, 1, 5, 9]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    pixels = write_cifar(tmp_path, "abcdefghij")
     with pytest.raises(UserError, match=r"missing or altered"):
         load_split(tmp_path, "train", (32, 32))
-    monkeypatch.setattr("torchvision.datasets.CIFAR10._check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    take_as_whole(monkeypatch)
     train, test = load_split(tmp_path, "train", (32, 32)), load_split(tmp_path, "test", (32, 32))
     assert (len(train), len(test)) == (30, 6)
-    assert test.labels.tolist() == [3, 1, 4, 1, 5, 9]
+    assert test.labels.tolist() == LABELS
     assert np.array_equal(test.images[0].permute(2, 0, 1).flatten().numpy(), pixels[0])
     assert not has_split(tmp_path, "validation")
     with pytest.raises(UserError, match="32 x 32, the model's input is 224 x 224"):

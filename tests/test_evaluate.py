@@ -7,19 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _cifar_files import LABELS, take_as_whole, write_cifar
 from PIL import Image
 from torch import nn
 
+from seattn.__main__ import main
 from seattn.errors import UserError
 from seattn.evaluate import (
     calibration_bins,
     evaluate_folder,
+    evaluate_split,
     expected_calibration_error,
     predict_logits,
     split_folder,
     summarize,
     wilson_interval,
 )
+from seattn.load import load_model
+from seattn.predict import class_names
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
@@ -235,6 +240,27 @@ def test_a_missing_or_empty_folder_says_what_is_expected(tmp_path, make):
     make(tmp_path / "data")
     with pytest.raises(UserError, match=r"data/<class>/<image>"):
         evaluate_folder(StrongestColour(), tmp_path / "data", workers=0)
+
+
+def test_torchvisions_cifar_files_score_as_the_same_images_in_folders(tmp_path, monkeypatch, capsys):
+    take_as_whole(monkeypatch)
+    net = load_model("se_resnet20_cifar")
+    pixels = write_cifar(tmp_path / "files", class_names(net))
+    for i, label in enumerate(LABELS):
+        path = tmp_path / "folders" / "test" / class_names(net)[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(path)
+    files = evaluate_split(net, tmp_path / "files", workers=0)
+    folders = evaluate_split(net, tmp_path / "folders", workers=0)
+    assert (files.n, files.confusion, files.class_names) == (6, folders.confusion, folders.class_names)
+    assert files.loss == pytest.approx(folders.loss, rel=1e-6)
+    assert (
+        main(["evaluate", "se_resnet20_cifar", "--data-dir", str(tmp_path / "files"), "--workers", "0", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["data"], found["n"]) == (f"{tmp_path / 'files' / 'cifar-10-batches-py'}, test", 6)
+    with pytest.raises(UserError, match=r"cifar-10-batches-py has no split 'validation'; it has train and test"):
+        evaluate_split(net, tmp_path / "files", "validation")
 
 
 @pytest.mark.parametrize(
