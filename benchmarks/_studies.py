@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._record import RESULTS
+from benchmarks._study_classes import read_study_classes, render_hardest
 from seattn._ablation_plot import plot_bytes
 from seattn._ablation_result import rows_of, summarize_study
 from seattn._ablation_rows import StudyRow, read_rows
@@ -113,15 +114,19 @@ def _verdict(d: Difference) -> str:
     return "more than the luck of a seed explains"
 
 
-def render_page(results: Mapping[str, StudyResult]) -> str:
-    """benchmarks/results/ablations/README.md: every study's table and plot."""
+def render_page(results: Mapping[str, StudyResult], rows: Path = ROWS) -> str:
+    """benchmarks/results/ablations/README.md: every study's table and plot, and its hardest class where one looked."""
     head = (
         "# Studies\n\nRendered by `make cards` from the rows beside it, which `seattn ablate` makes of the files in "
         "[zoo_configs/ablations](../../../zoo_configs/ablations).\n"
     )
     if not results:
         return f"{head}\nThere are no rows yet.\n"
-    parts = [f"## {name}\n\n{markdown(result)}\n![{name}]({name}.svg)\n" for name, result in results.items()]
+    parts = []
+    for name, result in results.items():
+        classes = read_study_classes(name, rows)
+        hardest = render_hardest(result, classes) + "\n" if classes else ""
+        parts.append(f"## {name}\n\n{markdown(result)}\n{hardest}![{name}]({name}.svg)\n")
     return "\n".join([head, *parts])
 
 

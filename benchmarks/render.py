@@ -104,7 +104,7 @@ def render_results() -> str:
 def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:
     """The page of the studies and their plots, beside their rows."""
     results = committed(rows, studies)
-    write_text(rows / "README.md", render_page(results))
+    write_text(rows / "README.md", render_page(results, rows))
     for name, svg in render_plots(results).items():
         with atomic_path(rows / name) as part:
             part.write_bytes(svg)

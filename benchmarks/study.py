@@ -2,7 +2,8 @@
 
 OUT/<study> is what `seattn ablate` left. Its rows join those in benchmarks/results/ablations/<study>.csv; one of a run
 that stands there already takes its place. Only runs of a shipped study by committed code are taken, all of a file or
-none. `make cards` renders the rest.
+none. With --data-dir the weights of its runs are scored class by class too, on the images that they held out, for what
+becomes of the hardest class. `make cards` renders the rest.
 """
 
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from benchmarks._command import Parser, command
 from benchmarks._studies import ROWS, STUDIES, check_rows
+from benchmarks._study_classes import look_at_classes
 from seattn._ablation_result import rows_of
 from seattn._ablation_rows import read_rows, write_rows
 from seattn.ablation import load_ablation
@@ -37,8 +39,12 @@ def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS", help="rows.csv of a study")
-    for path in parser.parse_args(arguments).rows:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the images of the runs: look at each class too")
+    args = parser.parse_args(arguments)
+    for path in args.rows:
         print(take(path))
+        if args.data_dir is not None:
+            print(look_at_classes(read_rows(path), path.parent.parent, args.data_dir, ROWS))
     return 0
 
 
