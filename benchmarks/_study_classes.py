@@ -5,6 +5,7 @@ Shapes: K classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,10 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
     taken_for = np.where(np.arange(len(total)) == hardest, -1, total[hardest])
     double = int(taken_for.argmax())
     name, other = classes.class_names[hardest], classes.class_names[double]
-    columns: dict[str, Callable[[Matrix], float]] = {
-        f"recall of {name} %": lambda m: _percent(m[hardest, hardest], m[hardest].sum()),
-        f"precision of {name} %": lambda m: _percent(m[hardest, hardest], m[:, hardest].sum()),
-        f"recall of {other} %": lambda m: _percent(m[double, double], m[double].sum()),
-    }
+    columns: dict[str, Callable[[Matrix], float]] = {}
+    for k, called in ((hardest, name), (double, other)):
+        columns[f"recall of {called} %"] = partial(_share, k, 1)
+        columns[f"precision of {called} %"] = partial(_share, k, 0)
     text = [
         f"`{result.reference}` knows {name} least, and takes it for {other} most often: "
         f"{total[hardest, double] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
@@ -115,8 +115,10 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
     return "\n".join(text) + "\n"
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * float(part) / float(whole) if whole else 0.0
+def _share(k: int, axis: int, counts: Matrix) -> float:
+    """In percent, how many of class k's images (axis 1), or of those taken for it (axis 0), are right."""
+    whole = int(counts.sum(axis)[k])
+    return 100 * int(counts[k, k]) / whole if whole else 0.0
 
 
 def _cell(by_seed: Mapping[int, Matrix], against: Mapping[int, Matrix] | None, value: Callable[[Matrix], float]) -> str:

@@ -71,14 +71,16 @@ def test_the_hardest_class_is_the_references_and_differences_are_paired_by_seed(
     after = {1: [[72, 20, 8], [20, 74, 6], [0, 0, 100]], 0: [[80, 10, 10], [30, 60, 10], [0, 0, 100]]}
     text = render_hardest(*study({"before": before, "after": after, "none yet": {}}))
     assert text.startswith("`before` knows cat least, and takes it for dog most often: 30.0 of 100 images a run.")
-    assert "| variant | n | recall of cat % | precision of cat % | recall of dog % |" in text
+    assert "| variant | n | recall of cat % | precision of cat % | recall of dog % | precision of dog % |" in text
     assert "| before | 2 | 61.00 ± 1.41 | " in text
     # +20 and +10: 15 ± 7.07, and 12.71 of its standard errors, which are 5
     assert "| after | 2 | 76.00 ± 5.66 (+15.00, −48.53 to +78.53) | " in text
     precision = np.mean([80 / 110, 72 / 92]) * 100
     assert f" | {precision:.2f} ± " in text
     assert " | 67.00 ± 9.90 (−15.00, " in text
-    assert "| none yet | 0 | - | - | - |" in text
+    precision = np.mean([60 / 70, 74 / 94]) * 100
+    assert f" | {precision:.2f} ± " in text
+    assert "| none yet | 0 | - | - | - | - |" in text
 
 
 def test_a_reference_that_nobody_looked_at_gives_no_table():
