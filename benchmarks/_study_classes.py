@@ -103,7 +103,7 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
     text = [
         f"`{result.reference}` knows {name} least, and takes it for {other} most often: "
         f"{total[hardest, double] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
-        "In brackets the points against it, with the 95 % t interval.",
+        "In brackets the points against it, with the 95 % t interval, which is not corrected for how many there are.",
         "",
         f"| variant | n | {' | '.join(columns)} |",
         "| --- | --- |" + " --- |" * len(columns),
