@@ -102,7 +102,7 @@ def _own_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     labels = [_stem(groups[0])]
     for group in groups[1:]:
         changed = [
-            f"{key.removeprefix('seattn.')}={_short(now)}"
+            f"{key.removeprefix('seattn.')}={value_text(now)}"
             for key, (_, now) in differences([recipes[0], group[0].recipe]).items()
         ]
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
@@ -119,15 +119,9 @@ def _stem(group: Sequence[Run]) -> str:
     return name.removesuffix(f"-s{group[0].recipe.seed}") if len(group) > 1 else name
 
 
-def by_name(values: Mapping[str, Any]) -> str:
-    """{"cat": 2.0} as "cat 2"."""
-    return ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
-    )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return by_name(value) or "none"
+def value_text(value: Any) -> str:
+    """A recipe's value for people: {"cat": 2.0} is "cat 2", nothing "none"."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {value_text(one)}" for key, one in value.items()) or "none"
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text or "none"

@@ -6,12 +6,11 @@ Shapes: K classes.
 from collections.abc import Sequence
 from html import escape
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from seattn._run_report_groups import Group
+from seattn._run_report_groups import Group, value_text
 from seattn._run_report_images import SHOWN, changed_images, images_html, images_plot
 from seattn._run_report_one import confusions_html
 from seattn._run_report_page import FOLD, Pages, bar, count, folded, table
@@ -42,7 +41,7 @@ def add_runs(pages: Pages, groups: Sequence[Group]) -> None:
     keys = differences([group.runs[0].recipe for group in groups])
     parts = [table(head, rows)]
     if keys:
-        changed = [[escape(key), *(escape(_value(value)) for value in values)] for key, values in keys.items()]
+        changed = [[escape(key), *(escape(value_text(value)) for value in values)] for key, values in keys.items()]
         columns = tuple(range(1, len(groups) + 1))
         parts.append("<h3>What differs in the recipes</h3>")
         parts.append(table(("key", *(group.label for group in groups)), changed, text=columns))
@@ -247,7 +246,3 @@ def _span(values: Sequence[float]) -> str:
     digits = ",.0f" if min(values) >= 10 else ",.1f"
     low, high = format(min(values), digits), format(max(values), digits)
     return low if low == high else f"{low} to {high}"
-
-
-def _value(value: Any) -> str:
-    return "none" if value is None or value == "" else str(value)

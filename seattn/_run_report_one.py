@@ -5,12 +5,11 @@ Shapes: K classes.
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 
 from seattn._report_plots import confusion_plot, reliability_plot
-from seattn._run_report_groups import Group
+from seattn._run_report_groups import Group, value_text
 from seattn._run_report_images import Shown, images_html, images_plot, pair_images, worst_images
 from seattn._run_report_page import FOLD, Pages, bar, folded, table
 from seattn._run_report_paired import confused_pairs
@@ -117,11 +116,7 @@ def add_recipe(pages: Pages, groups: Sequence[Group]) -> None:
         keys = changed_keys(group.runs[0].recipe)
         if len(group.runs) > 1:
             keys["seed"] = ", ".join(str(run.recipe.seed) for run in group.runs)
-        rows = [[escape(key), escape(_text(value))] for key, value in keys.items()]
+        rows = [[escape(key), escape(value_text(value))] for key, value in keys.items()]
         heading = "Recipe" if len(groups) == 1 else f"Recipe: {group.label}"
         parts.append(folded(heading, table(("key", "value"), rows, text=(1,))))
     pages.add("Recipes" if len(groups) > 1 else "", *parts)
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None or value == "" else str(value)

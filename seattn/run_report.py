@@ -14,7 +14,7 @@ import torch
 
 from seattn._files import require_writable, write_text
 from seattn._report_page import definitions
-from seattn._run_report_groups import Group, by_name, group_runs
+from seattn._run_report_groups import Group, group_runs, value_text
 from seattn._run_report_many import (
     add_class_changes,
     add_each,
@@ -242,7 +242,6 @@ def _facts(groups: Sequence[Group], images: Split | None) -> dict[str, str]:
 def _facts_of(run: Run, group: Group) -> dict[str, str]:
     recipe, ours = run.recipe, run.recipe.seattn
     params = group.scores[0].params if group.scores else run.result.params if run.result else None
-    weights = ours.class_weights if isinstance(ours.class_weights, str) else by_name(ours.class_weights)
     loss = "focal" if ours.loss == "focal" else "binary cross entropy" if recipe.bce_loss else "cross entropy"
     minutes = "" if run.seconds is None else f", {run.seconds / 60:,.0f} min in training steps"
     exported = run.exported
@@ -251,7 +250,7 @@ def _facts_of(run: Run, group: Group) -> dict[str, str]:
         "model": recipe.model + ("" if params is None else f", {params:,} parameters"),
         "recipe": (
             f"{recipe.opt}, learning rate {recipe.lr:g} ({recipe.sched}), batches of {recipe.batch_size}, {loss}, "
-            f"class weights {weights}, seed {recipe.seed}; every key below"
+            f"class weights {value_text(ours.class_weights)}, seed {recipe.seed}; every key below"
         ),
         "training": f"{len(run.history)} of {run.planned} epochs{shipped}{minutes}",
     }
