@@ -4,7 +4,7 @@ Shapes: K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class StudyClasses:
     """`runs`: of each run's weights the (K, K) counts of its held-out images by [true][predicted]."""
 
     class_names: tuple[str, ...]
-    runs: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    runs: dict[str, tuple[tuple[int, ...], ...]]
 
     def of(self, run: str) -> Matrix:
         """The counts of that run, (K, K)."""
@@ -70,7 +70,7 @@ def look_at_classes(new: Sequence[StudyRow], runs: Path, data_dir: Path, rows: P
         names = scores.class_names
         found[row.run] = scores.confusion
     path = classes_file(study, rows)
-    write_text(path, dump({**asdict(StudyClasses(names)), "runs": {run: found[run] for run in sorted(found)}}))
+    write_text(path, dump(asdict(StudyClasses(names, dict(sorted(found.items()))))))
     return path
 
 

@@ -12,15 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from seattn._image_set import ImageSet
+from seattn._splits import class_folders
 from seattn.errors import UserError
 from seattn.predict import ImageTransform, read_image
 
 Item = tuple[torch.Tensor, bool]
-
-
-def class_folders(folder: Path) -> list[str]:
-    """The names of the folders in `folder`, sorted."""
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 class ImageFiles(Dataset[Item]):
@@ -56,7 +52,7 @@ class DecodedImages(Dataset[Item]):
 
     def __init__(self, images: ImageSet, mode: str, transform: ImageTransform) -> None:
         self.images, self.mode, self.transform = images.images.numpy(), mode, transform
-        self.class_names, self.labels = list(images.class_names), images.labels.tolist()
+        self.class_names, self.labels = images.class_names, images.labels.tolist()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -17,8 +17,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from torch.utils.data import DataLoader
 
-from seattn._eval_images import DecodedImages, ImageFiles, class_folders, readable_batches
+from seattn._eval_images import DecodedImages, ImageFiles, readable_batches
 from seattn._image_set import cifar_folder, load_cifar
+from seattn._splits import class_folders
 from seattn.errors import UserError
 from seattn.predict import class_names, eval_transform, image_mode, predict_logits
 
