@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seattn.layers._fused import plain_class
 from seattn.layers._tail import can_trace_tail, residual_tail, traced_tail
+from seattn.ops._kernel import is_cpu_inference
 
 Class = TypeVar("Class", bound=type["Attended"])
 
@@ -111,7 +112,8 @@ def _forward(block: Attended, x: Tensor) -> Tensor:
     y = block._residual(inner)
     if isinstance(x, torch.fx.Proxy):
         return traced_tail(y, shortcut, attn=attn, act=act)
-    return residual_tail(y, shortcut, bn=None, attn=attn, act=act, drop_path=drop_path)
+    quick = is_cpu_inference(y)
+    return residual_tail(y, shortcut, bn=None, attn=attn, act=act, drop_path=drop_path, quick=quick)
 
 
 def attended(plain: type[nn.Module]) -> Callable[[Class], Class]:

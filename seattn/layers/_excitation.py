@@ -10,7 +10,7 @@ from typing import Any
 from timm.layers import CecaModule, EcaModule, EffectiveSEModule, SEModule, activations, activations_me
 from timm.models import senet
 from timm.models._efficientnet_blocks import SqueezeExcite as EfficientNetSE
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from seattn.layers.eca import EfficientChannelAttn
@@ -56,7 +56,12 @@ def gate_name(module: nn.Module) -> str | None:
 def excitation_of(module: nn.Module) -> Excitation | Reason:
     """What the module computes between mean and product, or why no op computes it."""
     reader = _READERS.get(type(module))
-    return "no op has it inside" if reader is None else reader(module)
+    if reader is None:
+        return "no op has it inside"
+    try:
+        return reader(module)
+    except KeyError as missing:
+        return f"its {missing.args[0]} is no module"
 
 
 def is_known(kind: type) -> bool:
@@ -74,47 +79,64 @@ def add_reader(kind: type[nn.Module], like: type[nn.Module]) -> None:
     _READERS[kind] = _READERS[like]
 
 
-def _squeeze_excite(
-    fc1: Any, act: nn.Module, fc2: Any, gate: nn.Module, *, max_pooled: bool = False
-) -> Excitation | Reason:
-    if max_pooled:
-        return "add_maxpool: no op pools mean and maximum into one squeeze"
-    for name, fc in (("first", fc1), ("second", fc2)):
-        if not is_pointwise(fc):
-            return f"its {name} convolution is not a plain 1 x 1 nn.Conv2d"
+# This is read in every call. nn.Module's own lookup goes through three dictionaries in Python, and on the small maps of
+# a CPU a dozen of those takes as long as one of the products: so the parts are taken from the dictionary they are in.
+
+
+def _squeeze_excite(fc1: Any, act: nn.Module, fc2: Any, gate: nn.Module) -> Excitation | Reason:
+    if not (is_pointwise(fc1) and is_pointwise(fc2)):
+        return f"its {'second' if is_pointwise(fc1) else 'first'} convolution is not a plain 1 x 1 nn.Conv2d"
     if (act_of := act_name(act)) is None:
         return f"activation {type(act).__name__}"
     if (gate_of := gate_name(gate)) is None:
         return f"gate {type(gate).__name__}"
-    w1, w2 = fc1.weight.flatten(1), fc2.weight.flatten(1)  # (R, C), (C, R)
-    return Excitation("se", w1, fc1.bias, w2, fc2.bias, act_of, gate_of)
+    return _excitation(fc1, act_of, fc2, gate_of)
+
+
+def _excitation(fc1: Any, act: str, fc2: Any, gate: str) -> Excitation:
+    w1, b1 = _matrix(fc1)  # (R, C), (R)
+    w2, b2 = _matrix(fc2)  # (C, R), (C)
+    return Excitation("se", w1, b1, w2, b2, act, gate)
+
+
+def _matrix(conv: Any) -> tuple[Tensor, Tensor | None]:
+    parameters = conv._parameters
+    if "weight" in parameters and "bias" in parameters:
+        return parameters["weight"].flatten(1), parameters["bias"]
+    return conv.weight.flatten(1), conv.bias  # pruned, say: computed anew before each call
 
 
 def _timm_se(m: Any) -> Excitation | Reason:
-    if type(m.bn) is not nn.Identity:
-        return f"{type(m.bn).__name__} inside the gate"
-    return _squeeze_excite(m.fc1, m.act, m.fc2, m.gate, max_pooled=m.add_maxpool)
+    parts = m._modules
+    if type(parts["bn"]) is not nn.Identity:
+        return f"{type(parts['bn']).__name__} inside the gate"
+    if m.add_maxpool:
+        return "add_maxpool: no op pools mean and maximum into one squeeze"
+    return _squeeze_excite(parts["fc1"], parts["act"], parts["fc2"], parts["gate"])
 
 
 def _efficientnet_se(m: Any) -> Excitation | Reason:
-    return _squeeze_excite(m.conv_reduce, m.act1, m.conv_expand, m.gate)
+    parts = m._modules
+    return _squeeze_excite(parts["conv_reduce"], parts["act1"], parts["conv_expand"], parts["gate"])
 
 
 def _legacy_se(m: Any) -> Excitation | Reason:
-    return _squeeze_excite(m.fc1, m.relu, m.fc2, m.sigmoid)
+    parts = m._modules
+    return _squeeze_excite(parts["fc1"], parts["relu"], parts["fc2"], parts["sigmoid"])
 
 
 def _torchvision_se(m: Any) -> Excitation | Reason:
     if type(m.avgpool) is not nn.AdaptiveAvgPool2d or m.avgpool.output_size not in (1, (1, 1)):
         return "its pooling is not nn.AdaptiveAvgPool2d(1)"
-    return _squeeze_excite(m.fc1, m.activation, m.fc2, m.scale_activation)
+    parts = m._modules
+    return _squeeze_excite(parts["fc1"], parts["activation"], parts["fc2"], parts["scale_activation"])
 
 
 def _own_se(m: Any) -> Excitation | Reason:
-    if not (is_pointwise(m.fc1) and is_pointwise(m.fc2)):
+    fc1, fc2 = m._modules["fc1"], m._modules["fc2"]
+    if not (is_pointwise(fc1) and is_pointwise(fc2)):
         return "a convolution of it is not a plain 1 x 1 nn.Conv2d"
-    w1, w2 = m.fc1.weight.flatten(1), m.fc2.weight.flatten(1)  # (R, C), (C, R)
-    return Excitation("se", w1, m.fc1.bias, w2, m.fc2.bias, m.act_name, m.gate_name)
+    return _excitation(fc1, m.act_name, fc2, m.gate_name)
 
 
 def _timm_ese(m: Any) -> Excitation | Reason:
@@ -130,20 +152,22 @@ def _timm_ese(m: Any) -> Excitation | Reason:
 def _timm_eca(m: Any) -> Excitation | Reason:
     if m.conv2 is not None:
         return "use_mlp: no op for two convolutions"
-    if (gate := gate_name(m.gate)) is None:
-        return f"gate {type(m.gate).__name__}"
-    return _over_channels(m.conv, gate)
+    parts = m._modules
+    if (gate := gate_name(parts["gate"])) is None:
+        return f"gate {type(parts['gate']).__name__}"
+    return _over_channels(parts["conv"], gate)
 
 
 def _own_eca(m: Any) -> Excitation | Reason:
-    return _over_channels(m.conv, m.gate_name)
+    return _over_channels(m._modules["conv"], m.gate_name)
 
 
 def _over_channels(conv: Any, gate: str) -> Excitation | Reason:
     if (
         type(conv) is not nn.Conv1d
-        or (conv.in_channels, conv.out_channels) != (1, 1)
-        or conv.bias is not None
+        or conv.in_channels != 1
+        or conv.out_channels != 1
+        or conv._parameters["bias"] is not None
         or conv.kernel_size[0] % 2 == 0
         or conv.padding != (conv.kernel_size[0] // 2,)
         or conv.padding_mode != "zeros"
@@ -151,7 +175,8 @@ def _over_channels(conv: Any, gate: str) -> Excitation | Reason:
         or conv.dilation != (1,)
     ):
         return "its convolution is not a plain nn.Conv1d(1, 1, k) of odd k, padded by k // 2, without bias"
-    return Excitation("eca", conv.weight.flatten(), gate=gate)  # (k)
+    weight = conv._parameters.get("weight")
+    return Excitation("eca", (conv.weight if weight is None else weight).view(-1), gate=gate)  # (k)
 
 
 def _timm_ceca(m: Any) -> Excitation | Reason:

@@ -11,7 +11,8 @@ from torchvision.ops import SqueezeExcitation
 from seattn.layers._excitation import LABELS, Reason, add_reader, excitation_of
 from seattn.layers._fused import Fused, fused, plain_class
 from seattn.layers._skip import may_skip
-from seattn.ops._attn_tail import run
+from seattn.ops._attn_tail import infer, run
+from seattn.ops._kernel import is_cpu_inference
 
 
 class _Attention(Fused):
@@ -22,6 +23,8 @@ class _Attention(Fused):
         if isinstance(e, Reason) or not may_skip(*self._modules.values()):  # changed since it was accelerated
             y: Tensor = self._plain(x)
             return y
+        if is_cpu_inference(x):
+            return infer(x, None, e, "identity")
         return run(x, None, e, None, "identity")
 
     @staticmethod

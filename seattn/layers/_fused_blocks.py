@@ -14,6 +14,7 @@ from torchvision.models import resnet as torchvision_resnet
 from seattn.layers._excitation import LABELS, Reason, excitation_of
 from seattn.layers._fused import Fused, fused, fused_class
 from seattn.layers._tail import norm_reason, plan_tail, residual_tail
+from seattn.ops._kernel import is_cpu_inference
 
 
 class TailParts(NamedTuple):
@@ -29,10 +30,14 @@ class _Block(Fused):
     """`_branch(x)` up to the last norm, then the tail of `_tail_parts()`."""
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
+        bn, attn, act, drop_path = self._tail_parts()
+        quick = is_cpu_inference(x)
+        if quick and attn is None:  # three steps, which nothing can shorten
+            whole: Tensor = self._plain(x)
+            return whole
         y = self._branch(x)  # (B, C, H, W)
         shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
-        parts: TailParts = self._tail_parts()
-        return residual_tail(y, shortcut, bn=parts.bn, attn=parts.attn, act=parts.act, drop_path=parts.drop_path)
+        return residual_tail(y, shortcut, bn=bn, attn=attn, act=act, drop_path=drop_path, quick=quick)
 
     @staticmethod
     def _why_not(module: Any) -> Reason | None:

@@ -9,18 +9,22 @@ from torch.nn.modules.module import _has_any_global_hook
 
 def may_skip(*modules: nn.Module | None) -> bool:
     """True if nobody watches these modules or their children: no hooks, no forward set on an instance."""
-    return not _has_any_global_hook() and all(map(_unwatched, modules))
-
-
-def _unwatched(module: nn.Module | None) -> bool:
-    if module is None:
-        return True
-    if (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    ):
+    if _has_any_global_hook():
         return False
-    return all(map(_unwatched, module._modules.values()))
+    # Asked in every call, so in one frame and without nn.Module's lookup.
+    seen = list(modules)
+    for module in seen:  # which grows by the children
+        if module is None:
+            continue
+        own = module.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "forward" in own
+        ):
+            return False
+        if own["_modules"]:
+            seen += own["_modules"].values()
+    return True

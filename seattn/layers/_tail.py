@@ -12,7 +12,7 @@ from seattn.layers._excitation import Reason, excitation_of
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._skip import may_skip
 from seattn.ops import efficient_channel_attn_add_act, squeeze_excite_add_act
-from seattn.ops._attn_tail import leaves_norm_to_torch, run
+from seattn.ops._attn_tail import infer, leaves_norm_to_torch, run
 from seattn.ops._excite import NO_EXCITATION, Excitation
 
 
@@ -28,11 +28,12 @@ class Plan(NamedTuple):
 def plan_tail(bn: nn.Module | None, attn: nn.Module | None, act: nn.Module, drop_path: nn.Module | None) -> Plan:
     """What the op can replace in this mode of the modules."""
     e = excitation_of(attn) if attn is not None else NO_EXCITATION
-    if isinstance(e, Reason) or not may_skip(attn):
+    unwatched = may_skip(bn, attn, act)  # one question where nobody watches any, as nearly always
+    if isinstance(e, Reason) or not (unwatched or may_skip(attn)):
         return Plan(False, None, False, False)
     add = _does_nothing(drop_path)
-    norm = bn is not None and norm_reason(bn) is None and may_skip(bn)
-    return Plan(norm, e, add and type(act) is nn.ReLU and may_skip(act), add)
+    norm = bn is not None and norm_reason(bn) is None and (unwatched or may_skip(bn))
+    return Plan(norm, e, add and type(act) is nn.ReLU and (unwatched or may_skip(act)), add)
 
 
 def norm_reason(bn: nn.Module) -> Reason | None:
@@ -55,6 +56,7 @@ def residual_tail(
     attn: nn.Module | None,
     act: nn.Module,
     drop_path: nn.Module | None = None,
+    quick: bool = False,
 ) -> Tensor:
     """act(drop_path(attn(bn(x))) + shortcut) as the modules compute it, with the modules' parameters and statistics.
 
@@ -63,16 +65,18 @@ def residual_tail(
         bn: the norm; None if x has been through it.
         attn, drop_path: None if the block has none.
         act: the activation after the addition.
+        quick: `is_cpu_inference` of x or of what it was made of.
     """
     plan = plan_tail(bn, attn, act, drop_path)
     e = plan.excitation
-    norm = None
+    norm, overwrite = None, False
     # An empty batch passes through nn.BatchNorm2d; the op refuses it.
     if bn is not None and plan.norm and x.shape[0] > 0 and (plan.add or attn is not None):
         assert isinstance(bn, nn.BatchNorm2d)
         assert e is not None
-        if leaves_norm_to_torch(x, e, bn.training or bn.running_mean is None):
-            x = bn(x)  # here, not in the op, so that the memory of its input is free for the next step
+        training = bn.training or bn.running_mean is None
+        if (quick and not training) or leaves_norm_to_torch(x, e, training):
+            x, overwrite = bn(x), True  # here, not in the op: the memory of its input is free for the next step
             if e.kind == "none":
                 return _call(act, x.add_(shortcut))
         else:
@@ -82,10 +86,13 @@ def residual_tail(
     if e is None:
         x = x if attn is None else attn(x)  # none: a hook watches every module
     elif norm is not None or e.kind != "none":
+        out_act = "relu" if plan.relu else "identity"
+        if quick and norm is None:
+            x = infer(x, shortcut if plan.add else None, e, out_act, overwrite=overwrite)
+        else:
+            x = run(x, shortcut if plan.add else None, e, norm, out_act, overwrite=overwrite)
         if plan.add:
-            x = run(x, shortcut, e, norm, "relu" if plan.relu else "identity")
             return x if plan.relu else _call(act, x)
-        x = run(x, None, e, norm, "identity")
     if drop_path is not None:
         x = drop_path(x)
     # Not in place, as timm: another norm's backward, or a hook, may have kept x.

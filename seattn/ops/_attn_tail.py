@@ -36,8 +36,18 @@ def fx_leaf(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return call
 
 
-def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | None, out_act: str) -> Tensor:
+def run(
+    x: Tensor,
+    shortcut: Tensor | None,
+    e: Excitation,
+    norm: BatchNorm | None,
+    out_act: str,
+    *,
+    overwrite: bool = False,
+) -> Tensor:
     """out_act(excite(mean(norm(x))) * norm(x) + shortcut) by the implementation that `set_kernels` says.
+
+    With `overwrite` nobody needs x any more: where no gradient is wanted, the result may take its memory.
 
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point or an unknown name.
@@ -53,18 +63,22 @@ def run(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm | Non
     implementation = choose(x, too_large)
     if implementation == "reference":
         return reference(x, shortcut, e, norm, out_act)
-    shortcut = None if shortcut is None else shortcut.to(x.dtype)
+    shortcut = _to(shortcut, x.dtype)
     if norm is not None and implementation == "torch" and not _norm_inside_pays(x, e, norm.training):
-        x, norm = batch_norm(x, norm), None
+        x, norm, overwrite = batch_norm(x, norm), None, True
         if e.kind == "none":
             x = x if shortcut is None else x.add_(shortcut)
             return x.relu_() if out_act == "relu" else x
     if implementation == "torch" and norm is None and e.kind != "none" and not wants_grad(x, shortcut, *e):
-        dtype = compute_dtype(x)
-        e = e._replace(w1=_to(e.w1, dtype), b1=_to(e.b1, dtype), w2=_to(e.w2, dtype), b2=_to(e.b2, dtype))
+        e = _in_dtype(e, compute_dtype(x))
         with no_autocast(x):
-            return attn_tail_inference(x, shortcut, e, out_act)
+            return attn_tail_inference(x, shortcut, e, out_act, overwrite=overwrite)
     return _run(implementation, x, shortcut, e, norm, out_act)
+
+
+def infer(x: Tensor, shortcut: Tensor | None, e: Excitation, out_act: str, *, overwrite: bool = False) -> Tensor:
+    """`run` where `is_cpu_inference(x)`, without its checks: for modules, whose parts fit one another."""
+    return attn_tail_inference(x, _to(shortcut, x.dtype), _in_dtype(e, x.dtype), out_act, overwrite=overwrite)
 
 
 def leaves_norm_to_torch(x: Tensor, e: Excitation, training: bool) -> bool:
@@ -92,10 +106,10 @@ def _run(
         kind_of_norm = "batch" if norm.training else "frozen"
         if not norm.training:
             given_mean, given_var = _to(norm.running_mean, dtype), _to(norm.running_var, dtype)
-    weights = [_to(w, dtype) for w in (e.w1, e.b1, e.w2, e.b2)]
+    e = _in_dtype(e, dtype)
     y, _, mean, var = attn_tail(
         implementation,
-        *(x, shortcut, weight, bias, given_mean, given_var, *weights),
+        *(x, shortcut, weight, bias, given_mean, given_var, e.w1, e.b1, e.w2, e.b2),
         *(e.kind, e.act, e.gate, kind_of_norm, eps, out_act),
     )
     if norm is not None and norm.training:
@@ -117,6 +131,12 @@ def reference(x: Tensor, shortcut: Tensor | None, e: Excitation, norm: BatchNorm
 def gate_reference(x: Tensor, e: Excitation) -> Tensor:
     """The factor of every channel, (B, C) in fp32 (float64 for a float64 x)."""
     return excite_reference(x.to(compute_dtype(x)).mean((2, 3)), e)
+
+
+def _in_dtype(e: Excitation, dtype: torch.dtype) -> Excitation:
+    if {w.dtype for w in (e.w1, e.b1, e.w2, e.b2) if w is not None} <= {dtype}:
+        return e
+    return e._replace(w1=_to(e.w1, dtype), b1=_to(e.b1, dtype), w2=_to(e.w2, dtype), b2=_to(e.b2, dtype))
 
 
 def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -79,16 +79,24 @@ def attn_tail_fwd(
     return y.relu_() if out_act == "relu" else y, squeeze, mean, var, hidden, scale
 
 
-def attn_tail_inference(x: Tensor, shortcut: Tensor | None, e: Excitation, out_act: str) -> Tensor:
+def attn_tail_inference(
+    x: Tensor, shortcut: Tensor | None, e: Excitation, out_act: str, *, overwrite: bool = False
+) -> Tensor:
     """What `attn_tail_fwd` gives first where there is no norm, to the bit, and nothing that a backward would want.
 
-    A call of few small steps: on a small map of a CPU those of `attn_tail_fwd` take longer than the arithmetic.
+    A call of few small steps: on a small map of a CPU those of `attn_tail_fwd` take longer than the arithmetic. With
+    `overwrite` the result may take the memory of x.
     """
     x = dense_like(x, x)
     shortcut = None if shortcut is None else dense_like(shortcut, x)
-    wide = x.to(_working_dtype(x, "none"))
-    scale, _ = excite(mean_pixels(wide, compute_dtype(x)), e)  # (N, C)
-    y = _scaled(wide, shortcut, scale).to(x.dtype)
+    if x.element_size() >= 4 and x.is_cpu:  # nothing to widen, and no product that is slow
+        scale = column(excite(x.mean((2, 3)), e)[0], x)
+        out = x if overwrite else None
+        y = torch.mul(x, scale, out=out) if shortcut is None else torch.addcmul(shortcut, x, scale, out=out)
+    else:
+        wide = x.to(_working_dtype(x, "none"))
+        scale, _ = excite(mean_pixels(wide, compute_dtype(x)), e)  # (N, C)
+        y = _scaled(wide, shortcut, scale, out=wide if overwrite else None).to(x.dtype)
     return y.relu_() if out_act == "relu" else y
 
 
@@ -157,9 +165,11 @@ def attn_tail_bwd(
     return dx.to(x.dtype), shortcut_grad, dweight, dbias, dw1, db1, dw2, db2
 
 
-def _scaled(x: Tensor, shortcut: Tensor | None, scale: Tensor) -> Tensor:
+def _scaled(x: Tensor, shortcut: Tensor | None, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
     """x * scale + shortcut, in the dtype of x."""
-    return scale_channels(x, scale) if shortcut is None else scale_add(shortcut.to(x.dtype), x, scale)
+    if shortcut is None:
+        return scale_channels(x, scale, out=out)
+    return scale_add(shortcut if shortcut.dtype == x.dtype else shortcut.to(x.dtype), x, scale, out=out)
 
 
 def _statistics(wide: Tensor, mean: Tensor | None, var: Tensor | None, norm: str) -> tuple[Tensor, Tensor]:

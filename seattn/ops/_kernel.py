@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled, is_grad_enabled
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
 
 KERNEL_CHOICES = ("auto", "triton", "torch", "reference")
 Implementation = Literal["triton", "torch", "reference"]
@@ -85,14 +87,33 @@ def choose(x: Tensor, unsupported: Callable[[Tensor], str | None]) -> Implementa
         return "torch"
     if _kernels == "auto" and not x.is_cuda:
         # Traced code is fused by inductor or saved as plain aten; torch.jit.trace cannot save an autograd function.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        traced = is_compiling() or is_tracing()
         return "reference" if traced or _no_own_backward(x) is not None else "torch"
     reason = _no_triton(x) or _no_own_backward(x) or unsupported(x)
     if reason is None:
         return "triton"
     if _kernels == "triton":
         raise RuntimeError(f"kernels are set to 'triton', but {reason}; 'auto' would not use them")
-    return "reference" if torch.compiler.is_compiling() or _no_own_backward(x) is not None else "torch"
+    return "reference" if is_compiling() or _no_own_backward(x) is not None else "torch"
+
+
+def is_cpu_inference(x: Tensor) -> bool:
+    """Whether `choose` gives "torch" for a plain fp32 or float64 tensor, no gradient is wanted and autocast is off.
+
+    On a small map of a CPU the Python between the steps takes as long as the steps: this answers in one expression what
+    an op would otherwise ask function by function. False says nothing.
+    """
+    return (
+        type(x) is Tensor
+        and not is_grad_enabled()
+        and x.is_cpu
+        and (x.dtype == torch.float32 or x.dtype == torch.float64)
+        and _kernels == "auto"
+        and not is_compiling()
+        and not is_tracing()
+        and not is_autocast_enabled("cpu")
+        and _no_own_backward(x) is None
+    )
 
 
 def _no_triton(x: Tensor) -> str | None:

@@ -17,20 +17,21 @@ _SHORT = 32  # channels of a 16-bit map: fewer are less than a register of AVX-5
 
 def column(v: Tensor, like: Tensor) -> Tensor:
     """(N, C) as (N, C, 1, 1) in the dtype of `like`."""
-    return v.to(like.dtype)[:, :, None, None]
+    v = v if v.dtype == like.dtype else v.to(like.dtype)  # in one call less: all of this is a small map's whole cost
+    return v.view(v.shape[0], v.shape[1], 1, 1)
 
 
-def scale_channels(x: Tensor, scale: Tensor) -> Tensor:
-    """x * scale, laid out as x."""
+def scale_channels(x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """x * scale, laid out as x; `out` may be x."""
     if not _is_slow(x):
-        return x * column(scale, x)
-    y = torch.empty_like(x)
+        return torch.mul(x, column(scale, x), out=out)
+    y = torch.empty_like(x) if out is None else out
     torch.mul(_rows(x, x), _rows(scale, x), out=_rows(y, x))
     return y
 
 
 def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C)."""
+    """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C); `out` may be x or base."""
     if _is_slow(x):
         result = torch.empty_like(x) if out is None else out
         torch.addcmul(_rows(base, x), _rows(x, x), _rows(scale, x), out=_rows(result, x))

@@ -102,6 +102,21 @@ def test_values_gradients_and_statistics_are_the_replaced_classes(name, training
         torch.testing.assert_close(got[key], value, rtol=1e-6, atol=1e-7, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("name", MODULES)
+def test_inference_gives_the_values_and_leaves_its_input(name, memory_format):
+    plain = build(name).eval()
+    fast = copy.deepcopy(plain)
+    assert seattn.accelerate(fast, verbose=False).replaced
+    for images in (1, 3):
+        x = torch.randn(images, C, 5, 6, dtype=next(plain.parameters()).dtype).contiguous(memory_format=memory_format)
+        before = x.clone()
+        with torch.inference_mode():
+            found, want = fast(x), plain(x)
+        torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-6)
+        assert torch.equal(x, before)
+
+
 def test_every_fused_class_is_tried():
     assert {type(make()) for make in MODULES.values()} == set(fused_types())
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from seattn.layers._tail import norm_reason, plan_tail, residual_tail
 from seattn.ops import set_kernels
+from seattn.ops._kernel import is_cpu_inference
 
 C = 12
 ATTENTION = {
@@ -59,7 +60,9 @@ class Parts(nn.Module):
         return self.act(x + shortcut)
 
     def forward(self, x, shortcut):
-        return residual_tail(x, shortcut, bn=self.bn, attn=self.attn, act=self.act, drop_path=self.drop_path)
+        quick = is_cpu_inference(x)
+        parts = {"bn": self.bn, "attn": self.attn, "act": self.act, "drop_path": self.drop_path}
+        return residual_tail(x, shortcut, **parts, quick=quick)
 
     def plan(self):
         return plan_tail(self.bn, self.attn, self.act, self.drop_path)
@@ -103,6 +106,27 @@ def test_eval(attention):
     run(parts, parts.steps, maps())
     parts.zero_grad()
     assert_same(parts.eval())
+
+
+@pytest.mark.parametrize("drop_path", [None, DropPath(0.5)], ids=["", "drop path"])
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU])
+@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("norm", NORMS)
+def test_inference_gives_the_values_and_leaves_what_it_was_given(norm, attention, images, act, drop_path):
+    if attention == "eca" and images == 0:
+        pytest.skip("timm's ECA refuses it")
+    parts = Parts(norm, attention, act, drop_path).eval()
+    for dtype, memory_format in ((torch.float32, torch.channels_last), (torch.float64, torch.contiguous_format)):
+        inputs = [x.contiguous(memory_format=memory_format) for x in maps(images, dtype)]
+        kept = [x.clone() for x in inputs]
+        with torch.no_grad():
+            assert is_cpu_inference(inputs[0])
+            found, want = parts.to(dtype)(*inputs), parts.steps(*inputs)
+        torch.testing.assert_close(found, want)
+        assert found.stride() == want.stride() or not images
+        for x, before in zip(inputs, kept, strict=True):
+            assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("act", [nn.SiLU, nn.Identity, nn.ReLU6, lambda: nn.ReLU(inplace=True)])

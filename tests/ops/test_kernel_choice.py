@@ -116,7 +116,8 @@ def ran(monkeypatch) -> list[str]:
         spy = lambda *args, name=name, function=function: names.append(name) or function(*args)  # noqa: E731
         monkeypatch.setitem(_attn_tail_op.OPERATOR.fwd, name, spy)
     inference = _attn_tail.attn_tail_inference
-    monkeypatch.setattr(_attn_tail, "attn_tail_inference", lambda *args: names.append("torch") or inference(*args))
+    spy = lambda *args, **options: names.append("torch") or inference(*args, **options)  # noqa: E731
+    monkeypatch.setattr(_attn_tail, "attn_tail_inference", spy)
     return names
 
 
@@ -135,6 +136,32 @@ def test_which_implementation_runs(kernels, on_cpu, on_cuda, ran, kernel_device,
     with set_kernels(kernels):
         squeeze_excite(x.requires_grad_(grad), *weights)
     assert ran == (on_cuda if kernel_device == "cuda" else on_cpu)
+
+
+def test_the_one_question_of_inference_on_a_cpu_agrees_with_the_many():
+    x = inputs()[0]
+    asked = _kernel.is_cpu_inference
+    assert not asked(x)  # a gradient may be wanted
+    with torch.no_grad():
+        assert asked(x)
+        assert asked(x.double())
+        assert not asked(x.half())
+        assert not asked(x.int())
+        assert not asked(x.to("meta"))
+        assert not asked(torch.fx.Proxy(torch.fx.Graph().placeholder("x")))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not asked(x)
+        for kernels in ("torch", "reference", "triton"):
+            with set_kernels(kernels):
+                assert not asked(x)
+        with forward_ad.dual_level():
+            assert not asked(x)
+        assert not torch.func.vmap(lambda t: t + asked(x))(torch.zeros(1)).any()
+        compiled = torch.compile(lambda t: t * 0 + asked(t), backend="eager", fullgraph=True)
+        assert not compiled(x).any()
+        assert not torch.jit.trace(lambda t: t * 0 + int(asked(t)), x, check_trace=False)(x).any()
+    with torch.inference_mode():
+        assert asked(x)
 
 
 @pytest.mark.parametrize("how", ["compile", "trace", "export", "meta", "transform"])
