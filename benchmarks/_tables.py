@@ -31,7 +31,7 @@ _MODES = {
     "training_step_parts": "training step, beside its parts",
     "inference": "inference",
 }
-Line = tuple[str, str, str]  # case, mode, dtype
+Line = tuple[str, str, str, str]  # case, mode, dtype, images of a net's batch
 
 
 def _hardware(row: SpeedRow, on_gpu: bool) -> str:
@@ -95,26 +95,25 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     """Markdown: a table of the newest rows of one device, and what they hold under; empty where there are none.
 
     Args:
-        headlines: the README's choice: training of SE's tails, CBAM's gates and SE blocks, SE nets in fp32.
+        headlines: the README's choice: training of SE's tails and CBAM's gates, and nets with SE in fp32.
     """
-    rows = [row for row in newest(rows) if not headlines or _is_headline(row)]
+    rows = [row for row in newest(rows) if not headlines or _is_headline(row, on_gpu)]
     if not rows:
         return ""
     columns = _gpu_columns() if on_gpu else _cpu_columns()
     shown = sorted((r for r in rows if _shown(r, on_gpu)), key=_order)
-    lines: dict[Line, None] = dict.fromkeys((r.case, r.mode, r.dtype) for r in shown)
+    lines = dict.fromkeys(map(_line, shown))
     where = rows[-1].conditions
     commits = ", ".join(dict.fromkeys(f"`{r.conditions.commit}` of {r.conditions.date}" for r in rows))
     text = [
         f"| {_hardware(rows[-1], on_gpu)} | dtype | {' | '.join(columns)} |",
         "| --- | --- |" + " --- |" * len(columns),
     ]
-    for case, mode, dtype in lines:
-        cells = [
-            cell([r for r in rows if (r.case, r.mode, r.dtype) == (case, mode, dtype)]) for cell in columns.values()
-        ]
-        shapes = {r.shape for r in rows if (r.case, r.mode, r.dtype) == (case, mode, dtype)}
-        name = _CASES.get(case) or f"`{case}`, {next(iter(shapes)).split('x')[0]} images"
+    for line in lines:
+        case, mode, dtype, images = line
+        of_line = [r for r in rows if _line(r) == line]
+        cells = [cell(of_line) for cell in columns.values()]
+        name = _CASES.get(case) or f"`{case}`, {images} image{'s' * (images != '1')}"
         text.append(f"| {name}, {_MODES[mode]} | {DTYPES[dtype]} | {' | '.join(cells)} |")
     text.append("")
     text.append(
@@ -124,17 +123,23 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     return "\n".join(text) + "\n"
 
 
-def _order(row: SpeedRow) -> tuple[int, str, str]:
+def _line(row: SpeedRow) -> Line:
+    return row.case, row.mode, row.dtype, row.shape.split("x")[0] if row.what == "model" else ""
+
+
+def _order(row: SpeedRow) -> tuple[int, str, str, int]:
     place = ("op", "block", "model").index(row.what)
-    return (place, row.case, _MODES[row.mode]) if row.what == "model" else (place, "", "")
+    if row.what != "model":
+        return place, "", "", 0
+    return place, row.case, _MODES[row.mode], -int(row.shape.split("x")[0])
 
 
-def _is_headline(row: SpeedRow) -> bool:
+def _is_headline(row: SpeedRow, on_gpu: bool) -> bool:
     if row.what == "op":
         return row.mode == "forward_backward" and row.case in ("se_tail", "bn_se_tail", "cbam_channel", "cbam_spatial")
-    if row.what == "block":
-        return "se" in row.case
-    return row.case.startswith("se_") and row.dtype != "autocast_bfloat16"
+    if row.what == "block" or (row.dtype == "autocast_bfloat16" and not on_gpu):
+        return False
+    return row.case.startswith("se_") or row.case in ("seresnet50", "efficientnet_b0")
 
 
 def _shown(row: SpeedRow, on_gpu: bool) -> bool:

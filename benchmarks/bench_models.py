@@ -48,6 +48,9 @@ def _bare(net: nn.Module) -> nn.Module:
     return bare
 
 
+_INFERENCE = ("inference",)
+
+
 @dataclass(frozen=True)
 class Net:
     """A net and its batch; `plain` is the same without attention, if that is to run beside it."""
@@ -56,6 +59,7 @@ class Net:
     make: Callable[[str], Nets]
     shape: tuple[int, int, int, int]
     plain: str | None = None
+    modes: tuple[str, ...] = ("training_step", *_INFERENCE)
 
 
 QUICK = (Net("se_resnet20_cifar", _cifar, (2, 3, 32, 32), "resnet20_cifar"),)
@@ -63,6 +67,13 @@ CPU = (
     Net("se_resnet20_cifar", _cifar, (128, 3, 32, 32), "resnet20_cifar"),
     Net("se_resnet18_cifar", _cifar, (32, 3, 32, 32), "resnet18_cifar"),
     Net("resnet18_cifar", _cifar, (32, 3, 32, 32)),
+    # Of single images the steps are so small that what Python does between them shows.
+    Net("se_resnet20_cifar", _cifar, (1, 3, 32, 32), modes=_INFERENCE),
+    Net("eca_resnet20_cifar", _cifar, (1, 3, 32, 32), modes=_INFERENCE),
+    Net("efficientnet_b0", _accelerated, (1, 3, 224, 224), modes=_INFERENCE),
+    Net("seresnet50", _accelerated, (1, 3, 224, 224), modes=_INFERENCE),
+    Net("efficientnet_b0", _accelerated, (8, 3, 224, 224)),
+    Net("seresnet50", _accelerated, (8, 3, 224, 224)),
 )
 GPU = (
     Net("se_resnet18_cifar", _cifar, (1024, 3, 32, 32), "resnet18_cifar"),
@@ -79,7 +90,7 @@ def cases(plan: Plan) -> Iterator[Case]:
         for dtype in _dtypes(plan):
             for memory_format in ("channels_last",) if plan.cuda else FORMATS:
                 for mode in _modes(plan, net):
-                    bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in _ON_BARS
+                    bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in _on_bars(plan)
                     parts = mode == _PARTS
                     for compiled in (False, True) if plan.compiled and not parts else (False,):
                         yield Case(
@@ -91,7 +102,8 @@ def cases(plan: Plan) -> Iterator[Case]:
                             memory_format,
                             _Make(plan, net, dtype, memory_format, mode, compiled),
                             urgent=bar and not compiled,
-                            rounds=plan.pick(2, 31 if bar else 15 if parts else 5, 15),  # times scatter by some 5 %
+                            # times scatter by some 5 %
+                            rounds=plan.pick(2, 31 if bar else 15 if parts or net.shape[0] == 1 else 5, 15),
                             seconds=plan.pick(0.0, 1.5, 2.0),
                             graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets
                         )
@@ -104,12 +116,14 @@ def _dtypes(plan: Plan) -> tuple[str, ...]:
 
 
 def _modes(plan: Plan, net: Net) -> tuple[str, ...]:
-    modes = ("training_step", "inference")
-    return modes if plan.cuda or net.plain is None else (*modes, _PARTS)
+    return net.modes if plan.cuda or net.plain is None else (*net.modes, _PARTS)
+
+
+def _on_bars(plan: Plan) -> tuple[str, ...]:
+    return ("se_resnet20_cifar", "se_resnet18_cifar", *(("seresnet50",) if plan.cuda else ()))
 
 
 _PARTS = "training_step_parts"
-_ON_BARS = ("se_resnet20_cifar", "se_resnet18_cifar", "seresnet50")
 
 
 @dataclass(frozen=True)

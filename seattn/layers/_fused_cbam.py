@@ -15,6 +15,7 @@ from seattn.layers._fused import Fused, fused
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._skip import may_skip
 from seattn.layers._tail import norm_reason
+from seattn.ops._kernel import is_cpu_inference
 from seattn.ops.cbam_channel_gate import cbam_channel_gate
 from seattn.ops.cbam_spatial_gate import cbam_spatial_gate
 
@@ -24,9 +25,10 @@ class FusedCbamModule(Fused, CbamModule):
     """timm's CBAM."""
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
-        watched = not may_skip(*self._modules.values())
-        # An empty batch passes through nn.BatchNorm2d; the op refuses it.
-        if watched or self._why_not(self) is not None or x.shape[0] == 0:
+        # An empty batch passes through nn.BatchNorm2d; the op refuses it. For a single image on a CPU, what an op asks
+        # takes longer than what it saves.
+        plain = x.shape[0] == 0 or (x.shape[0] == 1 and is_cpu_inference(x))
+        if plain or not may_skip(*self._modules.values()) or self._why_not(self) is not None:
             y: Tensor = self._plain(x)
             return y
         channel, spatial = self.channel, self.spatial

@@ -1,7 +1,8 @@
 """The convolution of CBAM's two pooled planes into one, with its gradients.
 
 A CPU's library runs a convolution of so few channels without its vector units. The same sums as a depthwise one, whose
-channels are the images, use them and are several times faster, forward and for the gradient of the planes.
+channels are the images, use them and are several times faster, for the gradient of the planes and, where those are
+large enough, forward.
 Shapes: pooled (N, 2, H, W), weight (1, 2, k, k) with k odd, z (N, H, W); stride 1, padded with zeros to keep H x W.
 """
 
@@ -12,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Numbers in the planes from which a depthwise convolution is the faster one forward.
+DEPTHWISE_FROM = 20_000
+
 
 def plane_conv(pooled: Tensor, weight: Tensor) -> Tensor:
     """z, (N, H, W)."""
-    if _suits_depthwise(pooled):
+    if _suits_depthwise(pooled) and pooled.numel() >= DEPTHWISE_FROM:
         per_plane = _depthwise(pooled.transpose(0, 1), weight[0])
         return per_plane[0] + per_plane[1]
     with _exact(pooled):
