@@ -25,6 +25,7 @@ from benchmarks._tables import bars_table, group_line, summary_table
 from benchmarks._timing import clock_of, copy_bandwidth
 from seattn._files import require_writable
 from seattn._precision import cpu_has_bfloat16
+from seattn.errors import UserError
 from seattn.rows import conditions
 
 BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = Plan(device, compiled=args.compile, quick=args.quick)
+    cases = _chosen(plan, args)
     where = conditions(device)
     out = args.out or (None if args.quick else RESULTS / f"{device_slug(device, where)}.csv")
     if out is not None:
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None) -> int:
     if not (plan.cuda or cpu_has_bfloat16()):
         log("this CPU has no bfloat16: nets run in float32 alone")
 
-    rows, failed = _run(plan, args.only, bench, out, deadline=time.monotonic() + 60 * args.minutes)
+    rows, failed = _run(cases, bench, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))
     if not args.quick:
         console.print(bars_table(reached(rows, GPU_BARS if plan.cuda else CPU_BARS)))
@@ -66,11 +68,21 @@ def main(arguments: Sequence[str] | None) -> int:
     return int(failed)
 
 
-def _run(
-    plan: Plan, only: Sequence[str] | None, bench: Bench, out: Path | None, deadline: float
-) -> tuple[list[SpeedRow], bool]:
+def _chosen(plan: Plan, args: argparse.Namespace) -> list[Case]:
+    """The cases that the arguments leave; UserError where a name leaves none."""
+    cases = [case for name in args.only or BENCHES for case in BENCHES[name](plan)]
+    for option, field in (("--case", "case"), ("--mode", "mode")):
+        wanted = getattr(args, field)
+        names = dict.fromkeys(getattr(case, field) for case in cases)
+        for name in wanted or ():
+            if name not in names:
+                raise UserError(f"{option} must be one of {', '.join(names)}; got {name}")
+        cases = [case for case in cases if not wanted or getattr(case, field) in wanted]
+    return cases
+
+
+def _run(cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float) -> tuple[list[SpeedRow], bool]:
     """The rows, and whether a case failed: the others are run all the same."""
-    cases = [case for name in only or BENCHES for case in BENCHES[name](plan)]
     rows: list[SpeedRow] = []
     left_out = []
     failed = False
@@ -79,7 +91,7 @@ def _run(
             left_out.append(case)
             continue
         try:
-            for group in bench.rows(case, graphs=plan.cuda):
+            for group in bench.rows(case, graphs=torch.cuda.is_available()):
                 rows += group
                 bench.log(group_line(group))
                 if out is not None:
@@ -87,7 +99,7 @@ def _run(
         except RuntimeError as error:  # a kernel that does not compile or run, or too little memory
             failed = True
             bench.log(f"FAILED: {case.title}: {type(error).__name__}: {error}")
-        if plan.cuda:
+        if torch.cuda.is_available():
             gc.collect()  # compiled functions are cycles, and hold what they were traced with
             torch.cuda.empty_cache()
     for case in left_out:
@@ -108,6 +120,8 @@ def _minutes(text: str) -> float:
 def _parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; may be given again")
+    parser.add_argument("--case", action="append", metavar="NAME", help="one op, block or net; may be given again")
+    parser.add_argument("--mode", action="append", metavar="NAME", help="one mode, as inference; may be given again")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see that all works")
     parser.add_argument("--compile", action="store_true", help="time timm's under torch.compile too")
     parser.add_argument(

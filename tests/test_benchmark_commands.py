@@ -43,6 +43,8 @@ def test_an_unknown_option_is_named(fails, module):
         (run, ["--minutes", "many"], "--minutes: many is no number of minutes"),
         (run, ["--minutes", "nan"], "nan is no number of minutes"),
         (run, ["--minutes", "-1"], "-1 is no number of minutes"),
+        (run, ["--quick", "--only", "models", "--case", "se"], "--case must be one of se_resnet20_cifar; got se"),
+        (run, ["--quick", "--mode", "training"], "--mode must be one of forward, forward_backward, training_step, "),
         (gpu, ["now"], "unrecognized arguments: now"),
         (render, ["now"], "unrecognized arguments: now"),
         (record, [], "give folders of runs, or --classes"),

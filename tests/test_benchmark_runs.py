@@ -100,6 +100,13 @@ def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypat
     assert f"{len(rows)} rows appended to {out}" in capsys.readouterr().out
 
 
+def test_cases_and_modes_are_chosen_by_name(capsys):
+    chosen = ["--case", "se_basic", "--case", "basic", "--mode", "forward"]
+    assert run.main(["--quick", "--only", "blocks", *chosen, "--minutes", "0"]) == 0
+    lines = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert {tuple(line.split()[:2]) for line in lines} == {("se_basic", "forward"), ("basic", "forward")}
+
+
 def test_cases_beyond_the_minutes_are_named_and_left_out(capsys):
     assert run.main(["--quick", "--only", "blocks", "--minutes", "0"]) == 0
     out = capsys.readouterr().out

@@ -124,7 +124,8 @@ def test_convolution_of_planes(shape, size):
     )
     for gradient, exact in gradients:  # that of a weight is a sum over all pixels of all images
         peak = float(exact.abs().max()) if exact.numel() else 0.0
-        torch.testing.assert_close(gradient, exact.float(), rtol=0, atol=1e-6 + 32 * torch.finfo(torch.float32).eps * peak)
+        roundings = 32 * torch.finfo(torch.float32).eps * peak
+        torch.testing.assert_close(gradient, exact.float(), rtol=0, atol=1e-6 + roundings)
 
 
 @each_format
