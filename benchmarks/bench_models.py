@@ -32,9 +32,11 @@ def _cifar(name: str) -> Nets:
 
 
 def _accelerated(name: str) -> Nets:
-    theirs = timm.create_model(name, zero_init_last=False)
-    ours = timm.create_model(name, zero_init_last=False)
-    ours.load_state_dict(theirs.state_dict())
+    theirs = timm.create_model(name)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # timm's ResNets have zeros in the last: blocks would start as identities
+    ours = copy.deepcopy(theirs)
     seattn.accelerate(ours, verbose=False)
     return ours, theirs
 

@@ -100,6 +100,15 @@ def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypat
     assert f"{len(rows)} rows appended to {out}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "make"), sorted({(n.name, n.make) for n in bench_models.CPU + bench_models.GPU}, key=lambda n: n[0])
+)
+def test_every_net_can_be_made_and_is_timms(name, make):
+    ours, theirs = make(name)
+    side = 32 if name.endswith("cifar") else 64
+    check_equal(ours, theirs, torch.randn(2, 3, side, side))
+
+
 def test_cases_and_modes_are_chosen_by_name(capsys):
     chosen = ["--case", "se_basic", "--case", "basic", "--mode", "forward"]
     assert run.main(["--quick", "--only", "blocks", *chosen, "--minutes", "0"]) == 0
