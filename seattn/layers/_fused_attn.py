@@ -11,7 +11,7 @@ from torchvision.ops import SqueezeExcitation
 from seattn.layers._excitation import LABELS, Reason, add_reader, excitation_of
 from seattn.layers._fused import Fused, fused, plain_class
 from seattn.layers._skip import may_skip
-from seattn.ops._attn_tail import infer, run
+from seattn.ops._attn_tail import run
 from seattn.ops._kernel import is_cpu_inference
 
 
@@ -19,12 +19,12 @@ class _Attention(Fused):
     """x * gate(excite(mean(x)))."""
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
+        # In inference on a CPU nothing can be saved, and code that no other layer runs finds the caches cold.
+        if is_cpu_inference(x):
+            return self._plain(x)  # type: ignore[no-any-return]
         e = excitation_of(self)
         if isinstance(e, Reason) or not may_skip(*self._modules.values()):  # changed since it was accelerated
-            y: Tensor = self._plain(x)
-            return y
-        if is_cpu_inference(x):
-            return infer(x, None, e, "identity")
+            return self._plain(x)  # type: ignore[no-any-return]
         return run(x, None, e, None, "identity")
 
     @staticmethod
