@@ -104,7 +104,11 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     shown = sorted((r for r in rows if _shown(r, on_gpu)), key=_order)
     lines = dict.fromkeys(map(_line, shown))
     where = rows[-1].conditions
-    commits = ", ".join(dict.fromkeys(f"`{r.conditions.commit}` of {r.conditions.date}" for r in rows))
+    days = dict.fromkeys(r.conditions.date for r in shown)
+    commits = ", ".join(
+        f"{', '.join(dict.fromkeys(f'`{r.conditions.commit}`' for r in shown if r.conditions.date == day))} of {day}"
+        for day in days
+    )
     text = [
         f"| {_hardware(rows[-1], on_gpu)} | dtype | {' | '.join(columns)} |",
         "| --- | --- |" + " --- |" * len(columns),
