@@ -2,7 +2,7 @@
 
 glibc gives large blocks back to the system as soon as they are free. A training step then takes its activations from
 the system anew, which fills each page with zeros first: of SE-ResNet-20 (128 images, two threads) some 30,000 pages a
-step, and a seventh to a quarter of its time. https://man7.org/linux/man-pages/man3/mallopt.3.html
+step. https://man7.org/linux/man-pages/man3/mallopt.3.html
 """
 
 import ctypes
