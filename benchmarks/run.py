@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None) -> int:
     if not (plan.cuda or cpu_has_bfloat16()):
         log("this CPU has no bfloat16: nets run in float32 alone")
 
-    rows, failed = _run(cases, bench, out, deadline=time.monotonic() + 60 * args.minutes)
+    rows, failed = _run(plan, cases, bench, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))
     if not args.quick:
         console.print(bars_table(reached(rows, GPU_BARS if plan.cuda else CPU_BARS)))
@@ -81,7 +81,9 @@ def _chosen(plan: Plan, args: argparse.Namespace) -> list[Case]:
     return cases
 
 
-def _run(cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float) -> tuple[list[SpeedRow], bool]:
+def _run(
+    plan: Plan, cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float
+) -> tuple[list[SpeedRow], bool]:
     """The rows, and whether a case failed: the others are run all the same."""
     rows: list[SpeedRow] = []
     left_out = []
@@ -91,7 +93,7 @@ def _run(cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float)
             left_out.append(case)
             continue
         try:
-            for group in bench.rows(case, graphs=torch.cuda.is_available()):
+            for group in bench.rows(case, graphs=plan.cuda):
                 rows += group
                 bench.log(group_line(group))
                 if out is not None:
@@ -99,7 +101,7 @@ def _run(cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float)
         except RuntimeError as error:  # a kernel that does not compile or run, or too little memory
             failed = True
             bench.log(f"FAILED: {case.title}: {type(error).__name__}: {error}")
-        if torch.cuda.is_available():
+        if plan.cuda:
             gc.collect()  # compiled functions are cycles, and hold what they were traced with
             torch.cuda.empty_cache()
     for case in left_out:

@@ -1,8 +1,7 @@
 """Training on a CPU keeps the memory that a step frees for the next step.
 
 glibc gives large blocks back to the system as soon as they are free. A training step then takes its activations from
-the system anew, which fills each page with zeros first: of SE-ResNet-20 (128 images, two threads) some 30,000 pages a
-step. https://man7.org/linux/man-pages/man3/mallopt.3.html
+the system anew, which fills each page with zeros first. https://man7.org/linux/man-pages/man3/mallopt.3.html
 """
 
 import ctypes

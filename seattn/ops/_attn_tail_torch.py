@@ -169,7 +169,7 @@ def _scaled(x: Tensor, shortcut: Tensor | None, scale: Tensor, *, out: Tensor | 
     """x * scale + shortcut, in the dtype of x."""
     if shortcut is None:
         return scale_channels(x, scale, out=out)
-    return scale_add(shortcut if shortcut.dtype == x.dtype else shortcut.to(x.dtype), x, scale, out=out)
+    return scale_add(shortcut.to(x.dtype), x, scale, out=out)
 
 
 def _statistics(wide: Tensor, mean: Tensor | None, var: Tensor | None, norm: str) -> tuple[Tensor, Tensor]:

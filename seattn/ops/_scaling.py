@@ -17,7 +17,7 @@ _SHORT = 32  # channels of a 16-bit map: fewer are less than a register of AVX-5
 
 def column(v: Tensor, like: Tensor) -> Tensor:
     """(N, C) as (N, C, 1, 1) in the dtype of `like`."""
-    v = v if v.dtype == like.dtype else v.to(like.dtype)  # in one call less: all of this is a small map's whole cost
+    v = v if v.dtype == like.dtype else v.to(like.dtype)  # a call that changes nothing costs what a small map does
     return v.view(v.shape[0], v.shape[1], 1, 1)
 
 

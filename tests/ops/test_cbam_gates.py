@@ -107,13 +107,14 @@ def test_layouts_that_are_not_dense(case, implementation, cut, kernel_device):
     assert_agrees(implementation, case, [x, *weights], dy=torch.ones((), device=kernel_device).expand(x.shape))
 
 
+@pytest.mark.parametrize("depthwise_from", [0, 20_001], ids=["depthwise", "plain"])
 @pytest.mark.parametrize("size", [1, 3, 7])
-@pytest.mark.parametrize("shape", [(128, 9, 10), (128, 3, 4), (3, 1, 1), (1, 17, 5), (0, 4, 4), (2, 2, 33)], ids=str)
-def test_convolution_of_planes(shape, size):
+@pytest.mark.parametrize("shape", [(128, 9, 8), (3, 1, 1), (1, 17, 5), (0, 4, 4), (2, 2, 33)], ids=str)
+def test_convolution_of_planes(shape, size, depthwise_from, monkeypatch):
+    monkeypatch.setattr(_plane_conv, "DEPTHWISE_FROM", depthwise_from)
     images, height, width = shape
     torch.manual_seed(0)
     pooled, weight = torch.randn(images, 2, height, width), torch.randn(1, 2, size, size)
-    assert (pooled.numel() >= _plane_conv.DEPTHWISE_FROM) == (shape == (128, 9, 10))
     dz = torch.randn(shape)
     wide = [t.double().requires_grad_() for t in (pooled, weight)]
     want = F.conv2d(*wide, padding=size // 2)[:, 0]
@@ -122,10 +123,8 @@ def test_convolution_of_planes(shape, size):
     gradients = zip(
         _plane_conv.plane_conv_grads(dz, pooled, weight), torch.autograd.grad(want, wide, dz.double()), strict=True
     )
-    for gradient, exact in gradients:  # that of a weight is a sum over all pixels of all images
-        peak = float(exact.abs().max()) if exact.numel() else 0.0
-        roundings = 32 * torch.finfo(torch.float32).eps * peak
-        torch.testing.assert_close(gradient, exact.float(), rtol=0, atol=1e-6 + roundings)
+    for gradient, exact in gradients:
+        torch.testing.assert_close(gradient, exact.float(), rtol=1e-5, atol=1e-4)
 
 
 @each_format
