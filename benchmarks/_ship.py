@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from seattn._card_facts import ClassResults, class_results
 from seattn._files import atomic_path, sha256, write_text
 from seattn.errors import UserError, first_line
-from seattn.evaluate import evaluate_split
+from seattn.evaluate import evaluate
 from seattn.load import load_model
 from seattn.models._pretrained import WEIGHTS
 from seattn.rows import AccuracyRow, conditions
@@ -53,7 +53,7 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow,
     """
     model = load_model(row.name, checkpoint=weights)
     measured_in = conditions(torch.device("cpu"))
-    found = evaluate_split(model, data_dir)
+    found = evaluate(model, data_dir)
     if found.n != row.n:
         raise UserError(f"{data_dir} has {found.n} test images, the run was scored on {row.n}; give its data")
     if abs(found.top1 - row.top1) > _FAR:

@@ -9,7 +9,7 @@ from benchmarks._study_classes import read_study_classes, render_hardest
 from seattn._ablation_plot import plot_bytes
 from seattn._ablation_result import rows_of, summarize_study
 from seattn._ablation_rows import StudyRow, read_rows
-from seattn._ablation_stats import Difference
+from seattn._ablation_stats import SeedDifference
 from seattn._ablation_table import markdown, points
 from seattn.ablation import StudyResult, load_ablation
 from seattn.errors import UserError
@@ -100,13 +100,13 @@ def _more(results: Mapping[str, StudyResult]) -> str:
     return "".join(sentences)
 
 
-def _interval(d: Difference) -> str:
+def _interval(d: SeedDifference) -> str:
     if d.low is None or d.high is None:
         return ""
     return f"95 % t interval {points(d.low)} to {points(d.high)}, paired by seed, n = "
 
 
-def _verdict(d: Difference) -> str:
+def _verdict(d: SeedDifference) -> str:
     if d.low is None or d.high is None:
         return "too few seeds to tell it from luck" if d.n < 3 else "every seed gave this same difference"
     if d.low <= 0 <= d.high:

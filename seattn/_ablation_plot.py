@@ -9,20 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seattn._ablation_result import StudyResult, VariantResult
-from seattn._ablation_stats import Difference, Summary
+from seattn._ablation_stats import SeedDifference, Summary
 
 # Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.
 _SEEDS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
 _MEAN = "#000000"
 _LONG = 24  # letters: more do not fit below the panel
 _Styles = dict[int, dict[str, str]]  # of each seed its colour and marker
-_RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "seattn"}
+_STUDY_STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "seattn"}
 
 
 def plot_bytes(result: StudyResult, kind: str) -> bytes:
     """The figure as "png" or "svg"; the same result gives the same bytes."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(_STUDY_STYLE):
         metadata = {"Date": None} if kind == "svg" else None
         draw(result).savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()
@@ -35,7 +35,7 @@ def draw(result: StudyResult) -> Figure:
     styles = {
         seed: dict(zip(("color", "marker"), _SEEDS[i % len(_SEEDS)], strict=True)) for i, seed in enumerate(seeds)
     }
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(_STUDY_STYLE):
         rows = [len(variants), *([len(effects)] if effects else [])]
         figure = Figure(figsize=(9, 1.5 + 0.46 * sum(rows) + 0.7 * (len(rows) - 1)), layout="constrained")
         grid = figure.add_gridspec(len(rows), 2, height_ratios=[r + 0.3 for r in rows], width_ratios=[1.1, 1])
@@ -82,7 +82,7 @@ def _accuracies(axes: Any, variants: Sequence[VariantResult], styles: _Styles) -
 
 
 def _differences(
-    axes: Any, differences: Sequence[Difference | None], by_seed: Sequence[dict[int, float]], styles: _Styles
+    axes: Any, differences: Sequence[SeedDifference | None], by_seed: Sequence[dict[int, float]], styles: _Styles
 ) -> None:
     axes.axvline(0, color="#555555", linewidth=1)
     for y, values in enumerate(by_seed):

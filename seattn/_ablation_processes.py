@@ -19,25 +19,25 @@ from typing import Any
 import torch
 
 from seattn._ablation_progress import Watch
-from seattn._ablation_runs import Run
+from seattn._ablation_runs import StudyRun
 from seattn._ablation_train import Ended, How, train_run
 
 _logger = logging.getLogger("seattn")
 
 
-class Processes:
+class RunPool:
     """Trains up to `jobs` runs at once."""
 
     def __init__(self, how: How, watch: Watch, jobs: int) -> None:
         self.how, self.watch = how, watch
         self.threads = max(1, torch.get_num_threads() // jobs)
-        self._of: dict[Any, tuple[Run, SpawnProcess]] = {}  # by the connection that it talks through
+        self._of: dict[Any, tuple[StudyRun, SpawnProcess]] = {}  # by the connection that it talks through
 
     @property
     def busy(self) -> int:
         return len(self._of)
 
-    def start(self, run: Run) -> None:
+    def start(self, run: StudyRun) -> None:
         context = multiprocessing.get_context("spawn")  # a forked one could not use CUDA or torch's threads
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(theirs, run, self.how, self.threads))
@@ -82,7 +82,7 @@ def _how(exitcode: int | None) -> str:
     return f"with exit code {exitcode}"
 
 
-def _work(talks: "Connection[Any, Any]", run: Run, how: How, threads: int) -> None:
+def _work(talks: "Connection[Any, Any]", run: StudyRun, how: How, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command that started us ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)

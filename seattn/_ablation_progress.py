@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from statistics import fmean
 
-from seattn._ablation_runs import Run
+from seattn._ablation_runs import StudyRun
 from seattn._history import Row
 
-_logger = logging.getLogger("seattn.ablation")
-_logger.setLevel(logging.INFO)  # of its own: while a run trains, the package's other messages are quiet
+_progress_log = logging.getLogger("seattn.ablation")
+_progress_log.setLevel(logging.INFO)  # of its own: while a run trains, the package's other messages are quiet
 
 
 class Watch:
@@ -25,7 +25,12 @@ class Watch:
     """
 
     def __init__(
-        self, runs: Sequence[Run], wanted: Sequence[Run], jobs: int, *, clock: Callable[[], float] = time.monotonic
+        self,
+        runs: Sequence[StudyRun],
+        wanted: Sequence[StudyRun],
+        jobs: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._place = {run.name: f"run {i} of {len(runs)}: {run.title}" for i, run in enumerate(runs, start=1)}
         self._epochs_left = {run.name: run.epochs - run.epochs_done() for run in wanted if not run.finished()}
@@ -35,34 +40,36 @@ class Watch:
         self._seconds: dict[str, list[float]] = defaultdict(list)  # of a variant: each epoch's
         self._waits = False
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: StudyRun) -> None:
         done = run.epochs_done()
-        _logger.info("%s%s", self._place[run.name], f", goes on after {done} of {run.epochs} epochs" if done else "")
+        _progress_log.info(
+            "%s%s", self._place[run.name], f", goes on after {done} of {run.epochs} epochs" if done else ""
+        )
         self._since[run.name] = self._clock()
 
-    def epoch(self, run: Run, row: Row) -> None:
+    def epoch(self, run: StudyRun, row: Row) -> None:
         """After each; the first of a run counts from its beginning, data and all."""
         now, done = self._clock(), int(row["epoch"]) + 1
         self._seconds[run.variant].append(now - self._since[run.name])
         self._since[run.name] = now
         self._epochs_left[run.name] = run.epochs - done
-        _logger.info(
+        _progress_log.info(
             "%s, epoch %d of %d: held-out %.2f %%; about %s left",
             *(self._place[run.name], done, run.epochs, row["eval_top1"], _rounded(self.seconds_left())),
         )
 
-    def finished(self, run: Run) -> None:
+    def finished(self, run: StudyRun) -> None:
         self._epochs_left[run.name] = 0  # early stopping may leave some
         self._waits = False
 
-    def failed(self, run: Run, reason: str) -> None:
+    def failed(self, run: StudyRun, reason: str) -> None:
         self._epochs_left[run.name] = 0
-        _logger.info("%s failed, the others go on: %s", self._place[run.name], " ".join(reason.split()))
+        _progress_log.info("%s failed, the others go on: %s", self._place[run.name], " ".join(reason.split()))
 
-    def wait_for(self, runs: Sequence[Run]) -> None:
+    def wait_for(self, runs: Sequence[StudyRun]) -> None:
         """Said once for each time."""
         if not self._waits:
-            _logger.info("waiting for %s, which another command trains", "; ".join(run.title for run in runs))
+            _progress_log.info("waiting for %s, which another command trains", "; ".join(run.title for run in runs))
         self._waits = True
 
     def seconds_left(self) -> float:

@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from seattn._ablation_file import Ablation, run_name
 from seattn._ablation_rows import StudyRow
-from seattn._ablation_stats import Difference, Summary, compare, difference, summarize, with_holm
+from seattn._ablation_stats import SeedDifference, Summary, compare, difference, summarize, with_holm
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class VariantResult:
     name: str
     accuracy: dict[int, float]
     summary: Summary | None
-    against: Difference | None
+    against: SeedDifference | None
     params: int | None
     minutes: float | None
     epochs: int | None
@@ -38,7 +38,7 @@ class EffectResult:
 
     name: str
     by_seed: dict[int, float]
-    difference: Difference | None
+    difference: SeedDifference | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def summarize_study(ablation: Ablation, rows: Sequence[StudyRow]) -> StudyResult
     )
 
 
-def _against(values: dict[int, float], reference: dict[int, float]) -> Difference | None:
+def _against(values: dict[int, float], reference: dict[int, float]) -> SeedDifference | None:
     seeds = [seed for seed in values if seed in reference]
     return compare([values[s] for s in seeds], [reference[s] for s in seeds]) if seeds else None
 

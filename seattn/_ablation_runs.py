@@ -16,7 +16,7 @@ from seattn.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One variant with one seed (that of the recipe), and where its files are."""
 
     variant: str
@@ -91,6 +91,6 @@ class Run:
         return StudyRow(study, self.variant, self.name, read_result(self.folder / "result.json"))
 
 
-def runs_of(ablation: Ablation, out: Path) -> list[Run]:
+def runs_of(ablation: Ablation, out: Path) -> list[StudyRun]:
     """Every run of the study, in the order in which they are trained."""
-    return [Run(variant, recipe, out / run_name(recipe)) for variant, recipe in ablation.runs()]
+    return [StudyRun(variant, recipe, out / run_name(recipe)) for variant, recipe in ablation.runs()]

@@ -29,7 +29,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Difference(Summary):
+class SeedDifference(Summary):
     """`n` paired differences.
 
     Args:
@@ -54,7 +54,7 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(len(x), mean, std, mean - half, mean + half)
 
 
-def compare(values: Sequence[float], reference: Sequence[float]) -> Difference:
+def compare(values: Sequence[float], reference: Sequence[float]) -> SeedDifference:
     """`values` minus `reference`, pair by pair.
 
     Raises:
@@ -65,13 +65,13 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> Difference:
     return difference(np.asarray(values, dtype=float) - np.asarray(reference, dtype=float))
 
 
-def difference(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> Difference:
+def difference(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> SeedDifference:
     """What differences that are already taken say."""
     d = np.asarray(values, dtype=float)  # (n,)
     some = summarize(d.tolist())
     if np.ptp(d) < _SAME:  # one pair, or all alike: no spread to measure an error by
         std = None if some.std is None else 0.0
-        return Difference(some.n, some.mean, std, None, None, None, None, None)
+        return SeedDifference(some.n, some.mean, std, None, None, None, None, None)
     boot = stats.bootstrap(
         *((d,), np.mean),
         n_resamples=_RESAMPLES,
@@ -80,10 +80,10 @@ def difference(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.floa
         random_state=np.random.default_rng(0),  # the same values, the same interval
     ).confidence_interval
     p = float(stats.ttest_1samp(d, 0.0).pvalue)  # of differences: the paired t-test
-    return Difference(some.n, some.mean, some.std, some.low, some.high, p, float(boot.low), float(boot.high))
+    return SeedDifference(some.n, some.mean, some.std, some.low, some.high, p, float(boot.low), float(boot.high))
 
 
-def with_holm(differences: Sequence[Difference | None]) -> list[Difference | None]:
+def with_holm(differences: Sequence[SeedDifference | None]) -> list[SeedDifference | None]:
     """The same with `p_holm`: Holm's step-down adjustment over those that have a p."""
     adjusted = iter(holm([d.p for d in differences if d is not None and d.p is not None]))
     return [d if d is None or d.p is None else replace(d, p_holm=next(adjusted)) for d in differences]

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from seattn._ablation_result import StudyResult, VariantResult
-from seattn._ablation_stats import Difference
+from seattn._ablation_stats import SeedDifference
 
 _NONE = "-"
 _NUMBERS = (
@@ -45,7 +45,7 @@ def cells(variant: VariantResult) -> tuple[str, ...]:
     )
 
 
-def difference_cells(d: Difference | None) -> tuple[str, ...]:
+def difference_cells(d: SeedDifference | None) -> tuple[str, ...]:
     """Under `DIFFERENCE_COLUMNS`."""
     if d is None:
         return (_NONE,) * len(DIFFERENCE_COLUMNS)
@@ -140,7 +140,7 @@ def numbers(result: StudyResult) -> str:
     return text.getvalue()
 
 
-def _of(d: Difference | None) -> tuple[float | None, ...]:
+def _of(d: SeedDifference | None) -> tuple[float | None, ...]:
     if d is None:
         return (0, *(None,) * 8)
     return d.n, d.mean, d.std, d.low, d.high, d.p, d.p_holm, d.boot_low, d.boot_high

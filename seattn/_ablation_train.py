@@ -15,7 +15,7 @@ from typing import Protocol
 from filelock import Timeout
 
 from seattn._ablation_progress import Watch
-from seattn._ablation_runs import Run
+from seattn._ablation_runs import StudyRun
 from seattn._history import Row
 from seattn.errors import UserError, first_line
 from seattn.train import train
@@ -37,7 +37,7 @@ class How:
 class Ended:
     """How it went with a run: trained, unless another process had it or it failed for the reason `failure`."""
 
-    run: Run
+    run: StudyRun
     claimed: bool = False
     failure: str | None = None
 
@@ -49,7 +49,7 @@ class Workers(Protocol):
     def busy(self) -> int:
         """Runs that have started and have not ended."""
 
-    def start(self, run: Run) -> None:
+    def start(self, run: StudyRun) -> None:
         """Begin with `run`."""
 
     def ended(self, timeout: float) -> list[Ended]:
@@ -68,7 +68,7 @@ class InTurn:
         self.how, self.watch = how, watch
         self._ended: list[Ended] = []
 
-    def start(self, run: Run) -> None:
+    def start(self, run: StudyRun) -> None:
         self._ended.append(train_run(run, self.how, lambda row: self.watch.epoch(run, row)))
 
     def ended(self, timeout: float) -> list[Ended]:
@@ -81,7 +81,7 @@ class InTurn:
         pass
 
 
-def train_run(run: Run, how: How, on_epoch: Callable[[Row], None]) -> Ended:
+def train_run(run: StudyRun, how: How, on_epoch: Callable[[Row], None]) -> Ended:
     """Train one run to its end, from where it stands; the package's messages below warnings are left out."""
     level = _logger.level
     try:
@@ -108,12 +108,12 @@ def train_run(run: Run, how: How, on_epoch: Callable[[Row], None]) -> Ended:
         _logger.setLevel(level)
 
 
-def train_missing(runs: Sequence[Run], how: How, jobs: int, watch: Watch) -> dict[str, str]:
+def train_missing(runs: Sequence[StudyRun], how: How, jobs: int, watch: Watch) -> dict[str, str]:
     """Train those of `runs` that are not finished, `jobs` at once; the reasons of those that failed, by title."""
-    from seattn._ablation_processes import Processes
+    from seattn._ablation_processes import RunPool
 
     left, failures = [run for run in runs if not run.finished()], {}
-    workers: Workers = InTurn(how, watch) if jobs == 1 else Processes(how, watch, jobs)
+    workers: Workers = InTurn(how, watch) if jobs == 1 else RunPool(how, watch, jobs)
     try:
         while left or workers.busy:
             free = None if workers.busy >= jobs else next((run for run in left if not run.is_claimed()), None)

@@ -44,7 +44,7 @@ def verify(
 
     from seattn.hub_stage import packaged_name
     from seattn.hub_stage import stage as stage_folder
-    from seattn.hub_verify import verify_folder
+    from seattn.hub_verify import verify as verify_folder
 
     if _is_repository(name):
         from seattn.hub import repository, verify_repository

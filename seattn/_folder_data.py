@@ -65,7 +65,7 @@ def train_transform(recipe: Recipe, cfg: Mapping[str, Any], size: Size) -> Trans
     return transform
 
 
-def eval_transform(cfg: Mapping[str, Any]) -> Transform:
+def eval_transform_uint8(cfg: Mapping[str, Any]) -> Transform:
     """timm's evaluation transform of the model with that cfg, to (3, H, W) uint8."""
     transform: Transform = create_transform(**resolve_data_config(pretrained_cfg=dict(cfg)), use_prefetcher=True)
     return transform
@@ -236,7 +236,7 @@ class FolderEval:
         self, files: FileSet, batch_size: int, workers: int, cfg: Mapping[str, Any], device: torch.device
     ) -> None:
         self.labels, self.class_names = files.labels, files.class_names
-        dataset = _EvalFiles(files, eval_transform(cfg), tuple(cfg["input_size"][1:]))
+        dataset = _EvalFiles(files, eval_transform_uint8(cfg), tuple(cfg["input_size"][1:]))
         readable = _Readable(_loader(dataset, workers, device, batch_size=batch_size), files)
         self._on_device = PrefetchLoader(cast(Any, readable), cfg["mean"], cfg["std"], device=device)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from seattn._foreign_fit import Pair, Shapes
-from seattn._foreign_layouts import DifferentFunctionError, Layout
+from seattn._foreign_layouts import CheckpointLayout, DifferentFunctionError
 from seattn.layers._excitation import excitation_of
 from seattn.ops._excite import Excitation
 
@@ -51,7 +51,7 @@ def _same_conv(block: str, theirs: Shapes, ours: Shapes) -> bool:
 
 
 def check_attention(
-    theirs: Shapes, ours: Shapes, matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: Layout
+    theirs: Shapes, ours: Shapes, matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: CheckpointLayout
 ) -> None:
     """Refuse a squeeze-excite on other channels, with another gate or activation, or with a ReLU before it.
 

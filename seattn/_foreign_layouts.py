@@ -20,7 +20,7 @@ class DifferentFunctionError(Exception):
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointLayout:
     """One project's names.
 
     Args:
@@ -130,14 +130,14 @@ def _torchvision(state: State) -> Names | None:
 
 # The first that knows a state reads it.
 LAYOUTS = (
-    Layout("pytorchcv", _pytorchcv),
-    Layout("pytorch-cifar100's ResNet", _pytorch_cifar100),
-    Layout("pytorch-cifar100's SE-ResNet", _pytorch_cifar100_se, relu_before_attn=True),
-    Layout("pytorch-cifar", _pytorch_cifar),
-    Layout("Cadene's SENets", _cadene),
-    Layout("moskomule/senet.pytorch", _moskomule),
-    Layout("a ResNet with torchvision's names", _torchvision, fixed=False),
-    Layout("the model's own names", lambda state: _renamed(state), fixed=False),
+    CheckpointLayout("pytorchcv", _pytorchcv),
+    CheckpointLayout("pytorch-cifar100's ResNet", _pytorch_cifar100),
+    CheckpointLayout("pytorch-cifar100's SE-ResNet", _pytorch_cifar100_se, relu_before_attn=True),
+    CheckpointLayout("pytorch-cifar", _pytorch_cifar),
+    CheckpointLayout("Cadene's SENets", _cadene),
+    CheckpointLayout("moskomule/senet.pytorch", _moskomule),
+    CheckpointLayout("a ResNet with torchvision's names", _torchvision, fixed=False),
+    CheckpointLayout("the model's own names", lambda state: _renamed(state), fixed=False),
 )
 
 

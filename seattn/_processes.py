@@ -16,7 +16,7 @@ from seattn.errors import UserError
 T = TypeVar("T")
 
 
-class Processes:
+class Distributed:
     """This process among those of the run: alone, unless the launcher has set RANK and WORLD_SIZE.
 
     Attributes:

@@ -52,7 +52,7 @@ ONE_PROGRAM = OneProgram(channels=512, hidden=64, map_bytes=40_000_000 // (2 * 1
 
 
 @dataclass(frozen=True)
-class Operator:
+class ProfileOperator:
     """What one of seattn's operators does of a tail.
 
     Args:
@@ -92,7 +92,7 @@ class Tail:
 
     name: str
     of_input: bool
-    operator: Operator | None
+    operator: ProfileOperator | None
     alone: tuple[str, ...]
     eager: tuple[str, ...]
     unknown: str = ""
@@ -208,6 +208,8 @@ def _alone(name: str, attn: nn.Module) -> Tail:
     return Tail(name, True, None, (), (), type(attn).__name__)
 
 
-def _operator(e: Excitation, inside: Collection[str]) -> Operator:
+def _operator(e: Excitation, inside: Collection[str]) -> ProfileOperator:
     hidden = e.w1.shape[0] if e.kind == "se" and e.w1 is not None else 0
-    return Operator("" if e.kind == "none" else e.kind, hidden, "norm" in inside, "add" in inside, "act" in inside)
+    return ProfileOperator(
+        "" if e.kind == "none" else e.kind, hidden, "norm" in inside, "add" in inside, "act" in inside
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seattn._run_report_read import Run, differences
+from seattn._run_report_read import FinishedRun, differences
 from seattn._run_report_scores import Scores
 from seattn.errors import UserError
 from seattn.evaluate import FloatArray
@@ -20,7 +20,7 @@ class Group:
     """Runs of one recipe; `scores` are of the runs that left weights, in their order, where images were given."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     scores: tuple[Scores, ...] = ()
 
     @property
@@ -40,12 +40,12 @@ class Group:
         return [score.evaluation.top1 for score in self.scores]
 
     @property
-    def scored(self) -> list[Run]:
+    def scored(self) -> list[FinishedRun]:
         """The runs that `scores` are of."""
         return [run for run in self.runs if run.has_weights]
 
 
-def group_runs(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Group]:
+def group_runs(runs: Sequence[FinishedRun], labels: Sequence[str] | None) -> list[Group]:
     """Groups in the order of their first runs.
 
     A recipe and seed that comes twice starts a group of its own: it is a before and after of something else.
@@ -58,7 +58,7 @@ def group_runs(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Group]
         UserError: if a folder comes twice, the runs are of different data sets, or labels do not fit.
     """
     _check(runs)
-    found: list[list[Run]] = []
+    found: list[list[FinishedRun]] = []
     for run in runs:
         home = next((group for group in found if _same_but_for_seed(run, group)), None)
         if home is None:
@@ -75,7 +75,7 @@ def group_runs(runs: Sequence[Run], labels: Sequence[str] | None) -> list[Group]
     return [Group(label, tuple(group)) for label, group in zip(labels, found, strict=True)]
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[FinishedRun]) -> None:
     seen = set()
     for run in runs:
         if (where := run.path.resolve()) in seen:
@@ -89,12 +89,12 @@ def _check(runs: Sequence[Run]) -> None:
             )
 
 
-def _same_but_for_seed(run: Run, group: Sequence[Run]) -> bool:
+def _same_but_for_seed(run: FinishedRun, group: Sequence[FinishedRun]) -> bool:
     alike = replace(run.recipe, seed=0) == replace(group[0].recipe, seed=0)
     return alike and run.recipe.seed not in {other.recipe.seed for other in group}
 
 
-def _own_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+def _own_labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
     recipes = [group[0].recipe for group in groups]
     models = [recipe.model for recipe in recipes]
     if len(models) > 1 and len(set(models)) == len(models):
@@ -114,7 +114,7 @@ def _own_labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     return labels
 
 
-def _stem(group: Sequence[Run]) -> str:
+def _stem(group: Sequence[FinishedRun]) -> str:
     name = group[0].name
     return name.removesuffix(f"-s{group[0].recipe.seed}") if len(group) > 1 else name
 

@@ -14,9 +14,9 @@ from seattn._run_report_groups import Group, value_text
 from seattn._run_report_images import SHOWN, changed_images, images_html, images_plot
 from seattn._run_report_one import confusions_html
 from seattn._run_report_page import FOLD, Pages, bar, count, folded, table
-from seattn._run_report_paired import Difference, changed_pairs, confused_pairs, hardest_class, paired_difference
+from seattn._run_report_paired import ImageDifference, changed_pairs, confused_pairs, hardest_class, paired_difference
 from seattn._run_report_plots import differences_plot, one_class_plot
-from seattn._run_report_read import Run, differences
+from seattn._run_report_read import FinishedRun, differences
 from seattn.evaluate import FloatArray
 
 _OTHERS = 6  # classes that the hardest one is compared with
@@ -103,7 +103,7 @@ def add_class_changes(pages: Pages, groups: Sequence[Group]) -> None:
     )
 
 
-def _sure(rows: Sequence[Difference]) -> list[bool]:
+def _sure(rows: Sequence[ImageDifference]) -> list[bool]:
     """Of each class whether its change is more than chance, at a false discovery rate of 5 % over all."""
     p = [row.p for row in rows if row.p is not None]
     if len(p) < len(rows):
@@ -111,7 +111,7 @@ def _sure(rows: Sequence[Difference]) -> list[bool]:
     return [bool(q < 0.05) for q in false_discovery_control(p)]
 
 
-def _difference_cell(one: Difference, *, sure: bool) -> str:
+def _difference_cell(one: ImageDifference, *, sure: bool) -> str:
     text = f"{100 * one.change:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
     text += "" if one.p is None else f", p {one.p:.2g}"
     return f'<span class="sure">{text}</span>' if sure else text
@@ -222,7 +222,7 @@ def add_each(pages: Pages, groups: Sequence[Group]) -> None:
     pages.add("Confusions and calibration", *parts)
 
 
-def overall(groups: Sequence[Group]) -> list[Difference]:
+def overall(groups: Sequence[Group]) -> list[ImageDifference]:
     """Of each group after the first its difference on all images."""
     return [paired_difference(groups[0].correct, group.correct) for group in groups[1:]]
 
@@ -231,7 +231,7 @@ def _seeds(groups: Sequence[Group]) -> bool:
     return any(len(group.runs) > 1 for group in groups)
 
 
-def _epochs(run: Run) -> str:
+def _epochs(run: FinishedRun) -> str:
     done = len(run.history)
     return str(done) if run.has_weights else f"{done} of {run.planned}, no weights"
 

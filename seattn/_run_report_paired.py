@@ -15,7 +15,7 @@ _DRAWS = 10_000
 
 
 @dataclass(frozen=True)
-class Difference:
+class ImageDifference:
     """`after` minus `before`, shares of N images that are right, with a 95 % interval.
 
     Where both are single runs, `gained` and `lost` count the images that changed, `p` is McNemar's exact one, and the
@@ -52,7 +52,7 @@ class Pair:
         return self.forward + self.backward
 
 
-def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> Difference:
+def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> ImageDifference:
     """R runs before and S after on N images: before (R, N), after (S, N) say which are right.
 
     Raises:
@@ -64,9 +64,9 @@ def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_
     steps = after.mean(0) - before.mean(0)  # (N,)
     means = float(before.mean()), float(after.mean())
     if len(before) > 1 or len(after) > 1:
-        return Difference(n, *means, *_bootstrap(steps))
+        return ImageDifference(n, *means, *_bootstrap(steps))
     gained, lost = int((steps > 0).sum()), int((steps < 0).sum())
-    return Difference(n, *means, *_exact_interval(gained, lost, n), gained, lost, mcnemar(gained, lost))
+    return ImageDifference(n, *means, *_exact_interval(gained, lost, n), gained, lost, mcnemar(gained, lost))
 
 
 def _bootstrap(steps: FloatArray) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from seattn._report_figure import Plot, Theme
 from seattn._run_report_groups import Group
-from seattn._run_report_paired import Difference
+from seattn._run_report_paired import ImageDifference
 from seattn._training_parts import side_at
 from seattn.evaluate import ClassScore, FloatArray, wilson_interval
 
@@ -116,7 +116,7 @@ def classes_plot(scores: Sequence[ClassScore], name: str) -> Plot:
     return Plot(draw, 7.0, 0.9 + ROW * len(scores), alt, f"Recall and precision: {name}")
 
 
-def differences_plot(names: Sequence[str], rows: dict[str, Sequence[Difference]], against: str) -> Plot:
+def differences_plot(names: Sequence[str], rows: dict[str, Sequence[ImageDifference]], against: str) -> Plot:
     """By class what each group's recall gains over the first's, in points; `rows` by the groups' labels."""
 
     def draw(figure: Figure, theme: Theme) -> None:

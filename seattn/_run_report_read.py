@@ -20,7 +20,7 @@ _VALUES = ("seattn.class_weights",)  # keys whose value may be a mapping, and is
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class FinishedRun:
     """One run; `history` has an epoch a row, `result` is None until the run is finished."""
 
     path: Path
@@ -51,7 +51,7 @@ class Run:
         return sum(times) if len(times) == len(self.history) else None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> FinishedRun:
     """The run in the folder `path`, finished or not.
 
     Raises:
@@ -63,7 +63,7 @@ def read_run(path: Path) -> Run:
         raise UserError(f"{path} has no recipe.yaml: it is no folder of `seattn train` or `seattn finetune`")
     recipe = load_recipe(path / "recipe.yaml")
     has_weights = (path / WEIGHTS).is_file() and (path / CONFIG).is_file()
-    return Run(path, recipe, _history(path / "summary.csv"), _result(path / "result.json"), has_weights)
+    return FinishedRun(path, recipe, _history(path / "summary.csv"), _result(path / "result.json"), has_weights)
 
 
 def _history(path: Path) -> tuple[Row, ...]:

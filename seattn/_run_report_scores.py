@@ -14,7 +14,7 @@ from PIL import Image
 
 from seattn._image_set import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
 from seattn._report_images import batches_as_seen
-from seattn._run_report_read import Run
+from seattn._run_report_read import FinishedRun
 from seattn._splits import find_split, has_split, list_files
 from seattn.data import load_split
 from seattn.errors import UserError
@@ -65,7 +65,7 @@ class Split:
     read: Callable[[], Iterator[Image.Image]]
 
 
-def open_split(runs: Sequence[Run], data_dir: Path, split: str) -> Split:
+def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split:
     """The images that all `runs` are scored on.
 
     Args:
@@ -112,7 +112,7 @@ def _split(images: FileSet | ImageSet, what: str) -> Split:
     return Split(f"{len(images):,} images: {what}", images.labels.numpy(), images.class_names, read)
 
 
-def score_run(run: Run, split: Split, device: str) -> Scores:
+def score_run(run: FinishedRun, split: Split, device: str) -> Scores:
     """The net that the run left, on every image.
 
     Raises:
@@ -132,7 +132,7 @@ def score_run(run: Run, split: Split, device: str) -> Scores:
     )
 
 
-def check_held_out(run: Run, scores: Scores) -> str:
+def check_held_out(run: FinishedRun, scores: Scores) -> str:
     """ "" if these are the images that the run held out, as far as its own numbers tell; else what differs.
 
     Raises:
@@ -153,7 +153,7 @@ def check_held_out(run: Run, scores: Scores) -> str:
     )
 
 
-def check_comparable(scores: Sequence[Scores], runs: Sequence[Run]) -> None:
+def check_comparable(scores: Sequence[Scores], runs: Sequence[FinishedRun]) -> None:
     """Raise UserError unless all scores are of the same classes in the same order."""
     for run, score in zip(runs[1:], scores[1:], strict=True):
         if score.evaluation.class_names != scores[0].evaluation.class_names:

@@ -19,7 +19,7 @@ from seattn._clock import Clock, Rates
 from seattn._history import Row, accuracy_row, is_stale
 from seattn._losses import Teacher, make_loss
 from seattn._precision import autocast_dtype
-from seattn._processes import Processes
+from seattn._processes import Distributed
 from seattn._progress import epoch_progress
 from seattn._run_log import EpochLog
 from seattn._training_parts import (
@@ -52,7 +52,7 @@ class TrainingRun:
         data_dir: Path,
         path: Path,
         device: torch.device,
-        processes: Processes,
+        processes: Distributed,
         *,
         skip_bad: bool,
     ) -> None:

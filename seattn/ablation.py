@@ -13,7 +13,7 @@ from filelock import FileLock
 from seattn._ablation_file import Ablation, check_seeds, load_ablation, run_name
 from seattn._ablation_result import StudyResult, rows_of, summarize_study
 from seattn._ablation_rows import StudyRow, read_rows, write_rows
-from seattn._ablation_runs import Run, runs_of
+from seattn._ablation_runs import StudyRun, runs_of
 from seattn._files import atomic_path, require_writable, write_text
 from seattn.errors import UserError
 
@@ -84,8 +84,8 @@ def _folder(out: Path, ablation: Ablation) -> Path:
 
 
 def _train(
-    runs: Sequence[Run],
-    wanted: Sequence[Run],
+    runs: Sequence[StudyRun],
+    wanted: Sequence[StudyRun],
     data_dir: Path,
     out: Path,
     *,
@@ -106,7 +106,7 @@ def _train(
     return train_missing(wanted, How(data_dir, device, skip_bad), jobs, Watch(runs, wanted, jobs))
 
 
-def _collect(ablation: Ablation, runs: Sequence[Run], elsewhere: Sequence[StudyRow], out: Path) -> list[StudyRow]:
+def _collect(ablation: Ablation, runs: Sequence[StudyRun], elsewhere: Sequence[StudyRow], out: Path) -> list[StudyRow]:
     """All rows there are, written back; a run's own result before a row of it that was kept or given."""
     own = [run.row(ablation.name) for run in runs if run.finished()]
     folder = _folder(out, ablation)

@@ -123,7 +123,8 @@ def evaluate(
     """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
     from seattn._image_set import cifar_folder
     from seattn._report_tables import print_evaluation
-    from seattn.evaluate import evaluate_split, split_folder
+    from seattn.evaluate import evaluate as evaluate_split
+    from seattn.evaluate import split_folder
     from seattn.load import load_model
 
     if out is not None:

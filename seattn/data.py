@@ -19,7 +19,7 @@ from timm.data.config import resolve_data_config
 from torch import Tensor
 
 from seattn._duplicates import warn_of_shared_files, warn_of_shared_images
-from seattn._folder_data import FolderEval, FolderTrain, eval_transform
+from seattn._folder_data import FolderEval, FolderTrain, eval_transform_uint8
 from seattn._image_set import AnySet, FileSet, Fit, ImageSet, Size, cifar_folder, decode, hold_out, load_cifar
 from seattn._memory_data import MemoryEval, MemoryTrain
 from seattn._splits import (
@@ -243,7 +243,7 @@ class _Opener:
 
 def _fit(cfg: Mapping[str, Any]) -> Fit:
     """timm's evaluation transform without the normalisation: a PIL image to (H, W, 3) uint8."""
-    transform = eval_transform(cfg)
+    transform = eval_transform_uint8(cfg)
     return lambda image: transform(image).permute(1, 2, 0).numpy()
 
 

@@ -27,8 +27,8 @@ __all__ = [
     "ClassScore",
     "Evaluation",
     "calibration_bins",
+    "evaluate",
     "evaluate_folder",
-    "evaluate_split",
     "expected_calibration_error",
     "match_classes",
     "predict_logits",
@@ -208,7 +208,7 @@ def evaluate_folder(
     return _evaluate(model, images, batch_size, workers, device, channels_last, bf16)
 
 
-def evaluate_split(
+def evaluate(
     model: nn.Module, data_dir: Path, split: str = "test", *, batch_size: int = 256, workers: int = 2
 ) -> Evaluation:
     """Evaluate, where the model is, on a split of `data_dir`: torchvision's CIFAR files, or as `split_folder` finds it.

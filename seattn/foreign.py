@@ -20,7 +20,7 @@ from torch import nn
 from seattn._checkpoint import read_state_dict, unwrap
 from seattn._foreign_differences import check_attention, check_blocks, check_model
 from seattn._foreign_fit import find_pairs, fit, fold_conv_biases, match_pairs, rename_attention, with_counters
-from seattn._foreign_layouts import LAYOUTS, DifferentFunctionError, Layout, Names
+from seattn._foreign_layouts import LAYOUTS, CheckpointLayout, DifferentFunctionError, Names
 from seattn.errors import UserError
 from seattn.layers import SqueezeExcite
 
@@ -104,7 +104,7 @@ def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dic
 
 
 def _read(
-    state: dict[str, torch.Tensor], names: Names, model: nn.Module, layout: Layout
+    state: dict[str, torch.Tensor], names: Names, model: nn.Module, layout: CheckpointLayout
 ) -> tuple[Names, dict[str, torch.Tensor], list[str]]:
     """Whose key each name is, the tensors under the model's names, and what does not fit."""
     wanted = model.state_dict()

@@ -22,7 +22,7 @@ from seattn._hub_net_upload import commit_changes
 from seattn._hub_sums import SUMS, check_sums
 from seattn.errors import UserError
 from seattn.hub_stage import packaged_name, stage
-from seattn.hub_verify import Verification, verify_folder
+from seattn.hub_verify import Verification, verify
 from seattn.load import WEIGHTS, our_models
 from seattn.models import _pretrained
 
@@ -131,7 +131,7 @@ def pull(name: str, *, cache_dir: Path | None = None) -> Path:
 
 def verify_repository(repo: str, *, data_dir: Path | None = None, cache_dir: Path | None = None) -> Verification:
     """`verify_folder` of what the Hub has under `org/name` or `org/name@revision`; offline, of what the cache has."""
-    return verify_folder(fetch_repository(repo, cache_dir=cache_dir), data_dir=data_dir)
+    return verify(fetch_repository(repo, cache_dir=cache_dir), data_dir=data_dir)
 
 
 def repository(name: str) -> str:

@@ -16,10 +16,10 @@ from seattn._hub_golden import GOLDEN, TOLERANCE, check_golden
 from seattn._hub_sums import check_sums
 from seattn._hub_weights import check_weights
 from seattn.errors import UserError, first_line
-from seattn.evaluate import evaluate_split, wilson_interval
+from seattn.evaluate import evaluate, wilson_interval
 from seattn.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
-__all__ = ["CARD", "FILES", "Verification", "verify_folder"]
+__all__ = ["CARD", "FILES", "Verification", "verify"]
 
 CARD = "README.md"
 FILES = (CARD, CONFIG, WEIGHTS, "recipe.yaml", "results.json", GOLDEN)  # what each folder has, beside SHA256SUMS
@@ -33,7 +33,7 @@ class Verification:
     checks: tuple[tuple[str, str], ...]
 
 
-def verify_folder(folder: Path, *, data_dir: Path | None = None) -> Verification:
+def verify(folder: Path, *, data_dir: Path | None = None) -> Verification:
     """Check a folder that `seattn hub stage` wrote, or a download of one.
 
     Args:
@@ -107,7 +107,7 @@ def _check_accuracy(folder: Path, facts: Facts, data_dir: Path) -> str:
     row = facts.row
     if row.split != "test":
         raise UserError(f"the card's claim is of the {row.split} part of the training data; --data-dir cannot check it")
-    found = evaluate_split(load_model(f"{DIR_PREFIX}{folder}"), data_dir)
+    found = evaluate(load_model(f"{DIR_PREFIX}{folder}"), data_dir)
     claimed, right = round(row.top1 * row.n), round(found.top1 * found.n)
     if found.n != row.n:
         raise UserError(f"{data_dir} has {found.n:,} test images, the claim is of {row.n:,}; give the whole test split")

@@ -28,7 +28,7 @@ from seattn._run_report_many import (
 from seattn._run_report_one import add_classes, add_pairs, add_recipe, add_worst, confusions_html
 from seattn._run_report_page import Pages, note
 from seattn._run_report_plots import curves_plot
-from seattn._run_report_read import Run, read_run
+from seattn._run_report_read import FinishedRun, read_run
 from seattn._run_report_scores import Split, check_comparable, check_held_out, open_split, score_run
 from seattn.errors import UserError
 from seattn.load import torch_device
@@ -239,7 +239,7 @@ def _facts(groups: Sequence[Group], images: Split | None) -> dict[str, str]:
     return facts
 
 
-def _facts_of(run: Run, group: Group) -> dict[str, str]:
+def _facts_of(run: FinishedRun, group: Group) -> dict[str, str]:
     recipe, ours = run.recipe, run.recipe.seattn
     params = group.scores[0].params if group.scores else run.result.params if run.result else None
     loss = "focal" if ours.loss == "focal" else "binary cross entropy" if recipe.bce_loss else "cross entropy"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seattn._allocator import keep_freed_memory
 from seattn._history import Row
-from seattn._processes import Processes
+from seattn._processes import Distributed
 from seattn._run_log import check_log
 from seattn._splits import find_split
 from seattn._training_run import TrainingRun
@@ -61,7 +61,7 @@ def train(
         raise ValueError(f"overrides replace the keys of a recipe's file; give them to load_recipe, got {overrides!r}")
     check_name(recipe.model)
     check_log(recipe)
-    processes = Processes()
+    processes = Distributed()
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
         raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from _colours import RECIPE, write_colours
 
-from seattn._ablation_runs import Run, runs_of
+from seattn._ablation_runs import StudyRun, runs_of
 from seattn.ablation import load_ablation
 from seattn.rows import AccuracyRow, Conditions
 
@@ -54,7 +54,7 @@ def write_study(folder: Path, name: str = "x", **changes: object) -> Path:
     return path
 
 
-def finish(run: Run, top1: float, **changes: object) -> None:
+def finish(run: StudyRun, top1: float, **changes: object) -> None:
     """The files of a finished run that a study reads."""
     run.folder.mkdir(parents=True, exist_ok=True)
     run.recipe.write(run.folder / "recipe.yaml")
@@ -62,7 +62,7 @@ def finish(run: Run, top1: float, **changes: object) -> None:
     (run.folder / "result.json").write_text(json.dumps(asdict(row)))
 
 
-def finish_all(study: Path, out: Path, top1: Callable[[str, int], float | None]) -> list[Run]:
+def finish_all(study: Path, out: Path, top1: Callable[[str, int], float | None]) -> list[StudyRun]:
     """Finish each run of the study for which `top1` of variant and seed gives a number; all runs."""
     runs = runs_of(load_ablation(study), out)
     for run in runs:

@@ -15,8 +15,8 @@ from seattn.__main__ import main
 from seattn.errors import UserError
 from seattn.evaluate import (
     calibration_bins,
+    evaluate,
     evaluate_folder,
-    evaluate_split,
     expected_calibration_error,
     predict_logits,
     split_folder,
@@ -250,8 +250,8 @@ def test_torchvisions_cifar_files_score_as_the_same_images_in_folders(tmp_path, 
         path = tmp_path / "folders" / "test" / class_names(net)[label] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(path)
-    files = evaluate_split(net, tmp_path / "files", workers=0)
-    folders = evaluate_split(net, tmp_path / "folders", workers=0)
+    files = evaluate(net, tmp_path / "files", workers=0)
+    folders = evaluate(net, tmp_path / "folders", workers=0)
     assert (files.n, files.confusion, files.class_names) == (6, folders.confusion, folders.class_names)
     assert files.loss == pytest.approx(folders.loss, rel=1e-6)
     assert (
@@ -260,7 +260,7 @@ def test_torchvisions_cifar_files_score_as_the_same_images_in_folders(tmp_path, 
     found = json.loads(capsys.readouterr().out)
     assert (found["data"], found["n"]) == (f"{tmp_path / 'files' / 'cifar-10-batches-py'}, test", 6)
     with pytest.raises(UserError, match=r"cifar-10-batches-py has no split 'validation'; it has train and test"):
-        evaluate_split(net, tmp_path / "files", "validation")
+        evaluate(net, tmp_path / "files", "validation")
 
 
 @pytest.mark.parametrize(

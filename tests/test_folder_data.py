@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from timm.data import create_transform
 
-from seattn._folder_data import eval_transform, seeded, train_transform
+from seattn._folder_data import eval_transform_uint8, seeded, train_transform
 from seattn.data import open_data
 from seattn.errors import UserError
 from seattn.recipe import parse_recipe
@@ -151,7 +151,7 @@ def test_evaluation_is_timms_transform_in_the_files_order(tree):
     assert test.labels.tolist() == [("cat", "dog").index(path.parent.name) for path in paths]
     expected = torch.stack([transform(Image.open(path)) for path in paths])
     torch.testing.assert_close(torch.cat(list(test.in_order())), expected, atol=1e-5, rtol=1e-5)
-    assert eval_transform(CFG)(Image.open(paths[0])).dtype == torch.uint8
+    assert eval_transform_uint8(CFG)(Image.open(paths[0])).dtype == torch.uint8
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,7 +13,7 @@ from seattn._hub_sums import render_sums
 from seattn.cli import run
 from seattn.evaluate import evaluate_folder, wilson_interval
 from seattn.hub_stage import stage
-from seattn.hub_verify import verify_folder
+from seattn.hub_verify import verify
 from seattn.load import load_model
 from tests._colours import write_colours
 from tests._runs import write_run
@@ -55,7 +55,7 @@ def test_a_whole_folder_passes_and_says_what_was_held(staged, capsys):
     for check in ("checksums", "config.json", "weights", "golden outputs", "card"):
         assert check in out
     assert "0.0001 is allowed" in " ".join(out.split())
-    assert verify_folder(staged).checks[0][0] == "checksums"
+    assert verify(staged).checks[0][0] == "checksums"
 
 
 def test_weights_of_the_package_are_verified_by_name(capsys):
@@ -67,7 +67,7 @@ def test_what_the_hub_adds_is_passed_over(staged):
     (staged / ".gitattributes").write_text("*.safetensors filter=lfs")
     (staged / ".cache" / "huggingface").mkdir(parents=True)
     (staged / ".cache" / "huggingface" / "x.lock").write_text("")
-    verify_folder(staged)
+    verify(staged)
 
 
 def test_a_download_of_links_passes(staged, tmp_path):
@@ -77,7 +77,7 @@ def test_a_download_of_links_passes(staged, tmp_path):
     for path in blobs.rglob("*"):
         if path.is_file():
             (staged / path.relative_to(blobs)).symlink_to(path)
-    verify_folder(staged)
+    verify(staged)
 
 
 def test_a_folder_called_as_a_net_is_what_is_checked(staged, tmp_path, monkeypatch, fails):
@@ -379,7 +379,7 @@ NETS = {
 def test_runs_of_any_net_are_staged_and_pass(tmp_path, net):
     write_run(tmp_path / "run", ("one|two", "<b>", "drei"), NETS[net])
     stage(net, tmp_path / "stage", run=tmp_path / "run")
-    verify_folder(tmp_path / "stage")
+    verify(tmp_path / "stage")
     card = (tmp_path / "stage" / "README.md").read_text()
     assert ("import seattn" in card) == (net == "grey")
     assert ("squeeze-and-excitation" in card.split("---")[1]) == (net == "grey")

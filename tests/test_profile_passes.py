@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import seattn
-from seattn._profile_tails import EAGER, ONE_PROGRAM, Operator, Passes
+from seattn._profile_tails import EAGER, ONE_PROGRAM, Passes, ProfileOperator
 from seattn.profile import profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,14 +77,14 @@ def test_attention_without_numbers_is_named():
 
 # Rows of kernels/README.md's table "Counted" and the operator that each is; the second number is what memory sees.
 DOCUMENTED = {
-    "SE, one program a sample": (Operator("se", 4, False, False, False), True),
-    "SE + add + ReLU, one program a sample": (Operator("se", 4, False, True, True), True),
-    "SE, in passes": (Operator("se", 4, False, False, False), False),
-    "SE + add + ReLU, in passes": (Operator("se", 4, False, True, True), False),
-    "ECA + add + ReLU": (Operator("eca", 0, False, True, True), True),
-    "**batch norm + SE + add + ReLU**": (Operator("se", 4, True, True, True), True),
-    "batch norm + ECA + add + ReLU": (Operator("eca", 0, True, True, True), True),
-    "batch norm + add + ReLU": (Operator("", 0, True, True, True), True),
+    "SE, one program a sample": (ProfileOperator("se", 4, False, False, False), True),
+    "SE + add + ReLU, one program a sample": (ProfileOperator("se", 4, False, True, True), True),
+    "SE, in passes": (ProfileOperator("se", 4, False, False, False), False),
+    "SE + add + ReLU, in passes": (ProfileOperator("se", 4, False, True, True), False),
+    "ECA + add + ReLU": (ProfileOperator("eca", 0, False, True, True), True),
+    "**batch norm + SE + add + ReLU**": (ProfileOperator("se", 4, True, True, True), True),
+    "batch norm + ECA + add + ReLU": (ProfileOperator("eca", 0, True, True, True), True),
+    "batch norm + add + ReLU": (ProfileOperator("", 0, True, True, True), True),
 }
 
 

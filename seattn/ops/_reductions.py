@@ -37,7 +37,7 @@ def mean_channels(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def max_pixels(x: Tensor) -> Tensor:
     """Maximum over H and W, (N, C); NaN where there is one."""
-    if not _is_slow(x):
+    if not _reduction_is_slow(x):
         return x.amax((2, 3))
     images, channels, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(images, height, width * channels).amax(1)  # vectorised over W * C
@@ -46,7 +46,7 @@ def max_pixels(x: Tensor) -> Tensor:
 
 def max_channels(x: Tensor) -> Tensor:
     """Maximum over C, (N, H, W); NaN where there is one."""
-    return (x.contiguous() if _is_slow(x) else x).amax(1)
+    return (x.contiguous() if _reduction_is_slow(x) else x).amax(1)
 
 
 def _by_images(x: Tensor, dtype: torch.dtype, reduce: Callable[[Tensor], Tensor]) -> Tensor:
@@ -57,5 +57,5 @@ def _by_images(x: Tensor, dtype: torch.dtype, reduce: Callable[[Tensor], Tensor]
     return torch.cat([reduce(wide[: len(part)].copy_(part)) for part in x.split(step)])
 
 
-def _is_slow(x: Tensor) -> bool:
+def _reduction_is_slow(x: Tensor) -> bool:
     return x.is_cpu and x.numel() > 0 and not x.is_contiguous() and x.shape[1] * x.element_size() < _VECTORISED

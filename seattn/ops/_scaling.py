@@ -23,7 +23,7 @@ def column(v: Tensor, like: Tensor) -> Tensor:
 
 def scale_channels(x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
     """x * scale, laid out as x; `out` may be x."""
-    if not _is_slow(x):
+    if not _scaling_is_slow(x):
         return torch.mul(x, column(scale, x), out=out)
     y = torch.empty_like(x) if out is None else out
     torch.mul(_rows(x, x), _rows(scale, x), out=_rows(y, x))
@@ -32,7 +32,7 @@ def scale_channels(x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Te
 
 def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor:
     """base + x * scale; base (N, C, H, W) or (N, C), scale (N, C); `out` may be x or base."""
-    if _is_slow(x):
+    if _scaling_is_slow(x):
         result = torch.empty_like(x) if out is None else out
         torch.addcmul(_rows(base, x), _rows(x, x), _rows(scale, x), out=_rows(result, x))
         return result
@@ -43,7 +43,7 @@ def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = No
 
 def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None = None) -> Tensor:
     """Write the sum of map * factor over `terms`, and base, into `out`, which may hold anything; factors of pixels."""
-    if not _is_slow(out):
+    if not _scaling_is_slow(out):
         factors = [factor.to(out.dtype).unsqueeze(1) for _, factor in terms]
         return _weigh(out, [x for x, _ in terms], factors, None if base is None else base.to(out.dtype).unsqueeze(1))
     step = max(1, CHUNK * out.shape[0] // out.numel())
@@ -68,7 +68,7 @@ def _weigh(out: Tensor, maps: list[Tensor], factors: list[Tensor], base: Tensor 
     return out
 
 
-def _is_slow(x: Tensor) -> bool:
+def _scaling_is_slow(x: Tensor) -> bool:
     return x.is_cpu and x.element_size() == 2 and x.shape[1] < _SHORT and x.numel() > 0 and not x.is_contiguous()
 
 
