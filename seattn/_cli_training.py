@@ -1,4 +1,4 @@
-"""The commands around training that are not `train` itself: `finetune`, `timm`, and the option --set of recipes."""
+"""The commands that train: `train`, `finetune`, `timm`, and the option --set of recipes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +50,7 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Make a classifier of your own images: a folder a class in, weights and an HTML report out."""
+    from seattn._finetune_report import write_run_report
     from seattn.finetune import finetune as run_finetune
 
     overrides = parse_settings(settings or [])
@@ -64,7 +65,8 @@ def finetune(
         skip_bad=skip_bad,
         overrides=overrides,
     )
-    print(f"report: {done.report}\nin Python: {done.code}")
+    page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=skip_bad)
+    print(f"report: {page}\nin Python: {done.code}")
 
 
 def timm_script(
@@ -75,3 +77,35 @@ def timm_script(
     from seattn.timm_scripts import run_script
 
     run_script(script, args or [])
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/se_resnet20_cifar.cifar10.yaml.")],
+    data_dir: Annotated[Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE and DIR/test/CLASS/IMAGE.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Instead of the recipe's; a warm-up with warmup_prefix comes on top.")
+    ] = None,
+    settings: Settings = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    no_test: Annotated[
+        bool,
+        typer.Option("--no-test", help="Leave the test split alone, for choices; the score is of the held-out part."),
+    ] = False,
+) -> None:
+    """Train a model from a recipe."""
+    from seattn.train import train as run_recipe
+
+    overrides = parse_settings(settings or [])
+    overrides.update({key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None})
+    run_recipe(
+        *(recipe, data_dir, out),
+        resume=resume,
+        device=device,
+        skip_bad=skip_bad,
+        overrides=overrides,
+        read_test=not no_test,
+    )

@@ -1,4 +1,4 @@
-"""A folder of a user's images in; a classifier, its score and a report out.
+"""A folder of a user's images in; a classifier and its score out.
 
 The recipe is chosen by rules (`choose_recipe`) from the number of images, the device and whether the model has trained
 weights, and goes the way of every other recipe: `seattn.train.train`. What was chosen stands in the run's recipe.yaml.
@@ -17,7 +17,6 @@ import torch
 import yaml
 
 from seattn._files import require_writable, write_text
-from seattn._finetune_report import write_run_report
 from seattn._user_images import UserImages, describe, link_splits, read_folder
 from seattn.errors import UserError
 from seattn.load import DIR_PREFIX, check_name, torch_device
@@ -32,11 +31,19 @@ _logger = logging.getLogger("seattn")
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A finished run: its folder, which timm loads as "local-dir:<run>", its test row and its report."""
+    """A finished run.
+
+    Args:
+        run: its folder, which timm loads as "local-dir:<run>".
+        row: of the test split.
+        images: the folder of the splits that it was trained and tested on.
+        device: where it was computed.
+    """
 
     run: Path
     row: AccuracyRow
-    report: Path
+    images: Path
+    device: str
 
     @property
     def code(self) -> str:
@@ -56,7 +63,7 @@ def finetune(
     skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
 ) -> FineTuned:
-    """Train `model` on the classes of `data_dir`, score it on images it never saw, and write a report.
+    """Train `model` on the classes of `data_dir`, and score it on images it never saw.
 
     Args:
         model: `arch` or `arch.tag` of timm's registry; its trained weights are the start if it has any.
@@ -89,8 +96,7 @@ def finetune(
             _remove(run)
         raise
     assert row is not None  # there is one process
-    report = write_run_report(run, root, row, name, skip_bad=skip_bad)
-    return FineTuned(run, row, report)
+    return FineTuned(run, row, root, name)
 
 
 def choose_recipe(

@@ -13,6 +13,7 @@ from PIL import Image
 
 import seattn.finetune
 from seattn.__main__ import main
+from seattn._finetune_report import write_run_report
 from seattn._training_run import TrainingRun
 from seattn._user_images import link_splits, read_folder
 from seattn.errors import UserError
@@ -97,7 +98,9 @@ def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
     assert not (tmp_path / "run" / "data").exists()
     assert (done.row.train_images, done.row.held_out_images, done.row.n) == (24, 6, 12)
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["seattn"]["crop_padding"] == 4
-    assert done.report.is_file()
+    page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=False)
+    assert page == tmp_path / "run" / "report.html"
+    assert page.is_file()
 
 
 def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):

@@ -1,11 +1,5 @@
 """Attention layers: parameters, and which op they call. A new layer is one file and its line here."""
 
-from seattn.layers import (  # noqa: F401  # each registers its classes
-    _attended_blocks,
-    _fused_attn,
-    _fused_blocks,
-    _fused_cbam,
-)
 from seattn.layers._reduction import remap_bottleneck
 from seattn.layers._registry import create_attn, get_attn, list_attn, register_attn
 from seattn.layers.cbam import Cbam, remap_timm_cbam
