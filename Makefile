@@ -32,11 +32,11 @@ bench: $(VENV)/.test
 
 # Images per second of each data path; DATA_DIR=… for an image folder of 32 x 32 images instead of the packaged sample.
 bench-data: $(VENV)/.cli
-	$(BIN)/python -m benchmarks.bench_data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
+	$(BIN)/python -m benchmarks.speed.data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
 # What a call of each op costs on the host; prints a table, keeps no rows.
 bench-dispatch: $(VENV)/.test
-	$(PYTEST) benchmarks/bench_dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
+	$(PYTEST) benchmarks/speed/dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
 		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
 
 bench-plots: $(VENV)/.cli

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks._speed import OURS, SpeedRow
-from benchmarks._timing import Clock, Spread, Work, captured, cpu_clock, interleave, ratios, spread
-from seattn.rows import Conditions
+from benchmarks.speed.rows import OURS, SpeedRow
+from benchmarks.speed.timing import Clock, Spread, Work, captured, cpu_clock, interleave, ratios, spread
+from seattn.core.rows import Conditions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}

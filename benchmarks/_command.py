@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import NoReturn
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 Main = Callable[[Sequence[str] | None], int]
 

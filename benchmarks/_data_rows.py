@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import _csv
-from seattn.rows import Conditions
+from seattn.core import records
+from seattn.core.rows import Conditions
 
 PREFIX = "data-"  # of the files' names in benchmarks/results
 
@@ -40,9 +40,9 @@ class DataRow:
 
 def read_data_rows(path: Path) -> list[DataRow]:
     """All rows of `path`, oldest first; none if there is no such file."""
-    return _csv.read(DataRow, path)
+    return records.read(DataRow, path)
 
 
 def append_data_rows(path: Path, rows: Iterable[DataRow]) -> None:
     """Append `rows` to `path`; UserError if it holds something else."""
-    _csv.append(DataRow, path, rows)
+    records.append(DataRow, path, rows)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from benchmarks._speed import OURS, SpeedRow, newest
-from benchmarks._tables import DTYPES, LAYOUTS
+from benchmarks.speed.rows import OURS, SpeedRow, newest
+from benchmarks.speed.tables import DTYPES, LAYOUTS
 
 _COLUMNS = {
     "timm_eager": "timm's",

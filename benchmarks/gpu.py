@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks._command import Parser, command
-from benchmarks._speed import device_slug
 from benchmarks.plots import write_plots
-from seattn._files import require_writable, write_text
-from seattn.errors import UserError
-from seattn.rows import conditions
+from benchmarks.speed.rows import device_slug
+from seattn.core.errors import UserError
+from seattn.core.files import require_writable, write_text
+from seattn.core.rows import conditions
 
 SECONDS = 470.0  # of everything
 TEST_SECONDS = 170.0
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None) -> int:
         write_text(out / "sanitizer.log", "compute-sanitizer is not on PATH: not run\n")
         print("gpu: compute-sanitizer is not on PATH: not run")
     else:
-        command = [sanitizer, "--error-exitcode", "1", sys.executable, "-m", "benchmarks._small_step"]
+        command = [sanitizer, "--error-exitcode", "1", sys.executable, "-m", "benchmarks.small_step"]
         codes["sanitizer"] = run_logged(command, out / "sanitizer.log", SANITIZER_SECONDS)
     left = SECONDS - (time.monotonic() - begun)
     minutes = str(max(0.0, left - LAST_CASE_SECONDS) / 60)

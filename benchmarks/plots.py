@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._command import Parser, command
-from benchmarks._speed import SpeedRow, newest, read_speed, speed_files
-from seattn._files import write_text
-from seattn.errors import UserError
+from benchmarks.speed.rows import SpeedRow, newest, read_speed, speed_files
+from seattn.core.errors import UserError
+from seattn.core.files import write_text
 
 MODES = ("forward", "forward_backward")
 _PANELS = (

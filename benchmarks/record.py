@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks._command import Parser, command
-from benchmarks._record import (
+from benchmarks.evidence.rows import (
     ACCURACY,
     append_row,
     read_classes,
@@ -25,9 +25,9 @@ from benchmarks._record import (
     shipped_row,
     write_classes,
 )
-from benchmarks._ship import place, score, score_again, write_half
-from seattn.errors import UserError
-from seattn.rows import AccuracyRow
+from benchmarks.evidence.ship import place, score, score_again, write_half
+from seattn.core.errors import UserError
+from seattn.core.rows import AccuracyRow
 
 
 @command("record")

@@ -15,23 +15,23 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks import bench_blocks, bench_models, bench_ops
-from benchmarks._bars import CPU_BARS, GPU_BARS, reached
 from benchmarks._case import Bench, Case, Plan
 from benchmarks._command import Parser, command
-from benchmarks._record import RESULTS
-from benchmarks._speed import SpeedRow, append_speed, device_slug
-from benchmarks._tables import bars_table, group_line, summary_table
-from benchmarks._timing import clock_of, copy_bandwidth
-from seattn._files import require_writable
-from seattn._precision import cpu_has_bfloat16
-from seattn.errors import UserError
-from seattn.rows import conditions
+from benchmarks.evidence.rows import RESULTS
+from benchmarks.speed import blocks, models, ops
+from benchmarks.speed.bars import CPU_BARS, GPU_BARS, reached
+from benchmarks.speed.rows import SpeedRow, append_speed, device_slug
+from benchmarks.speed.tables import bars_table, group_line, summary_table
+from benchmarks.speed.timing import clock_of, copy_bandwidth
+from seattn.core.device import cpu_has_bfloat16
+from seattn.core.errors import UserError
+from seattn.core.files import require_writable
+from seattn.core.rows import conditions
 
 BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
-    "ops": bench_ops.cases,
-    "blocks": bench_blocks.cases,
-    "models": bench_models.cases,
+    "ops": ops.cases,
+    "blocks": blocks.cases,
+    "models": models.cases,
 }
 QUICK_COPY = 2**20
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks._command import Parser, command
-from benchmarks._studies import ROWS, STUDIES, check_rows
-from benchmarks._study_classes import look_at_classes
-from seattn._ablation_result import rows_of
+from benchmarks.evidence.studies import ROWS, STUDIES, check_rows
+from benchmarks.evidence.study_classes import look_at_classes
 from seattn._ablation_rows import read_rows, write_rows
-from seattn.ablation import load_ablation
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.experiments.results import rows_of
+from seattn.experiments.study import load_ablation
 
 
 def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:

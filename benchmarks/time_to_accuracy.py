@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import _csv
 from benchmarks._command import Parser, command
-from benchmarks._record import RESULTS, read_run, recipe_of
-from seattn.errors import UserError
-from seattn.rows import Conditions
-from seattn.run_dir import read_summary
+from benchmarks.evidence.rows import RESULTS, read_run, recipe_of
+from seattn.core import records
+from seattn.core.errors import UserError
+from seattn.core.rows import Conditions
+from seattn.training.run_dir import read_summary
 
 ROWS = RESULTS / "time-to-accuracy.csv"
 
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None) -> int:
         raise UserError(f"runs of one recipe belong together; these are of {sorted({row.recipe for row in rows})}")
     if len({row.seed for row in rows}) < len(args.run_dir):
         raise UserError("two of the runs have the same seed: they are not independent")
-    before = _csv.read(TimeRow, ROWS)
-    _csv.append(TimeRow, ROWS, [row for row in rows if row not in before])
+    before = records.read(TimeRow, ROWS)
+    records.append(TimeRow, ROWS, [row for row in rows if row not in before])
     for target in targets:
         print(summary(rows, target))
     return 0

@@ -3,14 +3,7 @@
 from importlib.metadata import version
 
 from seattn import layers, models, ops
-from seattn.accelerate import accelerate, restore
-from seattn.add_attention import add_attention, remove_attention
-from seattn.layers import (  # noqa: F401  # each registers its classes
-    _attended_blocks,
-    _fused_attn,
-    _fused_blocks,
-    _fused_cbam,
-)
+from seattn.blocks import accelerate, add_attention, remove_attention, restore
 from seattn.ops import get_kernels, set_kernels
 
 __version__ = version("seattn")

@@ -14,7 +14,7 @@ def main(args: Sequence[str] | None = None) -> int:
     2 is the user's error, told in one line on stderr; 130 an interruption. Any other exception is a bug and passes.
     """
     try:
-        from seattn.cli import run
+        from seattn.cli.main import run
 
         code = run(args)
         sys.stdout.flush()

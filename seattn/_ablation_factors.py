@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 DESIGNS = ("full", "one_removed")
 Changes = dict[str, Any]

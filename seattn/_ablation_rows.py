@@ -11,9 +11,9 @@ from typing import Any
 
 import dacite
 
-from seattn._files import write_text
-from seattn.errors import UserError, first_line
-from seattn.rows import AccuracyRow, Conditions
+from seattn.core.errors import UserError, first_line
+from seattn.core.files import write_text
+from seattn.core.rows import AccuracyRow, Conditions
 
 _WHAT = ("study", "variant", "run")
 _WHERE = [f.name for f in fields(Conditions)]

@@ -15,10 +15,10 @@ from typing import Protocol
 from filelock import Timeout
 
 from seattn._ablation_progress import Watch
-from seattn._ablation_runs import StudyRun
 from seattn._history import Row
-from seattn.errors import UserError, first_line
-from seattn.train import train
+from seattn.core.errors import UserError, first_line
+from seattn.experiments.runs import StudyRun
+from seattn.training.driver import train
 
 POLL = 5.0  # seconds between looks at runs that another command holds
 _logger = logging.getLogger("seattn")

@@ -4,9 +4,9 @@ import hashlib
 import json
 from functools import partial
 
-from seattn._card_facts import ClassResults
-from seattn._report_figure import Plot, Theme
 from seattn._report_plots import confusion_text, draw_confusion
+from seattn.evaluation.figures import Plot, Theme
+from seattn.hub.facts import ClassResults
 
 
 def render_picture(classes: ClassResults) -> str:

@@ -6,9 +6,9 @@ Shapes: K classes.
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from seattn._card_facts import ClassResults, Facts
-from seattn.evaluate import ClassScore, wilson_interval, worst_pairs
-from seattn.rows import AccuracyRow
+from seattn.core.rows import AccuracyRow
+from seattn.evaluation.scoring import ClassScore, wilson_interval, worst_pairs
+from seattn.hub.facts import ClassResults, Facts
 
 _ALL = 20  # classes that a table shows without folding
 _HARDEST = 15

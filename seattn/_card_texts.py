@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from seattn._card_facts import Facts
-from seattn.recipe import Recipe
-from seattn.rows import AccuracyRow
+from seattn.core.recipe import Recipe
+from seattn.core.rows import AccuracyRow
+from seattn.hub.facts import Facts
 
 
 @dataclass(frozen=True)

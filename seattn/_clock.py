@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from seattn._update import Batch
+from seattn.training.update import Batch
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from seattn._image_set import ImageSet
-from seattn._splits import class_folders
-from seattn.errors import UserError
-from seattn.predict import ImageTransform, read_image
+from seattn.core.errors import UserError
+from seattn.data.folders import class_folders
+from seattn.data.images import ImageSet
+from seattn.evaluation.prediction import ImageTransform, read_image
 
 Item = tuple[torch.Tensor, bool]
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from seattn._explain_gates import GateDifference
-from seattn._report_figure import Plot, Theme
 from seattn._report_gates import LayerGates
+from seattn.evaluation.figures import Plot, Theme
+from seattn.evaluation.gates import GateDifference
 
 Pixels = npt.NDArray[np.uint8]
 _SIDE = 256  # pixels of a picture on the page, at least

@@ -12,12 +12,12 @@ import timm
 import torch
 
 from seattn._report_images import batches_as_seen
-from seattn._splits import find_split, leave_out_unreadable, list_files
-from seattn.evaluate import match_classes, summarize
-from seattn.load import DIR_PREFIX, load_model
-from seattn.predict import image_mode, predict_logits, read_image
-from seattn.report import write_report
-from seattn.rows import AccuracyRow
+from seattn.core.rows import AccuracyRow
+from seattn.data.folders import find_split, leave_out_unreadable, list_files
+from seattn.evaluation.prediction import image_mode, predict_logits, read_image
+from seattn.evaluation.scoring import match_classes, summarize
+from seattn.models.load import DIR_PREFIX, load_model
+from seattn.reports.net_report import write_report
 
 
 def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, skip_bad: bool) -> Path:

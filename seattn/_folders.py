@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 
 @contextmanager

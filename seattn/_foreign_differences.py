@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from seattn._foreign_fit import Pair, Shapes
-from seattn._foreign_layouts import CheckpointLayout, DifferentFunctionError
-from seattn.layers._excitation import excitation_of
-from seattn.ops._excite import Excitation
+from seattn.blocks.excitation import excitation_of
+from seattn.models.checkpoints.fit import Pair, Shapes
+from seattn.models.checkpoints.layouts import CheckpointLayout, DifferentFunctionError
+from seattn.ops._tail.excitation import Excitation
 
 _EPS = 1e-5  # of nn.BatchNorm2d, and of every project with a fixed layout
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from seattn.evaluate import Evaluation
-from seattn.recipe import Recipe
-from seattn.rows import AccuracyRow, Conditions
+from seattn.core.recipe import Recipe
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.evaluation.scoring import Evaluation
 
 Row = dict[str, float]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.hf_api import RepoFile
 
-from seattn._files import sha256
-from seattn._hub_net_call import hub_call
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.core.files import sha256
+from seattn.models._hub import hub_call
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")

@@ -17,7 +17,7 @@ from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import _http, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 PATIENCE = 6
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")

@@ -8,11 +8,11 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from seattn._files import sha256
 from seattn._hub_net_cache import git_oid
-from seattn._hub_net_call import checked_token, hub_call
 from seattn._hub_net_patience import UnreachableError
-from seattn._hub_sums import SUMS, files_of
+from seattn.core.files import sha256
+from seattn.hub.sums import SUMS, files_of
+from seattn.models._hub import checked_token, hub_call
 
 NEW, CHANGED, DELETED, SAME, UNKNOWN = "new", "changed", "deleted", "same", "not compared"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from seattn._hub_net_call import hub_call
 from seattn._hub_net_patience import UnreachableError
 from seattn._hub_net_plan import DELETED, Change, Remote, compare, needed, read_remote
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.models._hub import hub_call
 
 
 def commit_changes(folder: Path, repo: str, changes: Sequence[Change], before: Remote, title: str) -> Remote:

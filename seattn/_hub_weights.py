@@ -6,7 +6,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from seattn.errors import UserError, first_line
+from seattn.core.errors import UserError, first_line
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 LOSSES = ("cross_entropy", "focal")
 CLASS_WEIGHTS = ("none", "balanced", "effective")

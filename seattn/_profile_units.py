@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from seattn.layers._insert import find_stages
+from seattn.blocks.attended.insert import find_stages
 
 STEM, HEAD = "stem", "head"
 

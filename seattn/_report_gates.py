@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from seattn.layers._excitation import Reason, excitation_of
-from seattn.ops._excite import excite_reference
+from seattn.blocks.excitation import Reason, excitation_of
+from seattn.ops._tail.excitation import excite_reference
 
 Gate = Callable[[torch.Tensor], torch.Tensor]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seattn.evaluate import FloatArray, IntArray
+from seattn.evaluation.scoring import FloatArray, IntArray
 
 
 def choose_images(labels: IntArray, predicted: IntArray, confidence: FloatArray, count: int = 60) -> list[int]:

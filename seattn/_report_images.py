@@ -14,7 +14,7 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from seattn.predict import eval_transform, image_mode
+from seattn.evaluation.prediction import eval_transform, image_mode
 
 _BATCH = 64  # images at a time
 _SIDE = 128  # pixels at most of an image on the page

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from seattn._report_figure import Plot, Theme
-from seattn.evaluate import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval, worst_pairs
+from seattn.evaluation.figures import Plot, Theme
+from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval, worst_pairs
 
 BINS = 15
 MAX_CELL_LABELS = 20  # beyond this many classes numbers in cells are too small to read

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seattn.evaluate import Evaluation
+from seattn.evaluation.scoring import Evaluation
 
 
 def headline(evaluation: Evaluation) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import dacite
 
 from seattn._history import Row, shipped
-from seattn.errors import UserError, first_line
-from seattn.load import CONFIG, WEIGHTS
-from seattn.recipe import Recipe, load_recipe
-from seattn.rows import AccuracyRow
-from seattn.run_dir import read_summary
+from seattn.core.errors import UserError, first_line
+from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.rows import AccuracyRow
+from seattn.models.load import CONFIG, WEIGHTS
+from seattn.training.run_dir import read_summary
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv, which has more
 _VALUES = ("seattn.class_weights",)  # keys whose value may be a mapping, and is one value all the same

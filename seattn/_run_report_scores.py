@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seattn._image_set import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
 from seattn._report_images import batches_as_seen
 from seattn._run_report_read import FinishedRun
-from seattn._splits import find_split, has_split, list_files
-from seattn.data import load_split
-from seattn.errors import UserError
-from seattn.evaluate import Evaluation, FloatArray, IntArray, match_classes, predict_logits, summarize
-from seattn.load import DIR_PREFIX, load_model
+from seattn.core.errors import UserError
+from seattn.data.folders import find_split, has_split, list_files
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
+from seattn.data.open import load_split
+from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, predict_logits, summarize
+from seattn.models.load import DIR_PREFIX, load_model
 
 SPLITS = ("held-out", "validation", "test")
 _CIFAR_SIZE = (32, 32)

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from seattn._files import atomic_path
-from seattn._report_figure import RIGHT, WRONG
-from seattn._search_file import Search
 from seattn._search_results import last_score, ranked, short
 from seattn._search_space import Choice, Range
+from seattn.core.files import atomic_path
+from seattn.evaluation.figures import RIGHT, WRONG
+from seattn.experiments.space import Search
 
 ENOUGH = 10  # whole trials, below which a forest fitted to them says nothing
 FORESTS = 8  # of which the spread is drawn

@@ -15,9 +15,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from seattn._files import write_text
-from seattn._search_file import Search
-from seattn._search_study import trial_dir
+from seattn.core.files import write_text
+from seattn.experiments.space import Search
+from seattn.experiments.trials import trial_dir
 
 KEPT = 3
 _SHOWN = 10

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -14,12 +14,12 @@ import torch
 from optuna.trial import TrialState
 
 from seattn._history import Row
-from seattn._search_file import Search
 from seattn._search_results import read_summary, short, tidy, write_tables
-from seattn._search_study import Claim, StudyDir
-from seattn.errors import UserError, first_line
-from seattn.recipe import Recipe
-from seattn.train import train
+from seattn.core.errors import UserError, first_line
+from seattn.core.recipe import Recipe
+from seattn.experiments.space import Search
+from seattn.experiments.trials import Claim, StudyDir
+from seattn.training.driver import train
 
 FAILURES = 3  # in a row, after which more of them would tell nothing new
 _logger = logging.getLogger("seattn")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from seattn._image_set import FileSet, read_rgb
-from seattn._splits import check_no_class_empty, find_split, has_split, list_files
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.data.folders import check_no_class_empty, find_split, has_split, list_files
+from seattn.data.images import FileSet, read_rgb
 
 _NAMED = 12  # classes whose counts are printed
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from timm.models import save_for_hf
 
-from seattn.recipe import Recipe
-from seattn.rows import AccuracyRow, Conditions
+from seattn.core.recipe import Recipe
+from seattn.core.rows import AccuracyRow, Conditions
 
 ARCH = "resnet20_cifar"
 CONDITIONS = Conditions("a CPU", 1, "3.11", "2.11", "1.0", "", "0.1", "abc", "2026-01-02")

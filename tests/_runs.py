@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from seattn._training_parts import create_model
-from seattn.recipe import Recipe, parse_recipe
-from seattn.rows import AccuracyRow, Conditions
-from seattn.run_dir import RunDir
+from seattn.core.recipe import Recipe, parse_recipe
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.training.build import create_model
+from seattn.training.run_dir import RunDir
 
 ROW = AccuracyRow(
     name="se_resnet20_cifar",

@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 from _colours import RECIPE, write_colours
 
-from seattn._ablation_runs import StudyRun, runs_of
-from seattn.ablation import load_ablation
-from seattn.rows import AccuracyRow, Conditions
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.experiments.runs import StudyRun, runs_of
+from seattn.experiments.study import load_ablation
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 BASE = {**RECIPE, "seattn": {"dataset": "colours", "holdout": 0.5}}

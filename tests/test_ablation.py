@@ -8,8 +8,8 @@ import timm
 import yaml
 
 import seattn  # noqa: F401  registers the models
-from seattn.ablation import load_ablation, run_name
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.experiments.study import load_ablation, run_name
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs" / "ablations"
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "seattn": {"cutout": 8}}

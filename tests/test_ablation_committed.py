@@ -9,10 +9,10 @@ import pytest
 from _studies import WHERE, finish_all
 
 from benchmarks import render, study
-from benchmarks._studies import GAIN, ROWS, STUDIES, committed, render_gain, render_page
+from benchmarks.evidence.studies import GAIN, ROWS, STUDIES, committed, render_gain, render_page
 from seattn._ablation_rows import read_rows, write_rows
-from seattn.ablation import ablate
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.experiments.study import ablate
 
 NAME = GAIN[0]
 ROOT = Path(__file__).parent.parent

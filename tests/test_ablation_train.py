@@ -18,9 +18,9 @@ from filelock import FileLock
 from seattn import _ablation_train
 from seattn.__main__ import main
 from seattn._ablation_progress import Watch
-from seattn._ablation_runs import runs_of
-from seattn.ablation import ablate, load_ablation
-from seattn.errors import UserError
+from seattn.core.errors import UserError
+from seattn.experiments.runs import runs_of
+from seattn.experiments.study import ablate, load_ablation
 
 HOLD = """
 import sys, time, filelock

@@ -16,9 +16,9 @@ from timm.layers import set_scriptable
 from torch import nn
 
 import seattn
+from seattn.blocks.attended.base import PLACEMENTS
+from seattn.blocks.attended.insert import find_stages
 from seattn.layers import Cbam, EfficientChannelAttn, SqueezeExcite, get_attn
-from seattn.layers._attended import PLACEMENTS
-from seattn.layers._insert import find_stages
 
 LAYERS = {"se": SqueezeExcite, "eca": EfficientChannelAttn, "cbam": Cbam}
 # library/name: number of residual blocks

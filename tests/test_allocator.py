@@ -9,8 +9,9 @@ import sys
 import pytest
 from _colours import RECIPE, write_colours
 
-from seattn import _allocator, train
-from seattn.recipe import parse_recipe
+from seattn import _allocator
+from seattn.core.recipe import parse_recipe
+from seattn.training import driver
 
 glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
@@ -74,7 +75,7 @@ def test_a_library_without_the_setting_is_left_alone(monkeypatch):
 def test_training_on_a_cpu_asks_for_it(tmp_path, monkeypatch):
     data_dir = write_colours(tmp_path / "data", {"blue": 2, "red": 0}, {"train": (8, 8), "test": (4, 4)})
     asked = []
-    monkeypatch.setattr(train, "keep_freed_memory", lambda: asked.append(True))
+    monkeypatch.setattr(driver, "keep_freed_memory", lambda: asked.append(True))
     recipe = parse_recipe({**RECIPE, "epochs": 1, "num_classes": 2, "seed": 0, "seattn": {"dataset": "colours"}})
-    train.train(recipe, data_dir, tmp_path / "run", device="cpu")
+    driver.train(recipe, data_dir, tmp_path / "run", device="cpu")
     assert asked == [True]

@@ -14,9 +14,9 @@ from torchvision import transforms
 from torchvision.transforms import functional as vision
 from torchvision.transforms import v2
 
-from seattn import augment
-from seattn.policy import FILL, Policy
-from seattn.samples import load_sample
+from seattn.data import augment
+from seattn.data.policy import FILL, Policy
+from seattn.data.samples import load_sample
 
 SURE = 1e-4  # p-value below which two laws differ; all draws are seeded
 

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from benchmarks import _record, gpu, plots, record, render, run
-from benchmarks._speed import SpeedRow, append_speed
-from seattn.rows import Conditions
+from benchmarks import gpu, plots, record, render, run
+from benchmarks.evidence import rows as evidence
+from benchmarks.speed.rows import SpeedRow, append_speed
+from seattn.core.rows import Conditions
 
 WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
 ROW = SpeedRow(
@@ -104,5 +105,5 @@ def test_record_names_a_run_that_is_not_there(fails, tmp_path):
 
 def test_render_names_damaged_rows(fails, rows, monkeypatch):
     rows.write_text("a,b\n1,2\n")
-    monkeypatch.setattr(render, "read_rows", lambda: _record.read_rows(rows))
+    monkeypatch.setattr(render, "read_rows", lambda: evidence.read_rows(rows))
     assert "has other columns than AccuracyRow" in fails(render)

@@ -8,12 +8,17 @@ import torch
 from torch import nn
 
 import seattn
-from benchmarks import bench_blocks, bench_data, bench_dispatch, bench_models, bench_ops, gpu, run
+from benchmarks import gpu, run
 from benchmarks._case import Case, Plan
 from benchmarks._data_rows import read_data_rows
-from benchmarks._small_step import small_step
-from benchmarks._speed import read_speed
-from benchmarks._twins import check_equal, timm_twin
+from benchmarks.small_step import small_step
+from benchmarks.speed import blocks as bench_blocks
+from benchmarks.speed import data as bench_data
+from benchmarks.speed import dispatch as bench_dispatch
+from benchmarks.speed import models as bench_models
+from benchmarks.speed import ops as bench_ops
+from benchmarks.speed.rows import read_speed
+from benchmarks.speed.twins import check_equal, timm_twin
 from seattn import ops
 
 
@@ -83,7 +88,7 @@ def test_every_public_op_has_its_cost_of_dispatch_measured(monkeypatch):
 def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.setattr(bench_ops, "QUICK_SHAPES", bench_ops.QUICK_SHAPES[:1])
     monkeypatch.setattr(bench_blocks, "QUICK", bench_blocks.QUICK[:1])
-    name = bench.__name__.removeprefix("benchmarks.bench_")
+    name = bench.__name__.removeprefix("benchmarks.speed.")
     out = tmp_path / "rows.csv"
     assert run.main(["--quick", "--only", name, "--out", str(out)]) == 0
     rows = read_speed(out)

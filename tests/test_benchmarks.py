@@ -9,14 +9,15 @@ import timm
 import torch
 from torch import nn
 
-from benchmarks import _bars, plots, render, run
+from benchmarks import plots, render, run
 from benchmarks._case import Case, Plan
-from benchmarks._speed import SpeedRow, append_speed, device_slug, newest, read_speed, speed_files
 from benchmarks._steps import render_steps
-from benchmarks._tables import group_line, render_speed
-from benchmarks._timing import copy_bandwidth, cpu_clock, interleave, ratios, spread
-from benchmarks.bench_models import _bare
-from seattn.rows import Conditions
+from benchmarks.speed import bars
+from benchmarks.speed.models import _bare
+from benchmarks.speed.rows import SpeedRow, append_speed, device_slug, newest, read_speed, speed_files
+from benchmarks.speed.tables import group_line, render_speed
+from benchmarks.speed.timing import copy_bandwidth, cpu_clock, interleave, ratios, spread
+from seattn.core.rows import Conditions
 
 ROOT = Path(__file__).parent.parent
 WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
@@ -121,19 +122,19 @@ def test_device_has_a_name_for_its_file():
 def test_bars_take_their_rows_and_say_when_they_are_missed():
     slow = row(shape="128x64x8x8", ratio=0.9)
     others = [row(dtype="bfloat16", ratio=0.1), row(mode="forward", ratio=0.1)]
-    found = _bars.reached([row(ratio=3.7), slow, *others], _bars.CPU_BARS)
+    found = bars.reached([row(ratio=3.7), slow, *others], bars.CPU_BARS)
     assert [(r.n, round(r.value, 2), r.holds) for r in found] == [(2, 1.82, True), (2, 0.9, False)]
     gpu_rows = {"dtype": "bfloat16", "cuda_graph": True, "implementation": "seattn"}
     large = row(case="bn_se_tail", shape="1024x64x32x32", copy_percent=76.0, **gpu_rows)
     small = row(case="bn_se_tail", shape="1024x512x4x4", copy_percent=30.0, **gpu_rows)
-    (reached,) = _bars.reached([large, small], _bars.GPU_BARS)
+    (reached,) = bars.reached([large, small], bars.GPU_BARS)
     assert (reached.n, reached.value, reached.holds) == (1, 76.0, True)
 
 
 def test_every_bar_has_cases_that_are_run():
-    for bars, plan in ((_bars.CPU_BARS, Plan(torch.device("cpu"))), (_bars.GPU_BARS, Plan(torch.device("cuda"), True))):
+    for chosen, plan in ((bars.CPU_BARS, Plan(torch.device("cpu"))), (bars.GPU_BARS, Plan(torch.device("cuda"), True))):
         cases = [case for name in run.BENCHES for case in run.BENCHES[name](plan)]
-        for bar in bars:
+        for bar in chosen:
             taken = [case for case in cases if any(bar.takes(as_row) for as_row in _possible_rows(case))]
             assert taken, bar.text
             assert any(case.urgent for case in taken), bar.text

@@ -16,18 +16,18 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from benchmarks import record
-from benchmarks._record import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
-from benchmarks._ship import place, score_again
+from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
+from benchmarks.evidence.ship import place, score_again
 from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
-from seattn._card_facts import ClassResults, Facts, packaged_facts
 from seattn._card_picture import describe, render_picture
 from seattn._card_sections import runs_of_recipe
-from seattn.cards import picture_name, render_card, render_table
-from seattn.evaluate import evaluate_folder
-from seattn.load import load_model
+from seattn.core.recipe import load_recipe
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.hub.card import picture_name, render_card, render_table
+from seattn.hub.facts import ClassResults, Facts, packaged_facts
 from seattn.models import models_with_weights
 from seattn.models._pretrained import weight_index
-from seattn.recipe import load_recipe
+from seattn.models.load import load_model
 from tests import _runs
 from tests._colours import write_colours
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from timm.models._hub import save_for_hf
 
-import seattn.demo
-import seattn.train
+import seattn.cli.demo
+import seattn.training.driver
 from seattn.__main__ import main
-from seattn.errors import UserError
+from seattn.core.errors import UserError
 
 ARCH = "se_resnet20_cifar"
 
@@ -61,7 +61,11 @@ def test_an_error_from_a_shell_is_one_line_and_exit_code_2():
 
 @pytest.mark.parametrize("package", ["typer", "sklearn"])
 def test_a_missing_extra_is_one_line(package, monkeypatch, fails, tmp_path):
-    for name in [name for name in sys.modules if name in ("seattn.cli", "seattn.demo", "seattn.evaluate")]:
+    for name in [
+        name
+        for name in sys.modules
+        if name in ("seattn.cli.main", "seattn.cli.nets", "seattn.cli.demo", "seattn.evaluation.scoring")
+    ]:
         monkeypatch.delitem(sys.modules, name)
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
@@ -71,8 +75,8 @@ def test_a_missing_extra_is_one_line(package, monkeypatch, fails, tmp_path):
 
 
 def test_a_missing_module_that_is_no_extra_keeps_its_traceback(monkeypatch):
-    monkeypatch.setitem(sys.modules, "seattn.demo", None)
-    with pytest.raises(ModuleNotFoundError, match=r"seattn\.demo"):
+    monkeypatch.setitem(sys.modules, "seattn.cli.demo", None)
+    with pytest.raises(ModuleNotFoundError, match=r"seattn\.cli\.demo"):
         main(["demo"])
 
 
@@ -92,7 +96,7 @@ def test_an_interruption_ends_with_130_and_no_traceback(monkeypatch, capsys, tmp
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(seattn.demo, "run_demo", interrupted)
+    monkeypatch.setattr(seattn.cli.demo, "run_demo", interrupted)
     assert main(["demo", "--out", str(tmp_path)]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
@@ -101,7 +105,7 @@ def test_a_message_of_several_lines_is_put_on_one(monkeypatch, fails, tmp_path):
     def refuse(*args, **kwargs):
         raise UserError("first\n  second [red] " + "x" * 200)
 
-    monkeypatch.setattr(seattn.demo, "run_demo", refuse)
+    monkeypatch.setattr(seattn.cli.demo, "run_demo", refuse)
     assert fails("demo", "--out", tmp_path) == f"seattn: first second [red] {'x' * 200}\n"
 
 
@@ -109,7 +113,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
     def broken(*args, **kwargs):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(seattn.demo, "run_demo", broken)
+    monkeypatch.setattr(seattn.cli.demo, "run_demo", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["demo", "--out", str(tmp_path)])
 
@@ -251,7 +255,7 @@ def test_an_output_that_cannot_be_written_is_found_first(data_dir, fails, tmp_pa
 
 def test_demo_prints_the_reports_path_unbroken(monkeypatch, capsys, tmp_path):
     calls = []
-    monkeypatch.setattr(seattn.demo, "run_demo", lambda *args, **kwargs: calls.append(args))
+    monkeypatch.setattr(seattn.cli.demo, "run_demo", lambda *args, **kwargs: calls.append(args))
     out = tmp_path / ("long" * 30) / "[red]"
     assert main(["demo", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"report: {out / 'report.html'}\n"
@@ -270,7 +274,7 @@ def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, 
 
 def test_train_passes_its_options_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(seattn.train, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(seattn.training.driver, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
     assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
     more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad", "--no-test"]
     more += ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
@@ -298,7 +302,7 @@ def test_of_many_processes_the_first_one_talks(monkeypatch, capsys, rank, printe
     def talk(*args, **kwargs):
         logging.getLogger("seattn").info("epoch 1")
 
-    monkeypatch.setattr(seattn.train, "train", talk)
+    monkeypatch.setattr(seattn.training.driver, "train", talk)
     monkeypatch.setenv("RANK", rank)
     assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
     assert ("epoch 1" in capsys.readouterr().err) == printed

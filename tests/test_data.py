@@ -7,13 +7,13 @@ from _cifar_files import LABELS, take_as_whole, write_cifar
 from PIL import Image
 from timm.data import create_transform
 
-import seattn.data
-from seattn._duplicates import warn_of_shared_files
-from seattn._folder_data import FolderEval
-from seattn._sampling import epoch_order
-from seattn.data import ImageSet, has_split, hold_out, load_folder, load_split, open_data
-from seattn.errors import UserError
-from seattn.recipe import parse_recipe
+import seattn.data.open
+from seattn.core.errors import UserError
+from seattn.core.recipe import parse_recipe
+from seattn.data.duplicates import warn_of_shared_files
+from seattn.data.loader import FolderEval
+from seattn.data.open import ImageSet, has_split, hold_out, load_folder, load_split, open_data
+from seattn.data.sampling import epoch_order
 
 CPU = torch.device("cpu")
 CFG = {
@@ -113,7 +113,7 @@ def test_unreadable_image_is_named(tmp_path, damage):
 
 def test_set_too_large_for_memory_is_refused_before_decoding(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 6 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 6 * 8 * 8 * 3 - 1)
     with pytest.raises(UserError, match=r"6 images of 8 x 8 .* in memory"):
         load_folder(tmp_path, (8, 8))
 
@@ -269,7 +269,7 @@ def test_evaluation_is_timms_transform_of_any_image(tmp_path):
 def test_evaluation_images_that_do_not_fit_are_read_as_files(tree, monkeypatch):
     whole = torch.cat(list(open_data(recipe(), tree, CFG, CPU).test().in_order()))
     data = open_data(recipe(), tree, CFG, CPU)
-    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 0)
+    monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 0)
     test = data.test()
     assert isinstance(test, FolderEval)
     torch.testing.assert_close(torch.cat(list(test.in_order())), whole, atol=1e-5, rtol=1e-5)
@@ -285,7 +285,7 @@ def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
     assert path(cfg=small) == "memory"
     assert path({"crop_padding": None}, small) == "folder"  # a crop of what was made small first shows less
     assert path({"crop_padding": None, "data": "memory"}, small) == "memory"
-    monkeypatch.setattr(seattn.data, "_MEMORY_LIMIT", 16 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 16 * 8 * 8 * 3 - 1)
     assert path() == "folder"
     with pytest.raises(UserError, match=r"16 images of 8 x 8 in .* in memory; .* seattn.data: folder"):
         path({"data": "memory"})
@@ -399,7 +399,7 @@ def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monke
     sets = {"train": ImageSet(images[:20], torch.arange(20) % 2, ("a", "b"))}
     sets["test"] = ImageSet(images[20:], torch.arange(6) % 2, ("a", "b"))
     (tmp_path / "cifar-10-batches-py").mkdir()
-    monkeypatch.setattr(seattn.data, "load_cifar", lambda data_dir, folder, split, size: sets[split])
+    monkeypatch.setattr(seattn.data.open, "load_cifar", lambda data_dir, folder, split, size: sets[split])
     cfg = {**CFG, "input_size": (3, 32, 32), "crop_pct": 0.8}
     data = open_data(recipe(), tmp_path, cfg, CPU)
     assert (data.path, len(data.train), len(data.held_out)) == ("memory", 15, 5)

@@ -13,10 +13,10 @@ import torch
 from rich.console import Console
 from timm.models._hub import save_for_hf
 
-from benchmarks._record import read_rows
-from seattn.demo import run_demo
-from seattn.errors import UserError
-from seattn.samples import load_sample
+from benchmarks.evidence.rows import read_rows
+from seattn.cli.demo import run_demo
+from seattn.core.errors import UserError
+from seattn.data.samples import load_sample
 
 MODEL = "se_resnet20_cifar"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -47,7 +47,7 @@ def test_the_sample_has_100_images_of_each_class_under_distinct_names():
     assert sample.class_names == CLASSES
     assert Counter(sample.labels.tolist()) == dict.fromkeys(range(10), 100)
     assert len(set(sample.names)) == 1000
-    text = (files("seattn.samples") / "cifar10.csv").read_text(encoding="utf-8")
+    text = (files("seattn.data.samples") / "cifar10.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["class"] for row in rows] == [CLASSES[label] for label in sample.labels]
     assert tuple(row["name"] for row in rows) == sample.names

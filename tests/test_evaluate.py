@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from seattn.__main__ import main
-from seattn.errors import UserError
-from seattn.evaluate import (
+from seattn.core.errors import UserError
+from seattn.evaluation.prediction import class_names
+from seattn.evaluation.scoring import (
     calibration_bins,
     evaluate,
     evaluate_folder,
@@ -23,8 +24,7 @@ from seattn.evaluate import (
     summarize,
     wilson_interval,
 )
-from seattn.load import load_model
-from seattn.predict import class_names
+from seattn.models.load import load_model
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 

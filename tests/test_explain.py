@@ -16,11 +16,11 @@ from torch import nn
 
 import seattn
 from seattn.__main__ import main
-from seattn._explain_cam import class_map, find_layer
-from seattn._explain_gates import collect_spatial_gates, gate_differences
 from seattn._explain_plots import overlay
 from seattn._report_gates import LayerGates, collect_gates
-from seattn.explain import METHODS, explain
+from seattn.evaluation.cam import class_map, find_layer
+from seattn.evaluation.explanation import METHODS, explain
+from seattn.evaluation.gates import collect_spatial_gates, gate_differences
 
 ARCH = "se_resnet20_cifar"
 

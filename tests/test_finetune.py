@@ -11,15 +11,15 @@ import timm
 import yaml
 from PIL import Image
 
-import seattn.finetune
+import seattn.training.finetuning
 from seattn.__main__ import main
 from seattn._finetune_report import write_run_report
-from seattn._training_run import TrainingRun
 from seattn._user_images import link_splits, read_folder
-from seattn.errors import UserError
-from seattn.evaluate import evaluate_folder
-from seattn.finetune import choose_recipe, finetune
-from seattn.predict import predict
+from seattn.core.errors import UserError
+from seattn.evaluation.prediction import predict
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.training.finetuning import choose_recipe, finetune
+from seattn.training.loop import TrainingRun
 
 ARCH = "se_resnet20_cifar"
 COLOURS = {"blue": 2, "green": 1, "red": 0}
@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):
 
 def test_a_model_without_weights_says_that_it_starts_from_scratch(split, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "seattn")
-    monkeypatch.setattr(seattn.finetune, "train", lambda *args, **kwargs: pytest.fail("stop"))
+    monkeypatch.setattr(seattn.training.finetuning, "train", lambda *args, **kwargs: pytest.fail("stop"))
     with pytest.raises(pytest.fail.Exception):
         finetune("resnet20_cifar", split, tmp_path / "run", device="cpu")
     assert "resnet20_cifar has no trained weights: it starts from scratch" in caplog.text
@@ -149,7 +149,7 @@ def test_recipe_of_any_size_is_valid_and_sees_few_images_more_often(images, pret
         raw = choose_recipe(
             ARCH, counts=counts, class_names=["a", "b", "c"], pretrained=pretrained, same_size=False, on_gpu=on_gpu
         )
-        return seattn.recipe.parse_recipe(raw)
+        return seattn.core.recipe.parse_recipe(raw)
 
     recipe, larger = chosen(images), chosen(images * 10)
     assert recipe.epochs >= larger.epochs >= 4

@@ -9,11 +9,11 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from timm.data import create_transform
 
-from seattn._folder_data import eval_transform_uint8, seeded, train_transform
-from seattn.data import open_data
-from seattn.errors import UserError
-from seattn.recipe import parse_recipe
-from seattn.samples import load_sample
+from seattn.core.errors import UserError
+from seattn.core.recipe import parse_recipe
+from seattn.data.loader import eval_transform_uint8, seeded, train_transform
+from seattn.data.open import open_data
+from seattn.data.samples import load_sample
 
 CPU = torch.device("cpu")
 CFG = {

@@ -16,9 +16,9 @@ from torchvision.ops import SqueezeExcitation
 
 import seattn
 from seattn.__main__ import main
-from seattn.errors import UserError
-from seattn.foreign import load_foreign, remap_checkpoint
+from seattn.core.errors import UserError
 from seattn.layers import SqueezeExcite, get_attn
+from seattn.models.checkpoints.foreign import load_foreign, remap_checkpoint
 from seattn.models.resnet_cifar import ThreeStageResNetCifar
 
 SE = get_attn("se")

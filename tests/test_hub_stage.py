@@ -11,16 +11,16 @@ import yaml
 from safetensors.torch import load_file
 
 import seattn
-from benchmarks._record import RECIPES
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.hub_stage import stage
-from seattn.load import load_model
+from benchmarks.evidence.rows import RECIPES
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
+from seattn.data.samples import load_sample
+from seattn.evaluation.prediction import eval_transform
+from seattn.hub.staging import stage
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS
-from seattn.predict import eval_transform
-from seattn.recipe import load_recipe
-from seattn.samples import load_sample
+from seattn.models.load import load_model
 from tests._runs import write_run
 
 NAME = "se_resnet20_cifar.cifar10"
@@ -172,7 +172,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("seattn.hub_stage.write_golden", full)
+    monkeypatch.setattr("seattn.hub.staging.write_golden", full)
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         stage(NAME, tmp_path / "stage")
     assert not list(tmp_path.iterdir())

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seattn._hub_sums import render_sums
-from seattn.cli import run
-from seattn.evaluate import evaluate_folder, wilson_interval
-from seattn.hub_stage import stage
-from seattn.hub_verify import verify
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.evaluation.scoring import evaluate_folder, wilson_interval
+from seattn.hub.staging import stage
+from seattn.hub.sums import render_sums
+from seattn.hub.verification import verify
+from seattn.models.load import load_model
 from tests._colours import write_colours
 from tests._runs import write_run
 

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import save_file
 from timm.utils import CheckpointSaver, ModelEmaV3
 
-from seattn.cli import run
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.models.load import load_model
 from tests._colours import write_colours
 from tests._runs import write_run
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 
 import seattn  # noqa: F401  # registers the models
-from seattn.errors import UserError
-from seattn.load import load_model, our_models, read_state_dict
+from seattn.core.errors import UserError
+from seattn.models.load import load_model, our_models, read_state_dict
 
 ARCH = "se_resnet20_cifar"
 

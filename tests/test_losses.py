@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from seattn._losses import FocalLoss, Teacher, class_weights, make_criterion
-from seattn.errors import UserError
-from seattn.recipe import parse_recipe
+from seattn.core.errors import UserError
+from seattn.core.recipe import parse_recipe
+from seattn.training.losses import FocalLoss, Teacher, class_weights, make_criterion
 
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "smoothing": 0.0}
 NAMES = ("bird", "cat", "dog")

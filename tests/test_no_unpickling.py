@@ -10,8 +10,8 @@ import timm
 import torch
 
 import seattn
-from seattn.errors import UserError
-from seattn.load import load_model
+from seattn.core.errors import UserError
+from seattn.models.load import load_model
 from tests._colours import write_colours
 from tests._runs import write_run
 
@@ -55,7 +55,7 @@ def unpickles(source):
 
 
 # The module is named for the exception that torch raises out of it.
-ALLOWED = {("seattn/_checkpoint.py", "pickle")}
+ALLOWED = {("seattn/models/checkpoints/read.py", "pickle")}
 
 
 def test_no_source_reads_pickles():

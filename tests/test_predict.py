@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 import seattn  # noqa: F401  # registers the models
-from seattn.errors import UserError
-from seattn.predict import Prediction, class_names, eval_transform, predict
+from seattn.core.errors import UserError
+from seattn.evaluation.prediction import Prediction, class_names, eval_transform, predict
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import seattn
-from seattn._profile_tails import attention_layers
-from seattn.profile import parameters_and_macs, profile
+from seattn.evaluation.profile.costs import parameters_and_macs, profile
+from seattn.evaluation.profile.passes import attention_layers
 
 
 def meta(name, **options):

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import seattn
-from seattn._profile_tails import EAGER, ONE_PROGRAM, Passes, ProfileOperator
-from seattn.profile import profile
+from seattn.evaluation.profile.costs import profile
+from seattn.evaluation.profile.passes import EAGER, ONE_PROGRAM, Passes, ProfileOperator
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,9 +12,9 @@ from torch import nn
 import seattn  # noqa: F401  # registers the models
 from seattn._report_gates import collect_gates
 from seattn._report_grid import choose_images
-from seattn.errors import UserError
-from seattn.evaluate import summarize
-from seattn.report import write_report
+from seattn.core.errors import UserError
+from seattn.evaluation.scoring import summarize
+from seattn.reports.net_report import write_report
 
 NAMES = ("cat", "dog", "<script>alert(1)</script>")
 N = 30

@@ -10,16 +10,16 @@ from _report_runs import ARCH, write_images, write_run
 
 from seattn.__main__ import main
 from seattn._our_keys import OurKeys
-from seattn._report_figure import Plot
-from seattn._run_report_groups import group_runs
 from seattn._run_report_read import read_run
 from seattn._run_report_scores import open_split, score_run
-from seattn.data import open_data
-from seattn.evaluate import evaluate_folder
-from seattn.load import load_model
-from seattn.predict import predict
-from seattn.recipe import Recipe
-from seattn.run_report import report_runs
+from seattn.core.recipe import Recipe
+from seattn.data.open import open_data
+from seattn.evaluation.figures import Plot
+from seattn.evaluation.prediction import predict
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.models.load import load_model
+from seattn.reports.run_report import report_runs
+from seattn.reports.runs import group_runs
 
 NAMES = ("cat", "dog", "<b>emu</b>".replace("/", "|"))
 BASE = Recipe(model=ARCH, lr=0.1, epochs=3, warmup_epochs=0)

@@ -8,8 +8,9 @@ import pytest
 from _report_runs import ARCH, write_run
 
 from seattn._our_keys import OurKeys
-from seattn._run_report_groups import group_runs
-from seattn._run_report_paired import (
+from seattn._run_report_read import differences, read_run
+from seattn.core.recipe import Recipe
+from seattn.evaluation.statistics import (
     Pair,
     changed_pairs,
     confused_pairs,
@@ -17,8 +18,7 @@ from seattn._run_report_paired import (
     mcnemar,
     paired_difference,
 )
-from seattn._run_report_read import differences, read_run
-from seattn.recipe import Recipe
+from seattn.reports.runs import group_runs
 
 MATRIX = np.array([[5.0, 3, 2], [1, 9, 0], [4, 0, 6]])
 

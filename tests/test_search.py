@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 
 import seattn._search_plots as plots
 import seattn._search_worker as worker
-import seattn.search as seattn_search
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.recipe import load_recipe
-from seattn.search import load_search, run_search
+import seattn.experiments.search as seattn_search
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
+from seattn.experiments.search import load_search, run_search
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 fork = multiprocessing.get_context("fork")  # the child has this process's fake training

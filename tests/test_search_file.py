@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from _searches import SPACE, write_search
 
-from seattn.errors import UserError
-from seattn.search import load_search
+from seattn.core.errors import UserError
+from seattn.experiments.search import load_search
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs" / "searches"
 

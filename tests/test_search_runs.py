@@ -11,8 +11,8 @@ import pytest
 from _colours import write_colours
 from _searches import write_search
 
-import seattn.data
-from seattn.cli import run
+import seattn.data.open
+from seattn.cli.main import run
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 SPACE = {"lr": {"choice": [0.02, 0.05]}}
@@ -37,8 +37,8 @@ def log(run_dir):
 
 def test_the_best_recipe_trains_and_no_test_split_is_read(tmp_path, data_dir, monkeypatch, one_thread):
     read = []
-    list_files = seattn.data.list_files
-    monkeypatch.setattr(seattn.data, "list_files", lambda folder: read.append(folder.name) or list_files(folder))
+    list_files = seattn.data.open.list_files
+    monkeypatch.setattr(seattn.data.open, "list_files", lambda folder: read.append(folder.name) or list_files(folder))
     out = tmp_path / "out"
     search = write_search(tmp_path, space=SPACE, recipe={"epochs": 1}, sampler="grid")
     folders = ["--data-dir", str(data_dir), "--device", "cpu", "--out"]

@@ -7,13 +7,13 @@ import pytest
 from _report_runs import write_images, write_run
 from _studies import ROW
 
-from benchmarks._studies import ROWS, committed, render_page
-from benchmarks._study_classes import StudyClasses, look_at_classes, read_study_classes, render_hardest
-from seattn._ablation_result import StudyResult, VariantResult
+from benchmarks.evidence.studies import ROWS, committed, render_page
+from benchmarks.evidence.study_classes import StudyClasses, look_at_classes, read_study_classes, render_hardest
 from seattn._ablation_rows import StudyRow
-from seattn.errors import UserError
-from seattn.evaluate import evaluate_folder
-from seattn.load import load_model
+from seattn.core.errors import UserError
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.experiments.results import StudyResult, VariantResult
+from seattn.models.load import load_model
 
 NAMES = ("cat", "dog", "owl")
 

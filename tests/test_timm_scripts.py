@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from seattn.__main__ import main
-from seattn.evaluate import evaluate_folder
-from seattn.load import load_model
-from seattn.samples import load_sample
-from seattn.timm_scripts import find_script
+from seattn.cli.timm_scripts import find_script
+from seattn.data.samples import load_sample
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.models.load import load_model
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(os.environ.get("TIMM_SCRIPTS", ""))

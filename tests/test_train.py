@@ -16,16 +16,16 @@ import yaml
 from _colours import RECIPE, write_colours
 from safetensors.torch import load_file
 
-import seattn.data
-from seattn import _precision
+import seattn.data.open
 from seattn.__main__ import main
-from seattn._training_run import TrainingRun
-from seattn._update import Updater
-from seattn.errors import UserError
-from seattn.evaluate import evaluate_folder
-from seattn.recipe import load_recipe
-from seattn.run_dir import RunDir
-from seattn.train import train
+from seattn.core import device
+from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.training.driver import train
+from seattn.training.loop import TrainingRun
+from seattn.training.run_dir import RunDir
+from seattn.training.update import Updater
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 BASE = {**RECIPE, "seed": 3, "seattn": {"dataset": "colours", "holdout": 0.2}}
@@ -85,8 +85,8 @@ def test_written_recipe_repeats_the_run_bit_for_bit(tmp_path, data_dir, recipe):
 
 def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, recipe, monkeypatch):
     held = []
-    hold_out = seattn.data.hold_out
-    monkeypatch.setattr(seattn.data, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
+    hold_out = seattn.data.open.hold_out
+    monkeypatch.setattr(seattn.data.open, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
     rows = [
         train(recipe(epochs=1), data_dir, tmp_path / str(seed), device="cpu", overrides={"seed": seed})
         for seed in (0, 1)
@@ -156,8 +156,10 @@ def test_adamw_on_a_cosine_with_warm_up(tmp_path, data_dir, recipe):
 
 def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
     events = []
-    read, step = seattn.data._Opener._files, TrainingRun._train_epoch
-    monkeypatch.setattr(seattn.data._Opener, "_files", lambda self, split: events.append(split) or read(self, split))
+    read, step = seattn.data.open._Opener._files, TrainingRun._train_epoch
+    monkeypatch.setattr(
+        seattn.data.open._Opener, "_files", lambda self, split: events.append(split) or read(self, split)
+    )
     monkeypatch.setattr(TrainingRun, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
     train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert events == ["train", 0, 1, "test"]
@@ -203,7 +205,7 @@ def test_what_on_epoch_raises_ends_the_run_and_resume_takes_it_up(tmp_path, data
 
 
 def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe, monkeypatch):
-    monkeypatch.setattr(_precision, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
     options = {"amp": True, "amp_dtype": "bfloat16", "channels_last": True, "clip_grad": 1.0}
     path = recipe(epochs=1, model="se_resnet20_cifar", **options)
     row = train(path, data_dir, tmp_path / "run", device="cpu")
@@ -213,7 +215,7 @@ def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe, monkeypa
 
 
 def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(tmp_path, data_dir, recipe, monkeypatch, caplog):
-    monkeypatch.setattr(_precision, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
     bfloat16 = {"epochs": 1, "amp": True, "amp_dtype": "bfloat16"}
     row = train(recipe(**bfloat16), data_dir, tmp_path / "run", device="cpu")
     assert row.dtype == "float32"

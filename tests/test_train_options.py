@@ -15,11 +15,11 @@ import yaml
 from _colours import RECIPE, write_colours
 from safetensors.torch import load_file
 
-from seattn._training_run import TrainingRun
-from seattn._update import Updater
-from seattn.errors import UserError
-from seattn.run_dir import AtomicSaver, RunDir
-from seattn.train import train
+from seattn.core.errors import UserError
+from seattn.training.driver import train
+from seattn.training.loop import TrainingRun
+from seattn.training.run_dir import AtomicSaver, RunDir
+from seattn.training.update import Updater
 
 BASE = {
     **RECIPE,
@@ -105,7 +105,7 @@ def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
         asked.append((name, pretrained))
         return create(name, **kwargs)
 
-    monkeypatch.setattr("seattn._training_parts.timm.create_model", teacher)
+    monkeypatch.setattr("seattn.training.build.timm.create_model", teacher)
     fit(epochs=1, kd_model_name="se_resnet20_cifar", kd_temperature=2.0, task_loss_weight=0.5)
     assert ("se_resnet20_cifar", True) in asked
 
@@ -133,7 +133,7 @@ def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_pat
 
 
 def test_a_run_that_had_stopped_early_trains_no_more_when_it_is_resumed(fit, tmp_path, monkeypatch):
-    monkeypatch.setattr("seattn._training_run.is_stale", lambda history, patience: len(history) == 2)
+    monkeypatch.setattr("seattn.training.loop.is_stale", lambda history, patience: len(history) == 2)
     monkeypatch.setattr(RunDir, "write_result", lambda *_: None)  # the run ended before its result
     fit({"early_stop": 3}, epochs=9)
     before = rows(tmp_path / "run")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from seattn._update import Updater
+from seattn.training.update import Updater
 
 CPU = torch.device("cpu")
 

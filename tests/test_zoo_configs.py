@@ -11,8 +11,8 @@ import yaml
 from timm.models import get_arch_pretrained_cfgs
 
 import seattn  # noqa: F401  registers the models
-from benchmarks._record import read_rows
-from seattn.recipe import load_recipe
+from benchmarks.evidence.rows import read_rows
+from seattn.core.recipe import load_recipe
 
 CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
 STEMS = ("resnet18_cifar", "resnet18_stem7_cifar", "resnet18_deep_cifar", "resnet14_deep_cifar")

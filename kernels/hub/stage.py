@@ -33,7 +33,7 @@ _NAMESPACE = f"{MODULE}/ops/_namespace.py"
 def render(version: int) -> dict[str, str]:
     """Path within the folder to text, of all that is written."""
     sources = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / MODULE).glob("*.py"))}
-    package = {f"{MODULE}/{path}": text for path, text in (sources | gather("seattn.ops.squeeze_excite")).items()}
+    package = {f"{MODULE}/{path}": text for path, text in (sources | gather("seattn.ops.se")).items()}
     package["__init__.py"] = f"from .{MODULE} import *\nfrom .{MODULE} import __all__, __doc__\n"
     card = Template((HERE / "CARD.md").read_text(encoding="utf-8"))
     files = {

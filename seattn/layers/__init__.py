@@ -1,6 +1,6 @@
 """Attention layers: parameters, and which op they call. A new layer is one file and its line here."""
 
-from seattn.layers._reduction import remap_bottleneck
+from seattn.layers._bottleneck import remap_bottleneck
 from seattn.layers._registry import create_attn, get_attn, list_attn, register_attn
 from seattn.layers.cbam import Cbam, remap_timm_cbam
 from seattn.layers.eca import EfficientChannelAttn, eca_kernel_size

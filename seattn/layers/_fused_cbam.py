@@ -10,14 +10,14 @@ from timm.layers import ConvNormAct
 from timm.layers.cbam import CbamModule, ChannelAttn, SpatialAttn
 from torch import Tensor, nn
 
-from seattn.layers._excitation import Reason, act_name, gate_name, is_pointwise
-from seattn.layers._fused import Fused, fused
+from seattn.blocks.excitation import Reason, act_name, gate_name, is_pointwise
+from seattn.blocks.fused.base import Fused, fused
+from seattn.blocks.tail import norm_reason
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._skip import may_skip
-from seattn.layers._tail import norm_reason
 from seattn.ops._kernel import is_cpu_inference
+from seattn.ops.cbam import cbam_spatial_gate
 from seattn.ops.cbam_channel_gate import cbam_channel_gate
-from seattn.ops.cbam_spatial_gate import cbam_spatial_gate
 
 
 @fused(CbamModule)

@@ -5,7 +5,7 @@ Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
 
 from torch import nn
 
-from seattn.ops._batch_norm import BatchNorm
+from seattn.ops._tail.norm import BatchNorm
 
 
 def batch_norm_of(bn: nn.BatchNorm2d) -> BatchNorm:

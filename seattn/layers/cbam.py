@@ -12,12 +12,12 @@ import torch
 from timm.models import register_notrace_function
 from torch import nn
 
+from seattn.layers._bottleneck import bottleneck_width, remap_bottleneck
 from seattn.layers._norm import batch_norm_of
-from seattn.layers._reduction import bottleneck_width, remap_bottleneck
 from seattn.layers._registry import register_attn
 from seattn.layers._start import require_two_sigmoid
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
-from seattn.ops._excite import check_names, gate_fn
+from seattn.ops._tail.excitation import check_names, gate_fn
 
 register_notrace_function(cbam_channel_gate)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 

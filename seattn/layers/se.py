@@ -11,11 +11,11 @@ import torch
 from timm.models import register_notrace_function
 from torch import nn
 
-from seattn.layers._reduction import bottleneck_width, remap_in_place
+from seattn.layers._bottleneck import bottleneck_width, remap_in_place
 from seattn.layers._registry import register_attn
 from seattn.layers._start import require_two_sigmoid
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
-from seattn.ops._excite import check_names
+from seattn.ops._tail.excitation import check_names
 
 register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from timm.models import register_model
 from torch import nn
 
-from seattn.layers._insert import Attention, insert_attention
-from seattn.models._labels import DATASETS
+from seattn.blocks.attended.insert import Attention, insert_attention
+from seattn.models._datasets import DATASETS
 from seattn.models._pretrained import build, weight_source
 
 KINDS = {"": None, "se_": "se", "eca_": "eca", "cbam_": "cbam"}

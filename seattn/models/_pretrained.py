@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 from torch import nn
 
-from seattn._files import sha256
-from seattn.errors import UserError, first_line
+from seattn.core.errors import UserError, first_line
+from seattn.core.files import sha256
 
 DEFAULT_ORG = "seattn"
 HUB_ORG = os.environ.get("SEATTN_HUB_ORG") or DEFAULT_ORG
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 HUB_FILE = "model.safetensors"
 
 _logger = logging.getLogger("seattn")

@@ -14,9 +14,9 @@ from timm.models import PretrainedCfg, generate_default_cfgs
 from timm.models.resnet import ResNet
 from torch import nn
 
-from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
+from seattn.blocks.fused.residual import FusedBasicBlock, FusedBottleneck
+from seattn.models._datasets import BUTTERFLIES
 from seattn.models._family import create_net, entry_point, variants
-from seattn.models._labels import BUTTERFLIES
 from seattn.models._pretrained import weight_source
 
 __all__: list[str] = []  # register_model adds the entry points

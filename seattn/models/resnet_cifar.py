@@ -19,7 +19,7 @@ from timm.models._features import feature_take_indices
 from timm.models.resnet import ResNet, make_blocks
 from torch import nn
 
-from seattn.layers._fused_blocks import FusedBasicBlock, FusedBottleneck
+from seattn.blocks.fused.residual import FusedBasicBlock, FusedBottleneck
 from seattn.models._family import cifar_cfgs, create_net, entry_point, variants
 
 __all__ = ["ResNetCifar", "ThreeStageResNetCifar"]  # register_model adds the entry points

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from seattn.ops._excite import Excitation, check_names
+from seattn.ops._tail.excitation import Excitation, check_names
 
 OUT_ACTS = ("relu", "identity")
 

@@ -6,9 +6,9 @@ https://arxiv.org/abs/1709.01507. Shapes: B images, C channels, H x W pixels, R 
 
 from torch import Tensor
 
-from seattn.ops._attn_tail import fx_leaf, reference, run
-from seattn.ops._batch_norm import BatchNorm
-from seattn.ops._excite import Excitation
+from seattn.ops._tail.excitation import Excitation
+from seattn.ops._tail.norm import BatchNorm
+from seattn.ops._tail.run import fx_leaf, reference, run
 
 
 @fx_leaf

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seattn.ops._attn_tail import fx_leaf
-from seattn.ops._attn_tail_torch import compute_dtype
-from seattn.ops._cbam_channel_op import cbam_channel
+from seattn.ops._cbam.channel import cbam_channel
 from seattn.ops._checks import check_excitation, check_map
-from seattn.ops._excite import Excitation, act_fn, gate_fn
 from seattn.ops._kernel import choose, too_large
+from seattn.ops._tail.excitation import Excitation, act_fn, gate_fn
+from seattn.ops._tail.in_torch import compute_dtype
+from seattn.ops._tail.run import fx_leaf
 
 
 @fx_leaf

@@ -6,8 +6,8 @@ H x W pixels.
 
 from torch import Tensor
 
-from seattn.ops._attn_tail import fx_leaf, reference, run
-from seattn.ops._excite import Excitation
+from seattn.ops._tail.excitation import Excitation
+from seattn.ops._tail.run import fx_leaf, reference, run
 
 
 @fx_leaf

@@ -9,7 +9,7 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http
 from huggingface_hub.utils._http import close_session
 
-from seattn.hub_stage import stage
+from seattn.hub.staging import stage
 from tests._runs import write_run
 from tests.hub._server import Hub
 

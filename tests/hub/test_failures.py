@@ -13,10 +13,10 @@ from huggingface_hub import logging as hub_logging
 from huggingface_hub.utils import _http
 
 from seattn import _hub_net_patience as net
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.hub import publish_folder, pull, verify_repository
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.hub.publishing import publish_folder, pull, verify_repository
+from seattn.models.load import load_model
 from tests.hub._faults import Answer, Cut, Drop, Hang, Stall
 from tests.hub._user import NAME, REPO, read, whole
 from tests.hub.conftest import NOWHERE, TOKEN, use

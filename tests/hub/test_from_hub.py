@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save
 
 import seattn.models._pretrained as pretrained
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.models.load import load_model
 from tests.hub._faults import Alter, Answer, Cut
 from tests.hub._user import NAME, REPO, flipped, other_weights, packaged, read, user_env, whole, with_config
 

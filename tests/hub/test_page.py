@@ -10,9 +10,9 @@ import pytest
 import timm
 import torch
 
-from seattn.cli import run
-from seattn.evaluate import evaluate_folder
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.models.load import load_model
 from tests._colours import write_colours
 from tests._runs import write_run
 from tests.hub._user import NAME

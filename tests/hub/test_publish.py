@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 
-from seattn._hub_sums import render_sums
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.hub import publish_folder
-from seattn.hub_stage import stage
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.hub.publishing import publish_folder
+from seattn.hub.staging import stage
+from seattn.hub.sums import render_sums
 from tests._runs import write_run
 from tests.hub._faults import Alter, Cut, Drop
 from tests.hub._user import NAME, REPO, read, with_config

@@ -9,11 +9,11 @@ import timm
 import torch
 from huggingface_hub import constants
 
-from seattn.cli import run
-from seattn.errors import UserError
-from seattn.hub import publish_folder, pull, verify_repository
-from seattn.hub_stage import stage
-from seattn.load import load_model
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.hub.publishing import publish_folder, pull, verify_repository
+from seattn.hub.staging import stage
+from seattn.models.load import load_model
 from tests.hub._faults import Answer, Drop
 from tests.hub._user import NAME, REPO, flipped, other_weights, read, user_env, whole, with_config
 from tests.hub.conftest import NOWHERE, TOKEN, use

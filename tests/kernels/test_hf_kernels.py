@@ -171,14 +171,14 @@ def test_a_changed_kernel_is_another_kernel(sources, folder):
 
 
 @pytest.mark.parametrize(
-    "line", ["from seattn.errors import UserError", "import seattn", "from seattn.ops import nothing"]
+    "line", ["from seattn.core.errors import UserError", "import seattn", "from seattn.ops import nothing"]
 )
 def test_a_source_that_imports_what_is_not_there_is_refused_by_name(sources, line):
-    excite = sources / "seattn" / "ops" / "_excite.py"
+    excite = sources / "seattn" / "ops" / "_tail" / "excitation.py"
     excite.write_text(f"{line}\n" + excite.read_text())
     done = stage(sources / "out", command=sources / STAGE.relative_to(ROOT))
     assert done.returncode == 2
-    assert done.stderr.startswith("stage.py: ops/_excite.py imports seattn")
+    assert done.stderr.startswith("stage.py: ops/_tail/excitation.py imports seattn")
     assert done.stderr.count("\n") == 1
     assert not (sources / "out").exists()
 

@@ -13,7 +13,7 @@ from torchvision.models import resnet as torchvision_resnet
 from torchvision.ops import SqueezeExcitation
 
 import seattn
-from seattn.layers._fused import fused, fused_class, fused_types
+from seattn.blocks.fused.base import fused, fused_class, fused_types
 
 C = 16
 ACTS = [

@@ -8,7 +8,7 @@ from timm.layers import BatchNormAct2d, DropPath, EcaModule, EffectiveSEModule, 
 from timm.layers.cbam import CbamModule
 from torch import nn
 
-from seattn.layers._tail import norm_reason, plan_tail, residual_tail
+from seattn.blocks.tail import norm_reason, plan_tail, residual_tail
 from seattn.ops import set_kernels
 from seattn.ops._kernel import is_cpu_inference
 

@@ -8,9 +8,9 @@ import torch
 from _zoo import CHEAPEST, NETS, attention, build, create, images, kind, name_of
 from torch import nn
 
+from seattn.blocks.attended.base import PLACEMENTS
+from seattn.blocks.attended.insert import find_stages
 from seattn.layers import list_attn
-from seattn.layers._attended import PLACEMENTS
-from seattn.layers._insert import find_stages
 
 SE = [f"se_{net}" for net in CHEAPEST]
 

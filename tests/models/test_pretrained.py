@@ -10,9 +10,9 @@ import torch
 from timm.models import generate_default_cfgs
 
 import seattn.models._pretrained as pretrained
-from seattn.errors import UserError
-from seattn.load import our_models
+from seattn.core.errors import UserError
 from seattn.models import resnet_attn
+from seattn.models.load import our_models
 
 NAME = "se_resnet20_cifar.cifar10"
 

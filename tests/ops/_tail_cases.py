@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seattn import ops
-from seattn.ops._attn_tail_torch import WIDEN_BELOW
+from seattn.ops._tail.in_torch import WIDEN_BELOW
 
 # RMS of the difference over RMS of the reference: values and gradients of maps, then gradients of weights.
 # bfloat16 leaves room for the interpreter, which truncates where a GPU rounds.

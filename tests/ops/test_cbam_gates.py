@@ -17,8 +17,9 @@ from _cbam_cases import (
     run,
 )
 
-from seattn.ops import _plane_conv, cbam_channel_gate, cbam_spatial_gate, set_kernels
-from seattn.ops._excite import ACTS, GATES
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops._cbam import plane_conv
+from seattn.ops._tail.excitation import ACTS, GATES
 
 # The interpreter takes 10 ms a program: every shape in fp32, every dtype in one shape. A single pixel has no variance.
 VARIANTS = ("channel-no-bias", "spatial-not-affine")
@@ -111,17 +112,17 @@ def test_layouts_that_are_not_dense(case, implementation, cut, kernel_device):
 @pytest.mark.parametrize("size", [1, 3, 7])
 @pytest.mark.parametrize("shape", [(128, 9, 8), (3, 1, 1), (1, 17, 5), (0, 4, 4), (2, 2, 33)], ids=str)
 def test_convolution_of_planes(shape, size, depthwise_from, monkeypatch):
-    monkeypatch.setattr(_plane_conv, "DEPTHWISE_FROM", depthwise_from)
+    monkeypatch.setattr(plane_conv, "DEPTHWISE_FROM", depthwise_from)
     images, height, width = shape
     torch.manual_seed(0)
     pooled, weight = torch.randn(images, 2, height, width), torch.randn(1, 2, size, size)
     dz = torch.randn(shape)
     wide = [t.double().requires_grad_() for t in (pooled, weight)]
     want = F.conv2d(*wide, padding=size // 2)[:, 0]
-    found = _plane_conv.plane_conv(pooled, weight)
+    found = plane_conv.plane_conv(pooled, weight)
     torch.testing.assert_close(found, want.float(), rtol=1e-5, atol=1e-5)
     gradients = zip(
-        _plane_conv.plane_conv_grads(dz, pooled, weight), torch.autograd.grad(want, wide, dz.double()), strict=True
+        plane_conv.plane_conv_grads(dz, pooled, weight), torch.autograd.grad(want, wide, dz.double()), strict=True
     )
     for gradient, exact in gradients:
         torch.testing.assert_close(gradient, exact.float(), rtol=1e-5, atol=1e-4)

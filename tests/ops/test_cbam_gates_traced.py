@@ -9,7 +9,8 @@ from _cbam_cases import CASES, IMPLEMENTATIONS, SHAPES, each_case, each_format, 
 from torch.autograd import forward_ad
 from torch.library import opcheck
 
-from seattn.ops import _cbam_channel_op, _cbam_spatial_op, cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops._cbam import channel, spatial
 
 
 @pytest.mark.cover(1)
@@ -72,12 +73,12 @@ def assert_alike(real, fake):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_torch_functions_return_what_the_fakes_announce(dtype, memory_format):
     x, w1, b1, w2, b2 = inputs(CASES["channel"], dtype=dtype, memory_format=memory_format)
-    op, names = _cbam_channel_op, ("relu", "sigmoid")
+    op, names = channel, ("relu", "sigmoid")
     real = op._fwd_torch(x, w1, b1, w2, b2, *names)
     assert_alike(real, op._fwd_fake(x, w1, b1, w2, b2, *names))
     backward = (x, x, w1, w2, *real[1:], *names)
     assert_alike(op._bwd_torch(*backward), op._bwd_fake(*backward))
-    op = _cbam_spatial_op
+    op = spatial
     for name, norm in SPATIAL_CASES.items():
         arguments = spatial_arguments(CASES[name], norm, dtype, memory_format, "cpu", leaves=False)
         real = op._fwd_torch(*arguments)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seattn.ops._excite import _across_channels
+from seattn.ops._tail.excitation import _across_channels
 
 
 @pytest.mark.parametrize("taps", [1, 3, 5, 9])

@@ -10,15 +10,8 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from seattn.ops import (
-    _attn_tail,
-    _attn_tail_op,
-    _kernel,
-    get_kernels,
-    set_kernels,
-    squeeze_excite,
-    squeeze_excite_reference,
-)
+from seattn.ops import _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
+from seattn.ops._tail import operator, run
 
 
 def inputs(dtype=torch.float32) -> list[torch.Tensor]:
@@ -112,12 +105,12 @@ def ran(monkeypatch) -> list[str]:
     """Names of the implementations that ran, "triton" or "torch"; the reference leaves no trace."""
     names = []
     for name in ("triton", "torch"):
-        function = _attn_tail_op.OPERATOR.fwd[name]
+        function = operator.OPERATOR.fwd[name]
         spy = lambda *args, name=name, function=function: names.append(name) or function(*args)  # noqa: E731
-        monkeypatch.setitem(_attn_tail_op.OPERATOR.fwd, name, spy)
-    inference = _attn_tail.attn_tail_inference
+        monkeypatch.setitem(operator.OPERATOR.fwd, name, spy)
+    inference = run.attn_tail_inference
     spy = lambda *args, **options: names.append("torch") or inference(*args, **options)  # noqa: E731
-    monkeypatch.setattr(_attn_tail, "attn_tail_inference", spy)
+    monkeypatch.setattr(run, "attn_tail_inference", spy)
     return names
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seattn.ops import _reductions, _scaling
+from seattn.ops import _maps, _reductions
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -79,15 +79,15 @@ def test_factors_of_channels(dtype, memory_format, shape):
     column = scale.to(dtype).double()[:, :, None, None]
     product = x.double() * column
     results = {
-        "product": (_scaling.scale_channels(x, scale), product),
-        "onto a map": (_scaling.scale_add(base, x, scale), base.double() + product),
+        "product": (_maps.scale_channels(x, scale), product),
+        "onto a map": (_maps.scale_add(base, x, scale), base.double() + product),
         "onto numbers": (
-            _scaling.scale_add(shift, x, scale),
+            _maps.scale_add(shift, x, scale),
             shift.to(dtype).double()[:, :, None, None] + product,
         ),
     }
     out = torch.full_like(x, torch.nan)
-    results["in place"] = (_scaling.scale_add(shift, x, scale, out=out), results["onto numbers"][1])
+    results["in place"] = (_maps.scale_add(shift, x, scale, out=out), results["onto numbers"][1])
     assert results["in place"][0].data_ptr() == out.data_ptr() or not out.numel()
     for found, want in results.values():
         close(found, want, dtype, 2)
@@ -109,6 +109,6 @@ def test_factors_of_pixels(terms, with_base, dtype, memory_format, shape):
     for (x, _), factor in zip(pairs, rounded, strict=False):
         want = want + x.double() * factor
     out = torch.full_like(maps[0], torch.nan)
-    found = _scaling.weigh_pixels(out, *pairs, base=factors[2] if with_base else None)
+    found = _maps.weigh_pixels(out, *pairs, base=factors[2] if with_base else None)
     assert found is out
     close(found, want, dtype, 3)

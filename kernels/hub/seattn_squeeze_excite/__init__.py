@@ -9,6 +9,6 @@ y = x * gate(W2 act(W1 mean_hw(x) + b1) + b2); Hu et al., CVPR 2018, https://arx
 
 from . import layers
 from .ops._kernel import get_kernels, set_kernels
-from .ops.squeeze_excite import squeeze_excite, squeeze_excite_reference
+from .ops.se import squeeze_excite, squeeze_excite_reference
 
 __all__ = ["get_kernels", "layers", "set_kernels", "squeeze_excite", "squeeze_excite_reference"]

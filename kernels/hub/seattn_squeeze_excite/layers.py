@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .ops.squeeze_excite import squeeze_excite
+from .ops.se import squeeze_excite
 
 # Attributes of timm.layers.SEModule and of the SqueezeExcite of timm's EfficientNets and MobileNets, by their role.
 _SPELLINGS = (("fc1", "act", "fc2", "gate"), ("conv_reduce", "act1", "conv_expand", "gate"))

@@ -1,0 +1,1 @@
+"""Rows of accuracy, the weights that ship, and studies."""

@@ -1,0 +1,88 @@
+"""Rows of accuracy: appended by code from a finished run, read back typed. One schema, `seattn.rows.AccuracyRow`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from seattn.core import records
+from seattn.core.errors import UserError
+from seattn.core.files import write_text
+from seattn.core.recipe import load_recipe
+from seattn.core.rows import AccuracyRow
+from seattn.hub.facts import ClassResults, dump, parse, read_json
+
+RECIPES = Path(__file__).parents[2] / "zoo_configs"
+RESULTS = Path(__file__).parents[1] / "results"
+ACCURACY = RESULTS / "accuracy.csv"
+CLASSES = RESULTS / "classes"
+
+
+def read_rows(path: Path = ACCURACY) -> list[AccuracyRow]:
+    """All rows of `path`, oldest first; none if there is no such file."""
+    return records.read(AccuracyRow, path)
+
+
+def read_run(run_dir: Path) -> AccuracyRow:
+    """The row of a finished run.
+
+    Raises:
+        UserError: if the run is not finished or its result is damaged.
+    """
+    try:
+        result = dict(json.loads((run_dir / "result.json").read_text(encoding="utf-8")))
+        measured_in = result.pop("conditions")
+        return records.from_flat(AccuracyRow, {**result, **measured_in})
+    except OSError as error:
+        raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run_dir / 'result.json'} is no result of a run: {error}") from error
+
+
+def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
+    """The name of the file in `recipes` that the run followed, whatever its seed.
+
+    Raises:
+        UserError: if the run's recipe cannot be read, or is none of those.
+    """
+    ran = load_recipe(run_dir / "recipe.yaml")
+    for path in sorted(recipes.glob(f"{ran.model}*.yaml")):
+        if replace(load_recipe(path), seed=ran.seed) == ran:
+            return path.stem
+    raise UserError(f"{run_dir} followed no recipe of {recipes}; put its recipe.yaml there under a name of its own")
+
+
+def read_classes(name: str, folder: Path = CLASSES) -> ClassResults | None:
+    """What the shipped weights `name` do to each class; None where nobody has looked."""
+    path = folder / f"{name}.json"
+    return parse(ClassResults, read_json(path), path) if path.exists() else None
+
+
+def write_classes(classes: ClassResults, folder: Path = CLASSES) -> None:
+    """Write `folder`/<name>.json, in place of one of earlier weights."""
+    write_text(folder / f"{classes.name}.json", dump(asdict(classes)))
+
+
+def shipped_row(name: str, rows: Sequence[AccuracyRow], classes: ClassResults | None) -> AccuracyRow:
+    """Of all `rows` that of the weights `name` as they ship: the newest of the run that `classes` looked at, or of all.
+
+    Raises:
+        UserError: if there is none.
+    """
+    of_name = [row for row in rows if row.name == name]
+    if classes is not None:
+        of_name = [row for row in of_name if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
+    if not of_name:
+        raise UserError(f"no row of {ACCURACY} is of the weights {name}; `python -m benchmarks.record --ship` adds it")
+    return of_name[-1]
+
+
+def append_row(row: AccuracyRow, path: Path = ACCURACY) -> None:
+    """Append `row` to `path`.
+
+    Raises:
+        UserError: if it is there already.
+    """
+    if row in read_rows(path):
+        raise UserError(f"this row of {row.name} stands in {path} already")
+    records.append(AccuracyRow, path, [row])

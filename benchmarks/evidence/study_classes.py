@@ -1,0 +1,134 @@
+"""What a study's variants do to single classes: benchmarks/results/ablations/<study>.classes.json, and a table of it.
+
+Shapes: K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from seattn._ablation_rows import StudyRow
+from seattn._ablation_stats import compare, summarize
+from seattn._run_report_read import read_run
+from seattn._run_report_scores import open_split, score_run
+from seattn.core.errors import UserError
+from seattn.core.files import write_text
+from seattn.experiments.study import StudyResult
+from seattn.experiments.tables import points
+from seattn.hub.facts import dump, parse, read_json
+
+Matrix = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StudyClasses:
+    """`runs`: of each run's weights the (K, K) counts of its held-out images by [true][predicted]."""
+
+    class_names: tuple[str, ...]
+    runs: dict[str, tuple[tuple[int, ...], ...]]
+
+    def of(self, run: str) -> Matrix:
+        """The counts of that run, (K, K)."""
+        return np.array(self.runs[run])
+
+
+def classes_file(study: str, rows: Path) -> Path:
+    """Where they are kept, beside the study's rows in the folder `rows`."""
+    return rows / f"{study}.classes.json"
+
+
+def read_study_classes(study: str, rows: Path) -> StudyClasses | None:
+    """What is kept of the study; None if nobody has looked."""
+    path = classes_file(study, rows)
+    return parse(StudyClasses, read_json(path), path) if path.exists() else None
+
+
+def look_at_classes(new: Sequence[StudyRow], runs: Path, data_dir: Path, rows: Path) -> Path:
+    """Score the weights of the runs in `runs` that `new` are of, class by class, and keep it; where.
+
+    Raises:
+        UserError: if a run left no weights, or they do not score on these images what its row says.
+    """
+    study = new[0].study
+    kept = read_study_classes(study, rows)
+    found = dict(kept.runs) if kept else {}
+    names: tuple[str, ...] = kept.class_names if kept else ()
+    for row in new:
+        run = read_run(runs / row.run)
+        scores = score_run(run, open_split([run], data_dir, "held-out"), "cpu").evaluation
+        if abs(scores.top1 - row.result.top1) > 1.5 / scores.n or scores.n != row.result.n:
+            raise UserError(
+                f"{run.path} scores {scores.top1:.2%} of {scores.n:,} images in {data_dir}, its row says "
+                f"{row.result.top1:.2%} of {row.result.n:,}: these are not the images that it was judged by"
+            )
+        if names and scores.class_names != names:
+            raise UserError(f"{run.path} has other classes than those that {classes_file(study, rows)} is of")
+        names = scores.class_names
+        found[row.run] = scores.confusion
+    path = classes_file(study, rows)
+    write_text(path, dump(asdict(StudyClasses(names, dict(sorted(found.items()))))))
+    return path
+
+
+def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
+    """In Markdown, what each variant does to the class that the study's reference knows least, and to its double.
+
+    Its double is the class that it is most often taken for. Differences are paired by seed, in points.
+    """
+    runs = {
+        variant.name: {
+            row.result.seed: classes.of(row.run)
+            for row in result.rows
+            if row.variant == variant.name and row.run in classes.runs
+        }
+        for variant in result.variants
+    }
+    reference = runs[result.reference]
+    if not reference:
+        return ""
+    total = sum(reference.values(), start=np.zeros((len(classes.class_names),) * 2, dtype=np.int64))  # (K, K)
+    with np.errstate(invalid="ignore"):
+        hardest = int(np.nanargmin(total.diagonal() / total.sum(1)))
+    taken_for = np.where(np.arange(len(total)) == hardest, -1, total[hardest])
+    double = int(taken_for.argmax())
+    name, other = classes.class_names[hardest], classes.class_names[double]
+    columns: dict[str, Callable[[Matrix], float]] = {}
+    for k, called in ((hardest, name), (double, other)):
+        columns[f"recall of {called} %"] = partial(_share, k, 1)
+        columns[f"precision of {called} %"] = partial(_share, k, 0)
+    text = [
+        f"`{result.reference}` knows {name} least, and takes it for {other} most often: "
+        f"{total[hardest, double] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
+        "In brackets the points against it, with the 95 % t interval, which is not corrected for how many there are.",
+        "",
+        f"| variant | n | {' | '.join(columns)} |",
+        "| --- | --- |" + " --- |" * len(columns),
+    ]
+    for variant, by_seed in runs.items():
+        against = None if variant == result.reference else reference
+        cells = [_cell(by_seed, against, value) for value in columns.values()]
+        text.append(f"| {variant} | {len(by_seed)} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def _share(k: int, axis: int, counts: Matrix) -> float:
+    """In percent, how many of class k's images (axis 1), or of those taken for it (axis 0), are right."""
+    whole = int(counts.sum(axis)[k])
+    return 100 * int(counts[k, k]) / whole if whole else 0.0
+
+
+def _cell(by_seed: Mapping[int, Matrix], against: Mapping[int, Matrix] | None, value: Callable[[Matrix], float]) -> str:
+    if not by_seed:
+        return "-"
+    own = summarize([value(m) for m in by_seed.values()])
+    text = points(own.mean, sign=False) + ("" if own.std is None else f" ± {points(own.std, sign=False)}")
+    seeds = [seed for seed in by_seed if against is not None and seed in against]
+    if against is None or not seeds:
+        return text
+    d = compare([value(by_seed[seed]) for seed in seeds], [value(against[seed]) for seed in seeds])
+    interval = "" if d.low is None or d.high is None else f", {points(d.low)} to {points(d.high)}"
+    return f"{text} ({points(d.mean)}{interval})"

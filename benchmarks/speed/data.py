@@ -1,0 +1,182 @@
+"""Images per second of each data path alone: `python -m benchmarks.bench_data`, or `make bench-data`.
+
+Appends a row a case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or the
+sample that ships with the package, repeated; the large ones are that sample enlarged and saved as JPEG, unless
+--jpeg-dir names a folder of real ones. The cases in memory run in turns, so that what else the machine does meets all
+alike. A training step that computes faster than its data path's rate waits for it.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+
+from benchmarks._data_rows import PREFIX, DataRow, append_data_rows
+from benchmarks.evidence.rows import RESULTS
+from benchmarks.speed.rows import device_slug
+from benchmarks.speed.timing import cpu_clock, interleave, spread
+from seattn.core.errors import UserError
+from seattn.core.files import require_writable
+from seattn.core.recipe import parse_recipe
+from seattn.core.rows import Conditions, conditions
+from seattn.data.folders import find_split, list_files
+from seattn.data.loader import FolderTrain
+from seattn.data.memory import MemoryTrain
+from seattn.data.open import ImageSet, TrainSplit, load_split
+from seattn.data.samples import load_sample
+
+BATCH = 128
+SMALL, LARGE = 32, 160
+WARM_UP = 12  # batches; two workers start with four in their queues
+STRETCH = {"memory": 32, "folder": 8}  # batches
+IMAGES, QUICK_IMAGES = 4000, 250  # made of the sample; an epoch is long against its start
+_CFG = {"interpolation": "bicubic", "crop_pct": 1.0, "mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
+
+
+@dataclass(frozen=True)
+class DataCase:
+    """A path and what it does to the images; `keys` are a recipe's, `seattn` ours."""
+
+    name: str
+    path: str
+    large: bool = False
+    workers: int = 0
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    seattn: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CROP = {"crop_padding": 4}
+CASES = (
+    DataCase("crop, flip", "memory", seattn=_CROP),
+    DataCase("crop, flip, cutout 8", "memory", seattn={**_CROP, "cutout": 8}),
+    DataCase("crop, flip, random erasing", "memory", keys={"reprob": 0.25}, seattn=_CROP),
+    DataCase("resized crop, flip", "memory"),
+    DataCase("crop, flip, jitter 0.4", "memory", keys={"color_jitter": 0.4}, seattn=_CROP),
+    DataCase("crop, flip, AutoAugment", "memory", seattn={**_CROP, "policy": "cifar10"}),
+    DataCase("crop, flip, TrivialAugment", "memory", seattn={**_CROP, "policy": "trivial"}),
+    *(DataCase("crop, flip", "folder", workers=workers, seattn=_CROP) for workers in (0, 2)),
+    *(DataCase("resized crop, flip", "folder", large=True, workers=workers) for workers in (0, 2)),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = conditions(device)
+    out = args.out or (None if args.quick else RESULTS / f"{PREFIX}{device_slug(device, where)}.csv")
+    console = Console(width=160)
+    try:
+        if out is not None:
+            require_writable(out.parent)
+            append_data_rows(out, [])
+        with tempfile.TemporaryDirectory() as scratch:
+            count = QUICK_IMAGES if args.quick else IMAGES
+            small = args.data_dir or _sample_folder(Path(scratch) / "png", SMALL, ".png", count)
+            large = args.jpeg_dir or _sample_folder(Path(scratch) / "jpeg", LARGE, ".jpg", count)
+            decoded = load_split(small, "train", (SMALL, SMALL))  # once, for all cases in memory
+            rounds = 2 if args.quick else args.stretches
+            in_turns = [case for case in CASES if case.path == "memory"]
+            for cases in (in_turns, *([case] for case in CASES if case.path == "folder")):
+                works = {}
+                for case in cases:
+                    split = _open(case, large if case.large else small, decoded, device)
+                    works[case.name] = _Stretch(split, 1 if args.quick else STRETCH[case.path], device)
+                    works[case.name].skip(WARM_UP)
+                times = interleave(works, cpu_clock, rounds=rounds, seconds=0, warm_up=1)
+                for case in cases:
+                    source = _source(large if case.large else small)
+                    row = _row(case, source, works[case.name].batches, times[case.name], where)
+                    console.print(
+                        f"{row.path}, {row.workers} workers, {row.source}: {row.case}: {row.median:.0f} images/s "
+                        f"({row.p20:.0f} to {row.p80:.0f})",
+                        highlight=False,
+                    )
+                    if out is not None:
+                        append_data_rows(out, [row])
+    except UserError as error:
+        print(f"bench_data: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _sample_folder(root: Path, side: int, suffix: str, count: int) -> Path:
+    """An image folder of the packaged sample at that side."""
+    sample = load_sample("cifar10")
+    for i in range(count):
+        of = i % len(sample.images)
+        folder = root / "train" / sample.class_names[sample.labels[of]]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(sample.images[of])
+        if side != picture.width:
+            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{i}{suffix}")
+    return root
+
+
+def _source(data_dir: Path) -> str:
+    with Image.open(list_files(find_split(data_dir, "train")).paths[0]) as image:
+        return f"{image.format} {image.width}x{image.height}"
+
+
+def _open(case: DataCase, data_dir: Path, decoded: ImageSet, device: torch.device) -> TrainSplit:
+    side = LARGE if case.large else SMALL
+    plain = {"model": "none", "lr": 0.1, "batch_size": BATCH, "workers": case.workers, "color_jitter": 0.0}
+    recipe = parse_recipe({**plain, **case.keys, "seattn": dict(case.seattn)})
+    cfg = {**_CFG, "input_size": (3, side, side)}
+    split: TrainSplit
+    if case.path == "memory":
+        split = MemoryTrain(decoded, recipe, cfg, device)
+    else:
+        split = FolderTrain(list_files(find_split(data_dir, "train")), recipe, cfg, device)
+    if not split.batches():
+        raise UserError(f"{data_dir} has {len(split)} images to train on; a batch needs {BATCH}")
+    return split
+
+
+class _Stretch:
+    """So many batches, on and on through the epochs."""
+
+    def __init__(self, split: TrainSplit, batches: int, device: torch.device) -> None:
+        self.batches, self.device = batches, device
+        self._found = (batch for epoch in itertools.count() for batch in split.epoch(epoch))
+
+    def skip(self, batches: int) -> None:
+        """Take so many from the beginning."""
+        for _ in range(batches):
+            next(self._found)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def __call__(self) -> None:
+        self.skip(self.batches)
+
+
+def _row(case: DataCase, source: str, batches: int, seconds: Sequence[float], where: Conditions) -> DataRow:
+    rates = spread([batches * BATCH / time for time in seconds])
+    return DataRow(
+        *(case.path, case.name, source, LARGE if case.large else SMALL, BATCH, case.workers, len(seconds), batches),
+        *(rates.median, rates.p20, rates.p80),
+        where,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="an image folder of 32 x 32 images, for example CIFAR-10")
+    parser.add_argument("--jpeg-dir", type=Path, help="an image folder of larger photographs")
+    parser.add_argument("--stretches", type=int, default=11, help="timed stretches a case (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two short stretches, to see that all works")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""seattn.accelerate(model): our ops in place of what a timm or torchvision model computes step by step.
+
+Each module that has an op gets a class with another `forward` over the same parameters; nothing is copied, so state
+dicts, optimisers, EMA copies and timm's methods go on working. What is left alone is listed with its reason.
+"""
+
+from dataclasses import dataclass
+
+from timm import layers as timm_layers
+from timm.layers.cbam import LightCbamModule
+from torch import nn
+
+from seattn.blocks.attended.base import Attended
+from seattn.blocks.excitation import Reason, excitation_of, is_known, known_types
+from seattn.blocks.fused.base import Fused, fused_class, fused_types, plain_class
+from seattn.layers import Cbam, EfficientChannelAttn, SqueezeExcite
+
+_MARK = "_seattn_accelerated"  # an attribute of each instance that `restore` shall put back
+_OWN = (SqueezeExcite, EfficientChannelAttn, Cbam)
+# timm's attention for which there is no op: named in the report, so that its absence is no riddle.
+_WITHOUT_OP = (
+    LightCbamModule,
+    timm_layers.GatherExcite,
+    timm_layers.GlobalContext,
+    timm_layers.SelectiveKernel,
+    timm_layers.SplitAttn,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module: its name in the model, its type, and what runs now or why it is left alone."""
+
+    name: str
+    kind: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `accelerate` found; `str()` gives a table."""
+
+    replaced: tuple[Row, ...]
+    left: tuple[Row, ...]
+
+    def __str__(self) -> str:
+        rows = [*self.replaced, *self.left]
+        wide = [max((len(getattr(row, field)) for row in rows), default=0) for field in ("name", "kind")]
+        lines = []
+        for title, part in (("runs as one op", self.replaced), ("left alone", self.left)):
+            lines.append(f"{title}: {len(part)}")
+            lines += [f"  {row.name:<{wide[0]}}  {row.kind:<{wide[1]}}  {row.note}" for row in part]
+        return "\n".join(lines)
+
+
+def accelerate(model: nn.Module, *, verbose: bool = True) -> Report:
+    """Let the attention modules and residual tails of `model` run as ops of this package, in place.
+
+    Outputs, gradients, running statistics and state dict stay the same up to rounding. Calling it again is harmless and
+    reports the present state. A pickle of the whole model needs seattn to load; a state dict does not. The ops are
+    differentiable once: for second derivatives choose `set_kernels("reference")`.
+
+    Args:
+        model: any module; it is changed where it stands.
+        verbose: print the report.
+
+    Returns:
+        What runs as one op now, and what was left alone and why.
+    """
+    replaced: list[Row] = []
+    left: list[Row] = []
+    covered: set[int] = set()  # parts of a fused module, reported with it
+    for name, module in model.named_modules():
+        if id(module) in covered:
+            continue
+        kind = plain_class(type(module)) or type(module)
+        target = fused_class(kind)
+        reason = _why_not(module, target)
+        if reason is not None:
+            left.append(Row(name, kind.__name__, reason))
+        elif target is not None:
+            if type(module) is kind:
+                module.__class__ = target
+                setattr(module, _MARK, True)
+            replaced.append(Row(name, kind.__name__, target._label(module)))
+            whole = target._covered(module)
+            covered |= set() if whole is None else {id(part) for part in whole.modules()}
+    report = Report(tuple(replaced), tuple(left))
+    if verbose:
+        print(report)
+    return report
+
+
+def restore(model: nn.Module) -> None:
+    """Give every module that `accelerate` changed its own class back; models that are built fused stay as they are."""
+    for module in model.modules():
+        kind = plain_class(type(module))
+        if kind is not None and module.__dict__.pop(_MARK, False):
+            module.__class__ = kind
+
+
+def _why_not(module: nn.Module, target: type[Fused] | None) -> Reason | None:
+    """Why the module is left alone; None also for a module that is of no interest."""
+    if target is not None:
+        return "its forward was set on the instance" if "forward" in module.__dict__ else target._why_not(module)
+    kind = type(module)
+    if isinstance(module, Attended):
+        return f"attention of seattn, placement {module.attn_placement}: it calls its ops by itself"
+    if kind in _OWN:
+        return "a layer of seattn: it calls its op by itself"
+    if is_known(kind):
+        reason = excitation_of(module)
+        assert isinstance(reason, Reason)
+        return reason
+    if kind in _WITHOUT_OP:
+        return "no op computes it"
+    for known in (*fused_types(), *known_types(), *_WITHOUT_OP):
+        if isinstance(module, known):
+            return f"subclass of {known.__name__}"
+    return None

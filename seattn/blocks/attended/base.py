@@ -1,0 +1,142 @@
+"""Residual blocks that carry an attention layer at one of four places, over the parameters of a block that exists.
+
+Hu et al., SENet, https://arxiv.org/abs/1709.01507, section 6.5 and figure 5: with branch F, shortcut S, attention A,
+    standard  y = act(A(F(x)) + S(x))        pre       y = act(F(A(x)) + S(x))
+    post      y = A(act(F(x) + S(x)))        identity  y = act(F(x) + A(S(x)))
+A new kind of block is a class of `Attended` and the plain class, under `@attended(<plain class>)`.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seattn.blocks.fused.base import plain_class
+from seattn.blocks.tail import can_trace_tail, residual_tail, traced_tail
+from seattn.ops._kernel import is_cpu_inference
+
+Class = TypeVar("Class", bound=type["Attended"])
+
+PLACEMENTS = ("standard", "pre", "post", "identity")
+
+_ATTENDED: dict[type[nn.Module], type["Attended"]] = {}
+_NO_ACT = nn.Identity()
+
+
+class Channels(NamedTuple):
+    """Of what enters the residual branch and of what leaves the block."""
+
+    inside: int
+    outside: int
+
+
+class Attended:
+    """`forward` in the terms of the equations above; a block says what its branch, shortcut and addition are.
+
+    Attributes:
+        attn_placement: one of `PLACEMENTS`.
+    """
+
+    _slot = "se"  # the attribute that holds the attention layer
+    _has_own_place = False  # whether the plain class runs `se` at the standard place by itself
+    attn_placement: str
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            y: Tensor = self._steps(x)
+            return y
+        else:  # TorchScript leaves this branch alone
+            return _forward(self, x)
+
+    def _steps(self, x: Tensor) -> Tensor:
+        inner, shortcut = self._enter(x)  # (B, C, H, W) each
+        if self.attn_placement == "pre":
+            inner = self._attend(inner)
+        elif self.attn_placement == "identity":
+            shortcut = self._attend(shortcut)
+        y = self._residual(inner)
+        if self.attn_placement == "standard":
+            y = self._attend(y)
+        y = self._join(y, shortcut)
+        if self.attn_placement == "post":
+            y = self._attend(y)
+        return y
+
+    def _attend(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.se(x)
+        return y
+
+    def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the branch sees, and the shortcut."""
+        return x, (x if self.downsample is None else self.downsample(x))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        """The residual branch, its last norm included."""
+        raise NotImplementedError
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        """The block's end: stochastic depth, addition, activation."""
+        raise NotImplementedError
+
+    def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
+        """The modules of `_join`: stochastic depth or None, and the activation."""
+        return None, _NO_ACT
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        raise NotImplementedError
+
+    @staticmethod
+    def _adds(block: Any) -> bool:
+        """Whether the block has a shortcut at all."""
+        return True
+
+    @staticmethod
+    def _present(block: Any) -> nn.Module | None:
+        """The attention that a block of the plain class has already."""
+        se = getattr(block, "se", None)
+        return None if type(se) is nn.Identity else se
+
+
+def _forward(block: Attended, x: Tensor) -> Tensor:
+    """With attention at the standard place it is one op with the addition and a ReLU after it; a node in torch.fx."""
+    if block.attn_placement != "standard" or not block._adds(block):
+        return block._steps(x)
+    drop_path, act = block._after()
+    attn = getattr(block, block._slot)
+    if isinstance(x, torch.fx.Proxy) and not can_trace_tail(attn, drop_path):
+        return block._steps(x)
+    inner, shortcut = block._enter(x)  # (B, C, H, W) each
+    y = block._residual(inner)
+    if isinstance(x, torch.fx.Proxy):
+        return traced_tail(y, shortcut, attn=attn, act=act)
+    quick = is_cpu_inference(y)
+    return residual_tail(y, shortcut, bn=None, attn=attn, act=act, drop_path=drop_path, quick=quick)
+
+
+def attended(plain: type[nn.Module]) -> Callable[[Class], Class]:
+    """Class decorator: blocks of exactly the type `plain`, fused or not, can become this class.
+
+    Raises:
+        ValueError: if there is one for `plain` already.
+    """
+
+    def register(cls: Class) -> Class:
+        if plain in _ATTENDED:
+            raise ValueError(f"{plain.__name__} has an attended class already: {_ATTENDED[plain].__name__}")
+        _ATTENDED[plain] = cls
+        return cls
+
+    return register
+
+
+def attended_class(kind: type[nn.Module]) -> type[Attended] | None:
+    """The class that gives blocks of this type, fused or not, an attention layer; None if there is none."""
+    return _ATTENDED.get(plain_class(kind) or kind)
+
+
+def attended_types() -> tuple[type[nn.Module], ...]:
+    """All types of blocks that can be given attention."""
+    return tuple(_ATTENDED)

@@ -1,0 +1,290 @@
+"""Which residual blocks of timm and torchvision can be given attention: their branch, shortcut and addition.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from typing import Any
+
+from timm.models import regnet as timm_regnet
+from timm.models import resnet as timm_resnet
+from timm.models import resnetv2 as timm_resnetv2
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from torch import Tensor, nn
+from torchvision.models import mobilenetv2 as torchvision_mobilenetv2
+from torchvision.models import regnet as torchvision_regnet
+from torchvision.models import resnet as torchvision_resnet
+
+from seattn.blocks.attended.base import _NO_ACT, Attended, Channels, attended
+from seattn.blocks.fused.residual import (
+    FusedBasicBlock,
+    FusedBottleneck,
+    FusedTorchvisionBasicBlock,
+    FusedTorchvisionBottleneck,
+)
+
+
+class _TimmResNetBlock(Attended):
+    _has_own_place = True
+
+
+@attended(timm_resnet.BasicBlock)
+class AttendedBasicBlock(_TimmResNetBlock, FusedBasicBlock):
+    """timm's BasicBlock."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn2(self._branch(x))
+        return y
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        out: Tensor = self.act2(y + shortcut)
+        return out
+
+    def _after(self) -> tuple[nn.Module | None, nn.Module]:
+        return self.drop_path, self.act2
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv2.out_channels)
+
+
+@attended(timm_resnet.Bottleneck)
+class AttendedBottleneck(_TimmResNetBlock, FusedBottleneck):
+    """timm's Bottleneck: ResNet, ResNeXt, WRN."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn3(self._branch(x))
+        return y
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        if self.drop_path is not None:
+            y = self.drop_path(y)
+        out: Tensor = self.act3(y + shortcut)
+        return out
+
+    def _after(self) -> tuple[nn.Module | None, nn.Module]:
+        return self.drop_path, self.act3
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv3.out_channels)
+
+
+class _TorchvisionResNetBlock(Attended):
+    def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
+        out: Tensor = self.relu(y + shortcut)
+        return out
+
+    def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
+        return None, self.relu
+
+
+@attended(torchvision_resnet.BasicBlock)
+class AttendedTorchvisionBasicBlock(_TorchvisionResNetBlock, FusedTorchvisionBasicBlock):
+    """torchvision's BasicBlock."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn2(self._branch(x))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv2.out_channels)
+
+
+@attended(torchvision_resnet.Bottleneck)
+class AttendedTorchvisionBottleneck(_TorchvisionResNetBlock, FusedTorchvisionBottleneck):
+    """torchvision's Bottleneck: ResNet, ResNeXt, WRN."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn3(self._branch(x))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv3.out_channels)
+
+
+class _PreActBlock(Attended):
+    """The shortcut of a block that changes shape branches off after the first norm, so attention "pre" stands there."""
+
+    def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner = self.norm1(x)  # (B, C, H, W)
+        return inner, (x if self.downsample is None else self.downsample(inner))
+
+    def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
+        out: Tensor = self.drop_path(y) + shortcut
+        return out
+
+    def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
+        return self.drop_path, _NO_ACT
+
+
+@attended(timm_resnetv2.PreActBasic)
+class AttendedPreActBasic(_PreActBlock, timm_resnetv2.PreActBasic):
+    """timm's pre-activation basic block: PreActResNet, WRN of the paper."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(self.norm2(self.conv1(x)))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv2.out_channels)
+
+
+@attended(timm_resnetv2.PreActBottleneck)
+class AttendedPreActBottleneck(_PreActBlock, timm_resnetv2.PreActBottleneck):
+    """timm's pre-activation bottleneck."""
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(x)))))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.in_channels, block.conv3.out_channels)
+
+
+class _BesideSlot(Attended):
+    """Of families whose `se` stands inside the branch: the layer is called `attn`, so that no weights are mixed up."""
+
+    _slot = "attn"
+
+    def _attend(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.attn(x)
+        return y
+
+
+@attended(timm_regnet.Bottleneck)
+class AttendedRegNetBottleneck(_BesideSlot, timm_regnet.Bottleneck):
+    """timm's RegNetX block. RegNetY has its SE after the 3 x 3 convolution; here it stands at the branch's end."""
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, (x if self.downsample is None else self.downsample(x))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv3(self.se(self.conv2(self.conv1(x))))
+        return y
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        if self.downsample is not None:
+            y = self.drop_path(y) + shortcut
+        out: Tensor = self.act3(y)
+        return out
+
+    def _after(self) -> tuple[nn.Module | None, nn.Module]:
+        return self.drop_path, self.act3
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv1.conv.in_channels, block.conv3.conv.out_channels)
+
+    @staticmethod
+    def _adds(block: Any) -> bool:
+        return block.downsample is not None
+
+
+@attended(torchvision_regnet.ResBottleneckBlock)
+class AttendedTorchvisionRegNetBlock(_BesideSlot, torchvision_regnet.ResBottleneckBlock):  # type: ignore[misc]
+    """torchvision's RegNetX block."""
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, (x if self.proj is None else self.proj(x))
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.f(x)
+        return y
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        out: Tensor = self.activation(shortcut + y)
+        return out
+
+    def _after(self) -> tuple[nn.Module | None, nn.Module]:
+        return None, self.activation
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.f.a[0].in_channels, block.f.c[0].out_channels)
+
+    @staticmethod
+    def _present(block: Any) -> nn.Module | None:
+        return getattr(block.f, "se", None)
+
+
+class _MobileBlock(_BesideSlot):
+    """The branch ends without activation, and where the shape changes there is no shortcut."""
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
+        if self.has_skip:
+            y = self.drop_path(y) + shortcut
+        return y
+
+    def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
+        return self.drop_path, _NO_ACT
+
+    @staticmethod
+    def _adds(block: Any) -> bool:
+        return bool(block.has_skip)
+
+
+@attended(InvertedResidual)
+class AttendedInvertedResidual(_MobileBlock, InvertedResidual):
+    """timm's MobileNetV2 block. MobileNetV3 has its SE after the depthwise convolution; here it ends the branch."""
+
+    def _residual(self: Any, x: Tensor) -> Tensor:
+        if self.conv_s2d is not None:
+            x = self.bn_s2d(self.conv_s2d(x))
+        x = self.bn1(self.conv_pw(x))
+        x = self.se(self.aa(self.bn2(self.conv_dw(x))))
+        y: Tensor = self.bn3(self.conv_pwl(x))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        first = block.conv_pw if block.conv_s2d is None else block.conv_s2d
+        return Channels(first.in_channels, block.conv_pwl.out_channels)
+
+
+@attended(DepthwiseSeparableConv)
+class AttendedDepthwiseSeparableConv(_MobileBlock, DepthwiseSeparableConv):
+    """timm's first block of MobileNetV2."""
+
+    def _residual(self: Any, x: Tensor) -> Tensor:
+        if self.conv_s2d is not None:
+            x = self.bn_s2d(self.conv_s2d(x))
+        x = self.se(self.aa(self.bn1(self.conv_dw(x))))
+        y: Tensor = self.bn2(self.conv_pw(x))
+        return y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        first = block.conv_dw if block.conv_s2d is None else block.conv_s2d
+        return Channels(first.in_channels, block.conv_pw.out_channels)
+
+
+@attended(torchvision_mobilenetv2.InvertedResidual)
+class AttendedTorchvisionInvertedResidual(_BesideSlot, torchvision_mobilenetv2.InvertedResidual):  # type: ignore[misc]
+    """torchvision's MobileNetV2 block."""
+
+    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+    def _residual(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y
+
+    def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
+        return shortcut + y if self.use_res_connect else y
+
+    @staticmethod
+    def _channels(block: Any) -> Channels:
+        return Channels(block.conv[0][0].in_channels, block.out_channels)
+
+    @staticmethod
+    def _adds(block: Any) -> bool:
+        return bool(block.use_res_connect)

@@ -1,0 +1,164 @@
+"""Residual blocks of timm and torchvision with the tail in one op: norm, attention, addition, activation.
+
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from typing import Any, NamedTuple
+
+from timm.layers import DropPath
+from timm.models import senet
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
+
+from seattn.blocks.excitation import LABELS, Reason, excitation_of
+from seattn.blocks.fused.base import Fused, fused, fused_class
+from seattn.blocks.tail import norm_reason, plan_tail, residual_tail
+from seattn.ops._kernel import is_cpu_inference
+
+
+class TailParts(NamedTuple):
+    """The modules at the end of a block; None for those that it has not."""
+
+    bn: nn.Module | None
+    attn: nn.Module | None
+    act: nn.Module
+    drop_path: nn.Module | None
+
+
+class _Block(Fused):
+    """`_branch(x)` up to the last norm, then the tail of `_tail_parts()`."""
+
+    def _run_fused(self: Any, x: Tensor) -> Tensor:
+        bn, attn, act, drop_path = self._tail_parts()
+        quick = is_cpu_inference(x)
+        if quick and attn is None:  # three steps, which nothing can shorten
+            whole: Tensor = self._plain(x)
+            return whole
+        y = self._branch(x)  # (B, C, H, W)
+        shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
+        return residual_tail(y, shortcut, bn=bn, attn=attn, act=act, drop_path=drop_path, quick=quick)
+
+    @staticmethod
+    def _why_not(module: Any) -> Reason | None:
+        bn, attn, _, _ = _tail_parts(module)
+        if attn is None:
+            assert bn is not None
+            return norm_reason(bn)
+        e = excitation_of(attn)
+        return f"{type(attn).__name__}: {e}" if isinstance(e, Reason) else None
+
+    @staticmethod
+    def _covered(module: Any) -> nn.Module | None:
+        return _tail_parts(module).attn
+
+    @staticmethod
+    def _label(module: Any) -> str:
+        bn, attn, act, drop_path = _tail_parts(module)
+        plan = plan_tail(bn, attn, act, None)  # stochastic depth acts in training only
+        if plan.excitation is None or (attn is None and not plan.norm):
+            return "plain while hooks watch its parts"
+        steps = ["batch norm"] if plan.norm else []
+        steps += [] if attn is None else [LABELS[plan.excitation.kind]]
+        steps += ["add", "ReLU"] if plan.relu else ["add"]
+        alone = [] if plan.norm or bn is None else [norm_reason(bn) or "norm watched by a hook"]
+        alone += [] if plan.relu else [f"activation {type(act).__name__}"]
+        label = " + ".join(steps) + (f"; {' and '.join(alone)} by itself" if alone else "")
+        active = isinstance(drop_path, DropPath) and drop_path.drop_prob
+        return label + ("; in training, stochastic depth and what follows by itself" if active else "")
+
+
+def _tail_parts(block: nn.Module) -> TailParts:
+    kind: Any = fused_class(type(block)) or type(block)
+    parts: TailParts = kind._tail_parts(block)
+    return parts
+
+
+@fused(BasicBlock)
+class FusedBasicBlock(_Block, BasicBlock):  # type: ignore[misc]  # timm's classes are untyped
+    """timm's BasicBlock."""
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.drop_block(self.bn1(self.conv1(x)))
+        y: Tensor = self.conv2(self.aa(self.act1(x)))
+        return y
+
+    def _tail_parts(self) -> TailParts:
+        return TailParts(self.bn2, self.se, self.act2, self.drop_path)
+
+
+@fused(Bottleneck)
+class FusedBottleneck(_Block, Bottleneck):  # type: ignore[misc]
+    """timm's Bottleneck."""
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.drop_block(self.bn2(self.conv2(x)))
+        y: Tensor = self.conv3(self.aa(self.act2(x)))
+        return y
+
+    def _tail_parts(self) -> TailParts:
+        return TailParts(self.bn3, self.se, self.act3, self.drop_path)
+
+
+class _LegacyBottleneck(_Block):
+    def _branch(self: Any, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.conv3(self.relu(self.bn2(self.conv2(x))))
+        return y
+
+    def _tail_parts(self: Any) -> TailParts:
+        return TailParts(self.bn3, self.se_module, self.relu, None)
+
+
+@fused(senet.SEBottleneck)
+class FusedSEBottleneck(_LegacyBottleneck, senet.SEBottleneck):
+    """timm's legacy SENet154 bottleneck."""
+
+
+@fused(senet.SEResNetBottleneck)
+class FusedSEResNetBottleneck(_LegacyBottleneck, senet.SEResNetBottleneck):
+    """timm's legacy SE-ResNet bottleneck."""
+
+
+@fused(senet.SEResNeXtBottleneck)
+class FusedSEResNeXtBottleneck(_LegacyBottleneck, senet.SEResNeXtBottleneck):
+    """timm's legacy SE-ResNeXt bottleneck."""
+
+
+@fused(senet.SEResNetBlock)
+class FusedSEResNetBlock(_Block, senet.SEResNetBlock):
+    """timm's legacy SE-ResNet block: a ReLU stands between its last norm and the attention, so the norm stays out."""
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.relu(self.bn2(self.conv2(x)))
+        return y
+
+    def _tail_parts(self) -> TailParts:
+        return TailParts(None, self.se_module, self.relu, None)
+
+
+@fused(torchvision_resnet.BasicBlock)
+class FusedTorchvisionBasicBlock(_Block, torchvision_resnet.BasicBlock):  # type: ignore[misc]
+    """torchvision's BasicBlock."""
+
+    def _branch(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv2(self.relu(self.bn1(self.conv1(x))))
+        return y
+
+    def _tail_parts(self) -> TailParts:
+        return TailParts(self.bn2, None, self.relu, None)
+
+
+@fused(torchvision_resnet.Bottleneck)
+class FusedTorchvisionBottleneck(_Block, torchvision_resnet.Bottleneck):  # type: ignore[misc]
+    """torchvision's Bottleneck."""
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        y: Tensor = self.conv3(self.relu(self.bn2(self.conv2(x))))
+        return y
+
+    def _tail_parts(self) -> TailParts:
+        return TailParts(self.bn3, None, self.relu, None)

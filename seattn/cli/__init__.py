@@ -1,0 +1,1 @@
+"""The `seattn` command: a file for each group of commands."""

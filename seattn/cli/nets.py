@@ -1,0 +1,154 @@
+"""The commands about nets: `demo`, `evaluate`, `predict`, `list`, `profile`.
+
+Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from seattn.core.errors import UserError
+from seattn.core.files import require_writable, write_text
+
+DEMO_MODEL = "se_resnet20_cifar"
+
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weights to use instead of the model's own: .safetensors or .pth.tar.")
+]
+
+
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("demo"),
+    model: Annotated[str, typer.Option(help="Name, directory or hf-hub:org/name of a CIFAR-10 model.")] = DEMO_MODEL,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Classify the 1,000 CIFAR-10 images that ship with the package and write an HTML report."""
+    from seattn.cli.demo import run_demo
+
+    console = Console()
+    run_demo(model, out, checkpoint=checkpoint, console=console)
+    console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
+    data_dir: Annotated[
+        Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE or DIR/CLASS/IMAGE, or torchvision's CIFAR files.")
+    ],
+    split: Annotated[str, typer.Option(help="Which part of DIR.")] = "test",
+    checkpoint: Checkpoint = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
+) -> None:
+    """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
+    from seattn._report_tables import print_evaluation
+    from seattn.data.images import cifar_folder
+    from seattn.evaluation.scoring import evaluate as evaluate_split
+    from seattn.evaluation.scoring import split_folder
+    from seattn.models.load import load_model
+
+    if out is not None:
+        if out.is_dir():
+            raise UserError(f"--out {out} is a folder; give the name of a file")
+        require_writable(out.parent)
+    cifar = cifar_folder(data_dir)
+    data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))  # before the model's turn
+    net = load_model(model, checkpoint=checkpoint, device=device)
+    evaluation = evaluate_split(net, data_dir, split, batch_size=batch_size, workers=workers)
+    text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
+    if out is not None:
+        write_text(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        print_evaluation(Console(), evaluation)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
+    model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
+    checkpoint: Checkpoint = None,
+    topk: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 5,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Name what images show."""
+    from seattn.evaluation.prediction import predict as predict_images
+    from seattn.models.load import load_model
+
+    predictions = predict_images(load_model(model, checkpoint=checkpoint, device=device), images, topk)
+    if as_json:
+        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
+        return
+    table = Table("image", "class", "probability")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    table.columns[2].justify = "right"
+    for prediction in predictions:
+        for row, (label, probability) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True)):
+            last = row == len(prediction.labels) - 1
+            table.add_row(Text("" if row else prediction.image), Text(label), f"{probability:.1%}", end_section=last)
+    Console().print(table)
+
+
+def list_models(
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[FILTER]", help="Part of the name, or a pattern such as 'se_*'.")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with trained weights.")] = False,
+    family: Annotated[str | None, typer.Option(help="Only those of one family, for example resnet_cifar.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the nets of this package by family: parameters, MACs, input size, data sets and weights."""
+    from seattn.models.listing import list_nets, nets_tables
+
+    nets = list_nets(pattern, family=family, pretrained=pretrained)
+    if as_json:
+        print(json.dumps([net.to_dict() for net in nets], indent=2))
+    else:
+        Console().print(*nets_tables(nets))
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="Any model of timm's registry: arch or arch.tag.")],
+    more: Annotated[
+        list[str] | None, typer.Argument(hidden=True, metavar="")
+    ] = None,  # further pairs after --model-kwargs
+    against: Annotated[
+        str | None, typer.Option(help="Another model, or none; by default the plain twin of a se_, eca_ or cbam_ net.")
+    ] = None,
+    input_size: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="C H W", help="Instead of the model's own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw parameters and MACs into this .png or .svg.")] = None,
+    model_kwargs: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE ...", help="Options of the model: rd_ratio=0.125 ...")
+    ] = None,
+) -> None:
+    """Show what a net costs by part: parameters, MACs, memory, passes over maps; against its plain twin in percent."""
+    from seattn.cli.tables import print_comparison
+    from seattn.evaluation.profile.compare import compare, parse_options
+    from seattn.evaluation.profile.plot import check_plot, write_plot
+
+    options = parse_options([*(model_kwargs or []), *(more or [])])
+    if plot is not None:
+        check_plot(plot)
+    comparison = compare(model, against=against, input_size=input_size, options=options)
+    if plot is not None:
+        write_plot(plot, comparison)
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=2))
+    else:
+        print_comparison(Console(), comparison)

@@ -1,0 +1,157 @@
+"""The memory path: a decoded set on the device as uint8, augmented there in whole batches.
+
+Every draw is made for the global batch, that of all processes together, and each process takes its slice: however many
+they are, together they see the images and crops that one process with the global batch sees.
+Shapes: N images of a set, B of a process' batch, G = B * world of the global batch, H x W pixels.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seattn.core.recipe import Recipe
+from seattn.data import augment
+from seattn.data.images import ImageSet, Size
+from seattn.data.policy import Policy
+from seattn.data.sampling import epoch_order, stream
+
+
+class Share:
+    """What one process takes of the draws for a global batch."""
+
+    def __init__(self, batch_size: int, device: torch.device, rank: int = 0, world: int = 1) -> None:
+        self.whole, self.device = batch_size * world, device
+        self.mine = slice(rank * batch_size, (rank + 1) * batch_size)
+
+    def of(self, drawn: Tensor) -> Tensor:
+        """The slice (B, ...) of `drawn` (G, ...), on the device."""
+        return drawn[self.mine].to(self.device, non_blocking=True)
+
+
+def scaled(size: Size, side: int | None) -> Size:
+    """`size`, or the size whose height is `side` with the same aspect."""
+    return size if side is None else (side, round(side * size[1] / size[0]))
+
+
+class MemoryTrain:
+    """Training batches of an `ImageSet`, as `seattn.data.TrainSplit` says.
+
+    The crop is from the images as they are kept. timm's scale and ratio resize it to the side that is trained at in one
+    step; after a padded crop, which keeps the size, the batch is resized.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        recipe: Recipe,
+        cfg: Mapping[str, Any],
+        device: torch.device,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.recipe, self.mean, self.std = recipe, cfg["mean"], cfg["std"]
+        self.labels = data.labels.cpu()
+        self.size: Size = (data.images.shape[1], data.images.shape[2])
+        self._images, self._labels = data.images.to(device), data.labels.to(device)
+        self._share = Share(recipe.batch_size, device, rank, world)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self) -> int:
+        """Full global batches in an epoch."""
+        return len(self) // self._share.whole
+
+    def epoch(
+        self, epoch: int, *, size: int | None = None, balanced: bool | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (B, 3, H, W) and targets (B,) of that epoch."""
+        recipe, share = self.recipe, self._share
+        if balanced is None:
+            balanced = recipe.seattn.sampling == "balanced"
+        target_size = scaled(self.size, size)
+        policy = Policy(recipe.seattn.policy, target_size) if recipe.seattn.policy else None
+        generator = stream(recipe.seed, epoch)
+        finish = Finish(recipe, share, scaled_by=target_size[0] / self.size[0])
+        order = epoch_order(self.labels, generator, balanced=balanced)
+        for global_batch in order.split(share.whole)[: self.batches()]:
+            index = share.of(global_batch)  # (B,)
+            images = self._augmented(self._images[index], target_size, policy, generator)
+            x = augment.normalize(images, self.mean, self.std)  # (B, 3, H, W)
+            yield finish(x, generator), self._labels[index]
+
+    def _augmented(
+        self, images: Tensor, size: Size, policy: Policy | None, generator: torch.Generator
+    ) -> Tensor:  # (B, H, W, 3) uint8, before and after
+        recipe, share, whole = self.recipe, self._share, self._share.whole
+        padding = recipe.seattn.crop_padding
+        if padding is None:
+            boxes = augment.draw_boxes(whole, self.size, recipe.scale, recipe.ratio, generator)
+            chance = {"random": 0.5, "bilinear": 0.0, "bicubic": 1.0}[recipe.train_interpolation]
+            bicubic = augment.draw_flips(whole, chance, generator)
+            images = augment.resized_crop(images, share.of(boxes), size, share.of(bicubic))
+        elif padding:
+            images = augment.crop_padded(images, share.of(augment.draw_offsets(whole, padding, generator)), padding)
+        for axis, probability in ((2, recipe.hflip), (1, recipe.vflip)):
+            if probability:
+                flips = augment.draw_flips(whole, probability, generator)
+                images = augment.flip(images, share.of(flips), axis=axis)
+        images = augment.resize(images, size)
+        if policy is not None:
+            operations, magnitudes = policy.draw(whole, generator)
+            images = policy.apply(images, operations[share.mine], magnitudes[share.mine])
+        elif recipe.color_jitter:
+            factors, turns = augment.draw_jitter(whole, recipe.color_jitter, generator)
+            images = augment.color_jitter(images, share.of(factors), share.of(turns))
+        return images
+
+
+class Finish:
+    """What both paths do to a normalised batch on the device: cutout and random erasing.
+
+    Args:
+        scaled_by: side trained at over the net's own; the side of the cutout shrinks with it.
+    """
+
+    def __init__(self, recipe: Recipe, share: Share, *, scaled_by: float) -> None:
+        self.recipe, self.share = recipe, share
+        self.side = round(recipe.seattn.cutout * scaled_by)
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:  # (B, 3, H, W), before and after
+        recipe, share, size = self.recipe, self.share, (x.shape[2], x.shape[3])
+        if self.side:
+            x = augment.erase(x, share.of(augment.draw_squares(share.whole, self.side, size, generator)))
+        if recipe.reprob:
+            boxes = augment.draw_erasing(share.whole, recipe.reprob, recipe.recount, size, generator)
+            x = augment.erase(x, share.of(boxes), self._fill(size, generator))
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _fill(self, size: Size, generator: torch.Generator) -> Tensor | float:
+        """Of random erasing; too many numbers to send to the device, so drawn there."""
+        if self.recipe.remode == "const":
+            return 0.0
+        area = size if self.recipe.remode == "pixel" else (1, 1)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        noise = torch.Generator(self.share.device).manual_seed(seed)
+        shape = (self.share.whole, self.recipe.recount, 3, *area)
+        return torch.randn(shape, generator=noise, device=self.share.device)[self.share.mine]
+
+
+class MemoryEval:
+    """Batches of an `ImageSet` in its order, as `seattn.data.EvalSplit` says."""
+
+    def __init__(self, data: ImageSet, batch_size: int, cfg: Mapping[str, Any], device: torch.device) -> None:
+        self.labels, self.class_names = data.labels.cpu(), data.class_names
+        self._images, self._batch_size = data.images.to(device), batch_size
+        self.mean, self.std = cfg["mean"], cfg["std"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def in_order(self) -> Iterator[Tensor]:
+        """Every image once, as it is: (B, 3, H, W)."""
+        for images in self._images.split(self._batch_size):
+            yield augment.normalize(images, self.mean, self.std)

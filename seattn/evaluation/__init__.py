@@ -1,0 +1,1 @@
+"""What a net does and costs: scores, predictions, gates, explanations, statistics."""

@@ -1,0 +1,1 @@
+"""What a net costs by part: parameters, MACs, memory, passes over maps."""

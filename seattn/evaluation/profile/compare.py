@@ -1,0 +1,156 @@
+"""A named model beside its plain twin: what attention costs, in percent."""
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, split_model_name_tag
+from torch import nn
+
+from seattn.core.errors import UserError
+from seattn.evaluation.profile.costs import Profile, Stage, profile
+from seattn.models._family import KINDS
+from seattn.models.load import check_name
+
+NO_TWIN = "none"
+COMPARED = ("parameters", "macs", "activation_bytes", "bytes_moved")
+_OF_ATTENTION = ("rd_ratio", "rd_divisor", "attn_stages", "attn_placement", "gate")  # a plain net refuses them
+
+InputSize = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model's name, the options it was built with, and its profile."""
+
+    name: str
+    options: dict[str, Any]
+    profile: Profile
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"model": self.name, "model_kwargs": self.options, **self.profile.to_dict()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model and what it is compared with, if anything."""
+
+    model: Named
+    against: Named | None
+
+    def percent(self) -> dict[str, dict[str, float | None]]:
+        """How much more of each of `COMPARED` the model has, by part and in total, in percent of the other's.
+
+        Only parts that both have; None where the other has nothing.
+        """
+        if self.against is None:
+            return {}
+        mine, others = (
+            {stage.name: stage for stage in (*named.profile.stages, named.profile.total)}
+            for named in (self.model, self.against)
+        )
+        return {name: _percent(stage, others[name]) for name, stage in mine.items() if name in others}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        if self.against is None:
+            return {**self.model.to_dict(), "against": None}
+        return {**self.model.to_dict(), "against": self.against.to_dict(), "percent": self.percent()}
+
+
+def _percent(stage: Stage, other: Stage) -> dict[str, float | None]:
+    def more(field: str) -> float | None:
+        own, base = getattr(stage, field), getattr(other, field)
+        return 100 * (own / base - 1) if base else None
+
+    return {field: more(field) for field in COMPARED}
+
+
+def compare(
+    spec: str, *, against: str | None = None, input_size: InputSize | None = None, options: Mapping[str, Any]
+) -> Comparison:
+    """Profile the model that `spec` names and the one that it is compared with, on images of one size.
+
+    Args:
+        spec: `arch` or `arch.tag` of any model of timm's registry.
+        against: another one, "none", or None for the plain twin of a se_, eca_ or cbam_ net.
+        input_size: (channels, height, width); by default that of the model.
+        options: keywords for the model; the twin that is chosen by itself gets those that are not attention's.
+
+    Raises:
+        UserError: if a name is unknown, an option is wrong, or the size does not suit a model.
+    """
+    names = [spec]
+    other = twin(spec) if against is None else None if against == NO_TWIN else against
+    names += [] if other is None else [other]
+    for name in names:
+        check_name(name)
+    model = _profile(spec, input_size, dict(options))
+    if other is None:
+        return Comparison(model, None)
+    theirs = {} if against else {key: value for key, value in options.items() if key not in _OF_ATTENTION}
+    return Comparison(model, _profile(other, model.profile.input_size, theirs))
+
+
+def twin(spec: str) -> str | None:
+    """The plain net of a se_, eca_ or cbam_ name, with its tag where it has that; None if there is none."""
+    arch, tag = split_model_name_tag(spec)
+    for prefix in filter(None, KINDS):
+        plain = arch.removeprefix(prefix)
+        if plain != arch and timm.is_model(plain):
+            return f"{plain}.{tag}" if tag and f"{plain}.{tag}" in get_arch_pretrained_cfgs(plain) else plain
+    return None
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` as timm's `--model-kwargs` reads it: a Python literal, else a string.
+
+    Raises:
+        UserError: for anything that is no such pair.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise UserError(f"unexpected {pair!r}; options of the model are key=value after --model-kwargs")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def _profile(name: str, input_size: InputSize | None, options: dict[str, Any]) -> Named:
+    cfg = get_pretrained_cfg(name)
+    if input_size is not None and cfg is not None and cfg.input_size[0] != input_size[0]:
+        options = {"in_chans": input_size[0], **options}
+    try:
+        model = _create(name, options)
+    except Exception as error:  # nets refuse options in any way whatever: TypeError, ValueError, AssertionError ...
+        raise UserError(f"{name} cannot be built with {_given(options)}: {_words(error)}") from error
+    try:
+        return Named(name, options, profile(model, input_size))
+    except Exception as error:  # and images that are too small, or of a side that they do not take
+        size = "its own size" if input_size is None else f"size {'x'.join(map(str, input_size))}"
+        raise UserError(f"{name} cannot be run on images of {size}: {_words(error)}") from error
+
+
+def _create(name: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        with torch.device("meta"):  # no time for weights that nobody reads
+            model: nn.Module = timm.create_model(name, **options)
+    except (NotImplementedError, RuntimeError):  # a few nets compute with values while they are built
+        model = timm.create_model(name, **options)
+    return model
+
+
+def _given(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+
+
+def _words(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

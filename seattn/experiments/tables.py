@@ -1,0 +1,146 @@
+"""The table of a study: as text for the terminal and Markdown, as numbers for CSV; and what has to be said of it."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from seattn._ablation_stats import SeedDifference
+from seattn.experiments.results import StudyResult, VariantResult
+
+_NONE = "-"
+_NUMBERS = (
+    *("kind", "name", "n", "mean", "std", "low", "high"),
+    *("pairs", "difference", "difference_std", "difference_low", "difference_high", "p", "p_holm"),
+    *("bootstrap_low", "bootstrap_high", "params", "minutes", "epochs"),
+)
+COLUMNS = (
+    *("variant", "n", "accuracy", "accuracy_interval"),
+    *("points", "points_interval", "p", "p_holm", "bootstrap", "parameters", "minutes", "epochs"),
+)
+DIFFERENCE_COLUMNS = ("points", "95 % t interval", "p", "p (Holm)", "bootstrap")
+
+
+def points(value: float, *, sign: bool = True) -> str:
+    """Two digits, with a true minus."""
+    return (f"{value:+.2f}" if sign else f"{value:.2f}").replace("-", "−")
+
+
+def _headings(result: StudyResult) -> tuple[str, ...]:
+    """Of `COLUMNS`, in words."""
+    against = (f"points against {result.reference}", *DIFFERENCE_COLUMNS[1:])
+    return ("variant", "n", "held-out top-1 %", "95 % t interval", *against, "parameters", "minutes", "epochs")
+
+
+def cells(variant: VariantResult) -> tuple[str, ...]:
+    """A variant's line, under `COLUMNS`."""
+    s = variant.summary
+    accuracy = (_NONE,) * 2 if s is None else (_spread(s.mean, s.std), _interval(s.low, s.high, sign=False))
+    return (
+        *(variant.name, "0" if s is None else str(s.n)),
+        *accuracy,
+        *difference_cells(variant.against),
+        _NONE if variant.params is None else f"{variant.params:,}",
+        _NONE if variant.minutes is None else f"{variant.minutes:.1f}",
+        _NONE if variant.epochs is None else str(variant.epochs),
+    )
+
+
+def difference_cells(d: SeedDifference | None) -> tuple[str, ...]:
+    """Under `DIFFERENCE_COLUMNS`."""
+    if d is None:
+        return (_NONE,) * len(DIFFERENCE_COLUMNS)
+    return (
+        points(d.mean),
+        _interval(d.low, d.high),
+        p_value(d.p),
+        p_value(d.p_holm),
+        _interval(d.boot_low, d.boot_high),
+    )
+
+
+def p_value(p: float | None) -> str:
+    """Two digits of it, or that it is small."""
+    return _NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return points(mean, sign=False) + ("" if std is None else f" ± {points(std, sign=False)}")
+
+
+def _interval(low: float | None, high: float | None, *, sign: bool = True) -> str:
+    return _NONE if low is None or high is None else f"{points(low, sign=sign)} to {points(high, sign=sign)}"
+
+
+def notes(result: StudyResult) -> list[str]:
+    """What a reader of the table has to know, a sentence or two each."""
+    said = []
+    results = [row.result for row in result.rows]
+    if results:
+        parts = sorted({f"{r.n:,} held-out images of {r.dataset or 'the data'}" for r in results})
+        said.append(
+            f"On {' or '.join(parts)}, the same for every seed; ± is the sample standard deviation over the n seeds. "
+            "Differences are paired by seed; p is of the paired t-test, Holm's over this column."
+        )
+        if len(parts) > 1:
+            said.append("These runs were not scored on the same images: their differences are no comparison.")
+        said.append(_what_n_tells(result))
+        where = sorted({r.conditions.machine for r in results})
+        torch = sorted({r.conditions.torch for r in results})
+        differ = "; they differ, and so do the minutes" if len(where) > 1 else ""
+        said.append(
+            "Minutes: the median run's time in training steps, whatever else the machine did. "
+            f"{' / '.join(where)}{differ}; torch {', '.join(torch)}."
+        )
+    if result.missing:
+        said.append(f"Missing: {'; '.join(f'{name}, seed {seed}' for name, seed, _ in result.missing)}.")
+    return said
+
+
+def _what_n_tells(result: StudyResult) -> str:
+    n = max((v.summary.n for v in result.variants if v.summary is not None), default=0)
+    if n == 1:
+        return "One seed: a difference of one pair says nothing of another seed; there is no interval and no p."
+    return (
+        f"With n = {n} the bootstrap interval cannot leave the least and largest of {n} differences and is too narrow; "
+        "the t interval takes the differences for normal. An interval across 0 is no proof that there is no difference."
+    )
+
+
+def markdown(result: StudyResult) -> str:
+    """The table, the effects where there are some, and the notes."""
+    blocks = [_lines(_headings(result), [cells(variant) for variant in result.variants])]
+    if result.effects:
+        heading = ("main effect", "n", *DIFFERENCE_COLUMNS)
+        body = [
+            (e.name, str(e.difference.n if e.difference else 0), *difference_cells(e.difference))
+            for e in result.effects
+        ]
+        blocks += ["Mean over all levels of the other factors, of each seed:", _lines(heading, body)]
+    return "\n\n".join([*blocks, *notes(result)]) + "\n"
+
+
+def _lines(heading: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(heading)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (heading, rule, *body)
+    )
+
+
+def numbers(result: StudyResult) -> str:
+    """CSV: a line a variant, and one an effect; an empty cell is what is not known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_NUMBERS)
+    for v in result.variants:
+        s = v.summary
+        own = (0, *(None,) * 4) if s is None else (s.n, s.mean, s.std, s.low, s.high)
+        writer.writerow(("variant", v.name, *own, *_of(v.against), v.params, v.minutes, v.epochs))
+    for e in result.effects:
+        writer.writerow(("effect", e.name, *(None,) * 5, *_of(e.difference), *(None,) * 3))
+    return text.getvalue()
+
+
+def _of(d: SeedDifference | None) -> tuple[float | None, ...]:
+    if d is None:
+        return (0, *(None,) * 8)
+    return d.n, d.mean, d.std, d.low, d.high, d.p, d.p_holm, d.boot_low, d.boot_high

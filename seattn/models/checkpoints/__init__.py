@@ -1,0 +1,1 @@
+"""Files of weights: ours, timm's and those of other code, read, recognised and converted."""

@@ -1,0 +1,194 @@
+"""A checkpoint of timm's train.py, or a run, as a folder that timm loads: model.safetensors and config.json.
+
+Of a pickle only tensors and plain values are read; nothing in it is executed.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import save_file
+from timm.models import split_model_name_tag
+
+from seattn._folders import whole_folder
+from seattn._hub_weights import check_weights
+from seattn.core.errors import UserError, first_line
+from seattn.core.recipe import load_recipe, read_mapping
+from seattn.hub.facts import read_json
+from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, render_config
+from seattn.models.checkpoints.foreign import load_foreign
+from seattn.models.checkpoints.read import read_checkpoint, unwrap
+from seattn.models.load import CONFIG, WEIGHTS, check_name
+
+__all__ = ["import_checkpoint"]
+
+_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+_logger = logging.getLogger("seattn")
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What is known of weights beside themselves. `args` are those of timm's script."""
+
+    model: str | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
+
+
+def import_checkpoint(
+    checkpoint: Path, folder: Path, *, model: str | None = None, averaged: bool = True, labels: Path | None = None
+) -> str:
+    """Write the weights in `checkpoint` into `folder`, whole or not at all; the architecture.
+
+    Args:
+        checkpoint: a checkpoint of torch or a .safetensors file; or the folder of a run of timm's or ours, of which
+            the weights are taken that it would ship.
+        folder: new or empty.
+        model: `arch` or `arch.tag`, where the checkpoint does not say.
+        averaged: False takes the weights as they were trained where there are averaged ones (EMA) too.
+        labels: a text file with the name of each output on a line; by default those that the run or the tag has.
+
+    Raises:
+        UserError: if the checkpoint is none, holds anything but plain values, or does not fit the model.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists; give another folder")
+    path, origin = (_find(checkpoint), _origin(checkpoint)) if checkpoint.is_dir() else (checkpoint, _Origin())
+    content = read_checkpoint(path)
+    origin = _with_args(origin, content)
+    name = model or origin.model
+    if name is None:
+        raise UserError(f"{checkpoint} does not say of which model it is; give --model")
+    check_name(name)
+    state = unwrap(content, str(path), averaged=averaged)
+    names = _read_labels(labels) if labels is not None else origin.labels
+    net = _build(name, origin, _classes(name, state, names), path)
+    keys = set(net.state_dict())
+    load_foreign(net, state)
+    if set(net.state_dict()) != keys:
+        raise UserError(f"{path} is of a net that no config.json describes; load it with seattn.foreign.load_foreign")
+    broken = next((key for key, value in net.state_dict().items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise UserError(f"{path}: {broken} has NaN or infinite values: this training broke; take an earlier checkpoint")
+    _set_labels(net, name, names)
+    _logger.info("%s: %s weights of %s", path, _which(content, averaged), name)
+    with whole_folder(folder) as part:
+        (part / CONFIG).write_text(render_config(net, name), encoding="utf-8")
+        tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        check_weights(part / WEIGHTS, check_config(part / CONFIG))
+    return name
+
+
+def _find(run: Path) -> Path:
+    """The weights that a run would ship: timm's best, ours by its recipe."""
+    ours = run / "recipe.yaml"
+    last = ours.is_file() and load_recipe(ours).seattn.early_stop is None
+    order = ("last", "model_best") if last else ("model_best", "last")
+    paths = [run / f"{name}.pth.tar" for name in order] + [run / WEIGHTS]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UserError(f"{run} holds no weights: none of {', '.join(path.name for path in paths)}")
+
+
+def _origin(run: Path) -> _Origin:
+    """What the files beside a run's weights say."""
+    if (run / "recipe.yaml").is_file():
+        recipe = load_recipe(run / "recipe.yaml")
+        labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
+        return _Origin(recipe.model, recipe.model_kwargs, labels=labels)
+    if (run / "args.yaml").is_file():
+        return _from_args(read_mapping(run / "args.yaml", "arguments", "model: resnet18"))
+    if (run / CONFIG).is_file():
+        config = read_json(run / CONFIG)
+        return _Origin(config.get("architecture"), config.get("model_args") or {}, labels=config.get("label_names"))
+    return _Origin()
+
+
+def _with_args(origin: _Origin, content: object) -> _Origin:
+    """`origin`, or where it says nothing what timm's script wrote into the checkpoint."""
+    if origin.model is not None or not isinstance(content, Mapping):
+        return origin
+    args = content.get("args")
+    if isinstance(args, argparse.Namespace):
+        return _from_args(vars(args))
+    arch = content.get("arch")  # without arguments timm's saver writes the name of a class there
+    return _Origin(arch if isinstance(arch, str) and timm.is_model(arch) else None)
+
+
+def _from_args(args: Mapping[str, Any]) -> _Origin:
+    name, kwargs = args.get("model"), args.get("model_kwargs") or {}
+    if not isinstance(name, str) or not isinstance(kwargs, Mapping):
+        raise UserError(
+            "the arguments in the checkpoint name no model and its model_kwargs; it is not of timm's train.py"
+        )
+    given = {"in_chans": args.get("in_chans"), "global_pool": args.get("gp")}
+    return _Origin(name, {**kwargs, **{key: value for key, value in given.items() if value is not None}}, args)
+
+
+def _classes(name: str, state: Mapping[str, Any], names: Sequence[str] | None) -> int | None:
+    """How many outputs the weights have; None leaves the model's own number."""
+    cfg = timm.get_pretrained_cfg(name)
+    classifier = cfg.classifier if cfg is not None else None
+    first = classifier[0] if isinstance(classifier, tuple | list) else classifier
+    weight = state.get(f"{first}.weight")
+    if weight is not None and weight.ndim > 1:
+        return int(weight.shape[0])
+    return None if names is None else len(names)
+
+
+def _build(name: str, origin: _Origin, classes: int | None, path: Path) -> Any:
+    for key in NOT_OF_A_NET:
+        if key in origin.model_kwargs:
+            raise UserError(
+                f"{path}: the model's argument {key} is no property of a net; give --model and a checkpoint"
+            )
+    kwargs = {**origin.model_kwargs, **({} if classes is None else {"num_classes": classes})}
+    try:
+        net: Any = timm.create_model(name, pretrained=False, **kwargs)
+        found = timm.data.resolve_data_config(dict(origin.args), model=net) if origin.args else {}
+    except Exception as error:  # from any code of timm's, on any value whatever
+        raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
+    net.pretrained_cfg.update({key: found[key] for key in _PREPROCESSING if key in found})
+    return net
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8; it must have the name of an output on each line") from error
+    names = [line for line in lines if line]
+    if len(set(names)) != len(names) or not names or not all(name.isprintable() for name in names):
+        count = f"{len(set(names))} different in {len(names)} lines"
+        raise UserError(f"{path} must have a different, printable name on each line; it has {count}")
+    return names
+
+
+def _set_labels(net: Any, name: str, names: Sequence[str] | None) -> None:
+    """Put the names of the outputs into the net's cfg: those given, else those of the tag, else numbers."""
+    own = tuple(net.pretrained_cfg.get("label_names") or ())
+    _, tag = split_model_name_tag(name)
+    if names is not None:
+        if len(names) != net.num_classes:
+            raise UserError(f"{len(names)} labels for {net.num_classes} outputs; give a name for each, in their order")
+        own = tuple(names)
+    elif tag and len(own) == net.num_classes:
+        _logger.info("the outputs are called as %s has them; --labels gives other names", name)
+    else:
+        own = tuple(f"class {i}" for i in range(net.num_classes))
+        _logger.warning("the checkpoint does not say what its outputs are: they are numbered; --labels names them")
+    net.pretrained_cfg.update(label_names=own, num_classes=net.num_classes)
+
+
+def _which(content: object, averaged: bool) -> str:
+    has = isinstance(content, Mapping) and any(content.get(key) for key in ("state_dict_ema", "model_ema"))
+    return "averaged" if has and averaged else "trained"

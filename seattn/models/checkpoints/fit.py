@@ -1,0 +1,112 @@
+"""Tensors under timm's names made to fit one model: where its attention stands, biases it has, counters it counts.
+
+Shapes: C channels, R hidden channels.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+
+from seattn.layers._bottleneck import SPELLINGS
+from seattn.models.checkpoints.layouts import DifferentFunctionError, Names, State
+
+# MCUNet's and ProxylessNAS's steps of an nn.Sequential: their gate is a hard sigmoid, which no other spelling tells.
+HARD = ("fc.reduce", "fc.expand")
+_SPELLINGS = (("fc1", "fc2"), *SPELLINGS, HARD)
+
+
+Shapes = Mapping[str, torch.Size]
+
+
+class Pair(NamedTuple):
+    """The two matrices of one squeeze-excite: (R, C) and (C, R), as Linear or 1 x 1 convolution."""
+
+    module: str  # path of the module whose parts they are
+    first: str
+    second: str
+    channels: int
+    hard: bool
+
+
+def find_pairs(shapes: Shapes) -> list[Pair]:
+    """Each squeeze-excite among the names of weights."""
+    pairs = []
+    for spelling in _SPELLINGS:
+        ending = f".{spelling[0]}.weight"
+        for key in [key for key in shapes if key.endswith(ending)]:
+            module = key.removesuffix(ending)
+            first, second = (f"{module}.{name}" for name in spelling)
+            w1, w2 = shapes[key], shapes.get(f"{second}.weight", ())
+            if len(w1) in (2, 4) and (*w1[1::-1], *w1[2:]) == tuple(w2) and set(w1[2:]) <= {1}:
+                pairs.append(Pair(module, first, second, w1[1], spelling == HARD))
+    return pairs
+
+
+def match_pairs(theirs: Iterable[Pair], ours: Iterable[Pair]) -> list[tuple[Pair, Pair]]:
+    """Which of the model's squeeze-excites each one is: in the same module, within it, or the only one beside it."""
+    free = {pair.module: pair for pair in ours}
+    matched = []
+    for pair in theirs:
+        parent, _, attribute = pair.module.rpartition(".")
+        found = free.get(pair.module) or _only(free, pair.module)
+        if found is None and parent and not attribute.isdigit():  # "layer1.0" is a block: its neighbours are others
+            found = _only(free, parent)
+        if found is not None:
+            matched.append((pair, free.pop(found.module)))
+    return matched
+
+
+def _only(pairs: Mapping[str, Pair], path: str) -> Pair | None:
+    within = [pair for module, pair in pairs.items() if module.startswith(f"{path}.")]
+    return within[0] if len(within) == 1 else None
+
+
+def rename_attention(names: Names, matched: Iterable[tuple[Pair, Pair]]) -> Names:
+    """`names` with each squeeze-excite under the names that the model has for it."""
+    moved: Names = {}
+    for theirs, ours in matched:
+        for old, new in ((theirs.first, ours.first), (theirs.second, ours.second)):
+            moved |= {f"{old}.{part}": f"{new}.{part}" for part in ("weight", "bias")}
+    return {moved.get(name, name): key for name, key in names.items()}
+
+
+def fit(state: State, names: Names, wanted: State, matched: Iterable[tuple[Pair, Pair]]) -> dict[str, torch.Tensor]:
+    """The tensors under the model's names and in its shapes, with what older or leaner code leaves out.
+
+    A squeeze-excite without biases is one whose biases are 0.
+
+    Raises:
+        DifferentFunctionError: if the model has no place for a bias.
+    """
+    found = {name: state[key] for name, key in names.items()}
+    biases = [f"{part}.bias" for _, ours in matched for part in (ours.first, ours.second)]
+    if homeless := [bias for bias in biases if bias in found and bias not in wanted]:
+        raise DifferentFunctionError(f"its squeeze-excite has biases, here {homeless[0]} does not exist")
+    if not any(bias in found for bias in biases):  # some without would be a damaged file
+        found |= {bias: torch.zeros_like(wanted[bias], device="cpu") for bias in biases if bias in wanted}
+    for _, ours in matched:
+        for name in (f"{ours.first}.weight", f"{ours.second}.weight"):
+            if found[name].ndim != wanted[name].ndim:  # (R, C) <-> (R, C, 1, 1)
+                found[name] = found[name].reshape(*found[name].shape[:2], *wanted[name].shape[2:])
+    return with_counters(found, wanted)
+
+
+def with_counters(found: State, wanted: State) -> dict[str, torch.Tensor]:
+    """`found` and, for each norm of it, the counter of batches, which torch before 0.4.1 did not save."""
+    result = dict(found)
+    for name, value in wanted.items():
+        if name.endswith(".num_batches_tracked") and name.replace("num_batches_tracked", "running_mean") in result:
+            result.setdefault(name, torch.zeros_like(value, device="cpu"))
+    return result
+
+
+def fold_conv_biases(found: dict[str, torch.Tensor], wanted: State) -> None:
+    """Take a convolution's bias that the model has not into the mean of the norm after it, which subtracts both."""
+    for bias in [name for name in found if name.endswith(".bias") and name not in wanted]:
+        conv = bias.removesuffix(".bias")
+        norm = re.sub(r"(?<=\.)downsample\.0$", "downsample.1", re.sub(r"conv(\d)$", r"bn\1", conv))
+        mean = f"{norm}.running_mean"
+        if norm != conv and mean in found and found[mean].shape == found[bias].shape:
+            found[mean] = found[mean] - found.pop(bias).to(found[mean].dtype)

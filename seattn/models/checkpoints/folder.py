@@ -1,0 +1,128 @@
+"""config.json of a folder for the Hub: written from a model, and read as what a stranger may have written."""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import PretrainedCfg, save_for_hf, split_model_name_tag
+from torch import nn
+
+from seattn.core.errors import UserError, first_line
+from seattn.evaluation.prediction import class_names, eval_transform
+from seattn.hub.facts import read_json
+from seattn.models.load import CONFIG
+
+_ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
+# Where weights come from is the loader's to say, and custom_load reads other formats.
+_ELSEWHERE = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
+NOT_OF_A_NET = (
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"),
+    *("features_only", "out_indices", "feature_cfg", "device", "dtype", "scriptable", "exportable", "no_jit"),
+)
+_CFG = {field.name for field in fields(PretrainedCfg)} - set(_ELSEWHERE)
+_MOST_CLASSES = 100_000
+_LARGEST_ARG = 10_000  # but for num_classes: a depth of a billion would be built, even without memory
+
+
+def render_config(model: Any, name: str) -> str:
+    """The text of config.json for `model`, whose weights are called `name`."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_hf(model, folder, model_config={"label_names": list(class_names(model))}, safe_serialization=True)
+        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    _, tag = split_model_name_tag(name)
+    cfg = {key: value for key, value in config["pretrained_cfg"].items() if key != "tag"}
+    config["pretrained_cfg"] = {**({"tag": tag} if tag else {}), **cfg}
+    return json.dumps(config, indent=2) + "\n"
+
+
+def check_config(path: Path) -> nn.Module:
+    """The net that config.json describes, on the device "meta": without memory, whatever sizes it asks for.
+
+    Raises:
+        UserError: naming the key that is unknown, missing or no plain value of its kind, or that no net takes.
+    """
+    config = read_json(path)
+    _keys(config, _ROOT, path, "")
+    name, cfg, args = config.get("architecture"), config.get("pretrained_cfg"), config.get("model_args", {})
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise UserError(f"{path}: architecture {_short(name)} is no net of timm's or seattn's; is seattn up to date?")
+    if not isinstance(cfg, dict) or not isinstance(args, dict):
+        raise UserError(f"{path}: pretrained_cfg and model_args must be objects")
+    _keys(cfg, _CFG, path, "pretrained_cfg.")
+    for key in NOT_OF_A_NET:
+        if key in args:
+            raise UserError(f"{path}: model_args.{key} is no property of a net; take it out")
+    if cfg.get("custom_load"):
+        raise UserError(f"{path}: pretrained_cfg.custom_load reads other files than safetensors; it must be false")
+    if not _small(args):
+        raise UserError(f"{path}: model_args has a number above {_LARGEST_ARG:,}, which no net needs; is it damaged?")
+    _check_classes(config, cfg, path)
+    _check_numbers(cfg, path)
+    return _build(path, config)
+
+
+def _small(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(key == "num_classes" or _small(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_small, value))
+    return not isinstance(value, int | float) or abs(value) <= _LARGEST_ARG
+
+
+def _keys(found: Mapping[str, Any], known: set[str], path: Path, prefix: str) -> None:
+    for key in found:
+        if key not in known:
+            raise UserError(f"{path}: unknown key {_short(prefix + key)}; known: {', '.join(sorted(known))}")
+
+
+def _check_classes(config: Mapping[str, Any], cfg: Mapping[str, Any], path: Path) -> None:
+    classes, names = config.get("num_classes"), config.get("label_names")
+    if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
+        raise UserError(f"{path}: num_classes must be from 1 to {_MOST_CLASSES:,}, it is {_short(classes)}")
+    if not isinstance(names, list) or not all(isinstance(n, str) and n and n.isprintable() for n in names):
+        raise UserError(f"{path}: label_names must be a list of names, each on one line")
+    if len(names) != classes or len(set(names)) != classes:
+        raise UserError(f"{path}: {len(set(names))} different label_names for num_classes {classes}; a name for each")
+    for where, inner in (("pretrained_cfg", cfg), ("model_args", config.get("model_args", {}))):
+        if inner.get("num_classes", classes) != classes:
+            raise UserError(f"{path}: {where}.num_classes is {_short(inner['num_classes'])}, num_classes {classes}")
+    if list(cfg.get("label_names", names)) != names:
+        raise UserError(f"{path}: pretrained_cfg.label_names are other ones than label_names; they must agree")
+
+
+def _check_numbers(cfg: Mapping[str, Any], path: Path) -> None:
+    size = cfg.get("input_size")
+    if not isinstance(size, list) or len(size) != 3 or not all(type(s) is int and 1 <= s <= 4096 for s in size):
+        raise UserError(f"{path}: pretrained_cfg.input_size must be three numbers up to 4096, it is {_short(size)}")
+    for key in ("mean", "std"):
+        values = cfg.get(key)
+        if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise UserError(f"{path}: pretrained_cfg.{key} must be a list of numbers, it is {_short(values)}")
+
+
+def _build(path: Path, config: Mapping[str, Any]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            model: Any = timm.create_model(f"local-dir:{path.parent}", pretrained=False)
+        eval_transform(model)
+        outputs, features = int(model.num_classes), int(model.num_features)
+    except Exception as error:  # from any code of timm's, on any value whatever
+        raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
+    if (outputs, features) != (config["num_classes"], config.get("num_features", features)):
+        raise UserError(
+            f"{path}: num_classes {config['num_classes']} and num_features {_short(config.get('num_features'))}; "
+            f"{config['architecture']} with these model_args has {outputs} and {features}"
+        )
+    built: nn.Module = model
+    return built
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

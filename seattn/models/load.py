@@ -1,0 +1,157 @@
+"""Build a model and load its weights: from a name, a directory, the Hub or a checkpoint."""
+
+import difflib
+import json
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
+from torch import nn
+
+from seattn.core.errors import UserError, first_line
+from seattn.models import models_with_weights
+from seattn.models._hub import hub_call
+from seattn.models.checkpoints.foreign import load_foreign
+from seattn.models.checkpoints.read import read_state_dict
+
+__all__ = ["check_name", "load_checkpoint", "load_model", "our_models", "read_state_dict", "torch_device"]
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+HUB_PREFIX = "hf-hub:"
+DIR_PREFIX = "local-dir:"
+# What a failed or broken download raises; the base is the error of an HTTP client that huggingface_hub has changed.
+HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
+
+
+def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu", pretrained: bool = True) -> nn.Module:
+    """The model that `spec` names, with its weights, in eval mode on `device`.
+
+    Args:
+        spec: `arch` or `arch.tag` (a known name wins over a directory of that name), a directory with config.json and
+            model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
+        checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code (`seattn.foreign`), of
+            which only tensors are read.
+        pretrained: False keeps the random initialisation.
+
+    Raises:
+        UserError: naming the unknown name, missing or damaged file, or the first keys that do not fit.
+    """
+    target = torch_device(device)
+    own_weights = pretrained and checkpoint is None
+    if spec.startswith(HUB_PREFIX):
+        model = _from_hub(spec, pretrained=own_weights)
+    elif timm.is_model(spec):
+        model = _from_registry(spec, pretrained=own_weights)
+    elif spec.startswith(DIR_PREFIX) or Path(spec).is_dir() or "/" in spec:
+        model = _from_directory(Path(spec.removeprefix(DIR_PREFIX)), pretrained=own_weights)
+    else:
+        raise _unknown_model(spec)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint)
+    return model.eval().to(target)
+
+
+def torch_device(device: str) -> torch.device:
+    """The device called `device`.
+
+    Raises:
+        UserError: if there is no such device on this machine.
+    """
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
+        raise UserError(f"device {device!r} cannot be used here: {first_line(error)}; use cpu") from error
+    return target
+
+
+def our_models() -> list[str]:
+    """Names of the architectures that this package registers, without tags."""
+    return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("seattn.")]
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load the weights in `path` into `model`; every key and shape must agree, in whatever layout they are written.
+
+    Raises:
+        UserError: if the file is missing, damaged, of another architecture, or of a net that computes something else.
+    """
+    load_foreign(model, path)
+
+
+def check_name(spec: str) -> None:
+    """Raise UserError, with the nearest names or the tags there are, unless `spec` is a known `arch` or `arch.tag`."""
+    name, tag = split_model_name_tag(spec)
+    if not timm.is_model(name):
+        raise _unknown_model(spec)
+    configs = get_arch_pretrained_cfgs(name)
+    if tag and spec not in configs:
+        known = ", ".join(key for key in configs if "." in key) or "none"
+        raise UserError(f"{name} has no tag {tag!r}; tags: {known}")
+
+
+def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
+    check_name(spec)
+    name, tag = split_model_name_tag(spec)
+    configs = get_arch_pretrained_cfgs(name)
+    if pretrained and not any(cfg.has_weights for key, cfg in configs.items() if not tag or key == spec):
+        available = ", ".join(models_with_weights())
+        raise UserError(f"{spec} has no trained weights; those of ours that have: {available}; or give a checkpoint")
+    if not pretrained or name in our_models():
+        return timm.create_model(spec, pretrained=pretrained)
+    try:
+        with hub_call(spec, HUB_ERRORS):
+            return timm.create_model(spec, pretrained=pretrained)
+    except SafetensorError as error:
+        raise UserError(f"cannot load the weights of {spec}: {first_line(error)}; fetch them again") from error
+
+
+def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
+    repo = spec.removeprefix(HUB_PREFIX)
+    try:
+        with hub_call(repo, HUB_ERRORS):
+            return timm.create_model(spec, pretrained=pretrained)
+    except UserError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:300]  # of a state dict that does not fit, the keys are in the second line
+        raise UserError(f"{spec} holds no model that timm can build here: {said or type(error).__name__}") from error
+
+
+def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
+    config = folder / CONFIG
+    if not folder.is_dir():
+        raise UserError(f"no such model or directory: {folder}")
+    for path in (config, folder / WEIGHTS) if pretrained else (config,):
+        if not path.is_file():
+            raise UserError(f"{folder} has no {path.name}; a model directory holds {CONFIG} and {WEIGHTS}")
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config} is not valid JSON: {first_line(error)}") from error
+    name = content.get("architecture") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"{config} names no architecture: expected a JSON object with the key 'architecture'")
+    if not timm.is_model(name):
+        raise UserError(f"{config}: {_unknown_model(name)}")
+    try:
+        # The weights are loaded below, not by timm, which replaces a head of another size by a random one.
+        model = timm.create_model(f"{DIR_PREFIX}{folder}", pretrained=False)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{config} does not describe a model that can be built: {first_line(error)}") from error
+    if pretrained:
+        load_checkpoint(model, folder / WEIGHTS)
+    return model
+
+
+def _unknown_model(spec: str) -> UserError:
+    name, _ = split_model_name_tag(spec)
+    ours = our_models()
+    near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn list` shows ours"
+    return UserError(f"unknown model {spec!r}; {hint}")

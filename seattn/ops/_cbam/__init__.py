@@ -1,0 +1,1 @@
+"""The operators of CBAM's two gates."""

@@ -1,0 +1,115 @@
+"""The gate of every channel from logits computed elsewhere: for modules with an excitation of their own.
+
+Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507, eq. 4.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seattn.ops._checks import check_device, check_map
+from seattn.ops._kernel import choose, too_large
+from seattn.ops._maps import column
+from seattn.ops._operator import Operator, Outputs, define, dense_like
+from seattn.ops._tail.excitation import check_names, gate_fn, gate_grad
+from seattn.ops._tail.in_torch import compute_dtype
+from seattn.ops._tail.run import fx_leaf
+
+
+@fx_leaf
+def channel_gate(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> Tensor:
+    """y = x * gate(logits), by the implementation that `set_kernels` says.
+
+    The gates are computed in fp32 (float64 for a float64 x); the gradient of the logits takes one pass with that of x.
+
+    Args:
+        x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.
+        logits: (B, C), floating point; may differ from x in dtype.
+        gate: sigmoid, two_sigmoid (2 * sigmoid: 1 at zero) or hard_sigmoid (relu6(z + 3) / 6).
+
+    Returns:
+        (B, C, H, W) with the dtype and memory format of x.
+
+    Raises:
+        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+    """
+    check_map(x)
+    if not logits.is_floating_point() or logits.dim() != 2 or logits.shape != x.shape[:2]:
+        raise ValueError(
+            f"logits must be {tuple(x.shape[:2])} of a floating-point dtype; got {tuple(logits.shape)} {logits.dtype}"
+        )
+    check_device("logits", logits, x)
+    check_names("identity", gate)
+    implementation = choose(x, too_large)
+    if implementation == "reference":
+        return channel_gate_reference(x, logits, gate=gate)
+    return _channel_gate(implementation, x, logits.to(compute_dtype(x)), gate)[0]
+
+
+def channel_gate_reference(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> Tensor:
+    """The definition, in fp32 with one rounding. Arguments as in `channel_gate`."""
+    dtype = compute_dtype(x)
+    scale = gate_fn(logits.to(dtype), gate)  # (B, C)
+    return (x.to(dtype) * scale[:, :, None, None]).to(x.dtype)
+
+
+def _fwd_torch(x: Tensor, logits: Tensor, gate: str) -> Outputs:
+    x, scale = dense_like(x, x), gate_fn(logits.contiguous(), gate)
+    return x * column(scale, x), scale
+
+
+def _bwd_torch(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> Outputs:
+    x = dense_like(x, x)
+    dy = dense_like(dy, x)
+    dx = dy * x  # the buffer of the result; first it holds the product
+    dlogits = gate_grad(dx.sum((2, 3), dtype=scale.dtype), scale, gate)
+    return torch.mul(dy, column(scale, x), out=dx), dlogits
+
+
+def _fwd_triton(x: Tensor, logits: Tensor, gate: str) -> Outputs:
+    from seattn_kernels import channel_gate as kernels  # needs triton, which `import seattn` must not
+
+    return kernels.channel_gate_fwd(dense_like(x, x), logits.contiguous(), gate)
+
+
+def _bwd_triton(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> Outputs:
+    from seattn_kernels import channel_gate as kernels
+
+    x = dense_like(x, x)
+    return kernels.channel_gate_bwd(dense_like(dy, x), x, scale.contiguous(), gate)
+
+
+def _fwd_fake(x: Tensor, logits: Tensor, gate: str) -> Outputs:
+    return torch.empty_like(dense_like(x, x)), logits.new_empty(logits.shape)
+
+
+def _bwd_fake(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> Outputs:
+    return torch.empty_like(dense_like(x, x)), scale.new_empty(scale.shape)
+
+
+def _keep(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
+    x, _, gate = inputs
+    return (x, outputs[1]), (gate,)
+
+
+def _grads(dy: Tensor, inputs: tuple[bool, ...], constants: tuple[Any, ...], results: Outputs) -> tuple[Any, ...]:
+    return *(grad if needed else None for grad, needed in zip(results, inputs, strict=False)), None
+
+
+_channel_gate = define(
+    Operator(
+        name="channel_gate",
+        fwd_schema="(Tensor x, Tensor logits, str gate) -> (Tensor, Tensor)",
+        bwd_schema="(Tensor dy, Tensor x, Tensor scale, str gate) -> (Tensor, Tensor)",
+        fwd={"torch": _fwd_torch, "triton": _fwd_triton},
+        bwd={"torch": _bwd_torch, "triton": _bwd_triton},
+        fwd_fake=_fwd_fake,
+        bwd_fake=_bwd_fake,
+        keep=_keep,
+        grads=_grads,
+        shown=1,
+    )
+)

@@ -1,0 +1,1 @@
+"""A recipe and images become a run: weights, scores, one row."""

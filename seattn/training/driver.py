@@ -1,0 +1,87 @@
+"""Training: a recipe, a data folder, and at the end weights, their config and one honest row.
+
+The loop itself is in `seattn._training_run`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from seattn._allocator import keep_freed_memory
+from seattn._history import Row
+from seattn.core.errors import UserError
+from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.rows import AccuracyRow
+from seattn.data.folders import find_split
+from seattn.data.open import has_split
+from seattn.models.load import check_name, torch_device
+from seattn.training.log import check_log
+from seattn.training.loop import TrainingRun
+from seattn.training.processes import Distributed
+from seattn.training.run_dir import RunDir
+
+
+def train(
+    recipe: Recipe | Path,
+    data_dir: Path,
+    out_dir: Path | None = None,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    skip_bad: bool = False,
+    overrides: Mapping[str, object] | None = None,
+    read_test: bool = True,
+    on_epoch: Callable[[Row], None] | None = None,
+) -> AccuracyRow | None:
+    """Train what the recipe says on `data_dir`, and read the test split once, at the end.
+
+    Under `torchrun` each process takes its part of every batch; the first one writes. On a CPU the process keeps up to
+    2 GB of freed memory from now on (`seattn._allocator`).
+
+    Args:
+        recipe: a file of `zoo_configs/`, or what `load_recipe` made of one.
+        data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
+        out_dir: where the run's files go; `runs/<model>-s<seed>` by default.
+        resume: continue the run in `out_dir` after its last finished epoch, if it has one.
+        device: "cuda", "cpu", …; by default CUDA where there is one.
+        skip_bad: leave unreadable images out, with a warning that counts them.
+        overrides: recipe keys to replace, where `recipe` is a file.
+        read_test: False leaves the test split alone, which need not be there: the row is then of the held-out images.
+        on_epoch: called after each epoch with its row of `summary.csv`, in the first process; what it raises ends the
+            run, which `resume` takes up.
+
+    Returns:
+        The test split's row, or the held-out images'; None in all processes but the first.
+
+    Raises:
+        UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
+    """
+    if isinstance(recipe, Path):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise ValueError(f"overrides replace the keys of a recipe's file; give them to load_recipe, got {overrides!r}")
+    check_name(recipe.model)
+    check_log(recipe)
+    processes = Distributed()
+    target = torch_device(processes.device(device))
+    if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
+        raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
+    for split in ("train", "test")[: 1 + read_test]:  # the test split now, not after hours of training
+        if not has_split(data_dir, split):
+            find_split(data_dir, split)  # raises, and says what is missing
+    if target.type == "cpu":
+        keep_freed_memory()
+    with processes.group(target):
+        path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
+        run_dir = RunDir(path, recipe, resume=resume) if processes.first else None
+        processes.wait()
+        try:
+            run = TrainingRun(recipe, data_dir, path, target, processes, skip_bad=skip_bad)
+        except BaseException:
+            if run_dir is not None:
+                run_dir.abandon()
+            raise
+        try:
+            return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
+        finally:
+            if run.log is not None:
+                run.log.close()

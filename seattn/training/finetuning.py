@@ -1,0 +1,244 @@
+"""A folder of a user's images in; a classifier and its score out.
+
+The recipe is chosen by rules (`choose_recipe`) from the number of images, the device and whether the model has trained
+weights, and goes the way of every other recipe: `seattn.train.train`. What was chosen stands in the run's recipe.yaml.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+from seattn._user_images import UserImages, describe, link_splits, read_folder
+from seattn.core.errors import UserError
+from seattn.core.files import require_writable, write_text
+from seattn.core.rows import AccuracyRow
+from seattn.models.load import DIR_PREFIX, check_name, torch_device
+from seattn.training.driver import train
+
+RECIPE = "recipe.yaml"
+DATA = "data"
+_IMBALANCE = 10  # most over fewest images, from which on classes are drawn equally often
+_logger = logging.getLogger("seattn")
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A finished run.
+
+    Args:
+        run: its folder, which timm loads as "local-dir:<run>".
+        row: of the test split.
+        images: the folder of the splits that it was trained and tested on.
+        device: where it was computed.
+    """
+
+    run: Path
+    row: AccuracyRow
+    images: Path
+    device: str
+
+    @property
+    def code(self) -> str:
+        """Python that loads the net."""
+        return f'import seattn, timm; model = timm.create_model("{DIR_PREFIX}{self.run}", pretrained=True).eval()'
+
+
+def finetune(
+    model: str,
+    data_dir: Path,
+    out_dir: Path | None = None,
+    *,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    pretrained: bool = True,
+    skip_bad: bool = False,
+    overrides: Mapping[str, object] | None = None,
+) -> FineTuned:
+    """Train `model` on the classes of `data_dir`, and score it on images it never saw.
+
+    Args:
+        model: `arch` or `arch.tag` of timm's registry; its trained weights are the start if it has any.
+        data_dir: <class>/<image>, of which a tenth is held out for choices and a tenth for the test; or
+            train/<class>/<image> with test/… and, if there is one, validation/….
+        out_dir: where the run's files go; `runs/<model>-<folder>-s<seed>` by default.
+        device: "cuda", "cpu", …; by default CUDA where there is one.
+        seed: of the split and of the training.
+        resume: go on with the run in `out_dir`, if there is one.
+        pretrained: False starts from random weights.
+        skip_bad: leave unreadable images out.
+        overrides: recipe keys to set, in place of what is chosen.
+
+    Raises:
+        UserError: for a bad folder, an unknown model, or an `out_dir` in use; nothing is left behind then.
+    """
+    check_name(model)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("finetune runs in one process; write a recipe and use torchrun -m seattn train for more")
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch_device(name)
+    run = out_dir or Path("runs") / f"{model}-{data_dir.resolve().name}-s{seed}"
+    if not (resume and (run / RECIPE).exists()):
+        _prepare(model, data_dir, run, name, seed, pretrained=pretrained, skip_bad=skip_bad, overrides=overrides or {})
+    root = run / DATA if (run / DATA).is_dir() else data_dir
+    try:
+        row = train(run / RECIPE, root, run, resume=resume, device=name, skip_bad=skip_bad, overrides=overrides)
+    except BaseException:
+        if not (run / "last.pth.tar").exists():
+            _remove(run)
+        raise
+    assert row is not None  # there is one process
+    return FineTuned(run, row, root, name)
+
+
+def choose_recipe(
+    model: str,
+    *,
+    counts: Sequence[int],
+    class_names: Sequence[str],
+    pretrained: bool,
+    same_size: bool,
+    on_gpu: bool,
+) -> dict[str, Any]:
+    """The recipe for so many images.
+
+    Args:
+        counts: training images of each class.
+        pretrained: whether to start from the model's trained weights.
+        same_size: whether all images have the model's input size, as CIFAR's have for a CIFAR net.
+
+    The number of updates, more than that of epochs, decides how far a net gets: few images are seen more often.
+    """
+    images, cfg = sum(counts), timm.get_pretrained_cfg(model)
+    assert cfg is not None
+    batch = _power_of_two(images // 16, 8, 128 if on_gpu else 64)
+    updates = (1500 if on_gpu else 600) if pretrained else (6000 if on_gpu else 2000)
+    epochs = min(max(round(updates / max(1, images // batch)), 4), 40 if pretrained else 150)
+    ours: dict[str, Any] = {"early_stop": max(5, epochs // 3)}
+    recipe: dict[str, Any] = {
+        "device_modules": ["seattn"],
+        "model": model,
+        "num_classes": len(class_names),
+        "pretrained": pretrained,
+        "lr": round((0.04 if pretrained else 0.1) * batch / 64, 6),
+        "momentum": 0.9,
+        "weight_decay": 1e-4 if pretrained else 5e-4,
+        "batch_size": batch,
+        "epochs": epochs,
+        "warmup_epochs": max(1, epochs // 10),
+        "warmup_lr": 1e-4,
+        "sched_on_updates": True,
+        "smoothing": 0.1,
+        "model_ema": True,  # one good epoch on a few held-out images may be luck, an average is less so
+        "model_ema_decay": 0.99,
+        "model_ema_warmup": True,
+        "hflip": 0.5,
+        "color_jitter": 0.2,
+        "train_interpolation": "bicubic",
+        "workers": min(4, os.cpu_count() or 1),
+        "channels_last": True,
+    }
+    if on_gpu:
+        recipe.update(amp=True, amp_dtype="bfloat16")
+    if pretrained:
+        recipe["layer_decay"] = 0.85  # the first layers, which know edges and colours, change least
+        if cfg.num_classes == len(class_names) and tuple(cfg.label_names or ()) != tuple(class_names):
+            recipe["model_kwargs"] = {"pretrained_cfg_overlay": {"num_classes": 0}}  # else timm keeps the old head
+    if same_size:
+        ours["crop_padding"] = max(1, cfg.input_size[1] // 8)
+    else:
+        recipe["scale"] = [0.5, 1.0]
+    if max(counts) > _IMBALANCE * min(counts):
+        ours["sampling"] = "balanced"
+    return {**recipe, "seattn": ours}
+
+
+def _power_of_two(value: int, low: int, high: int) -> int:
+    """The largest power of two up to `value`, between `low` and `high`."""
+    return min(max(1 << max(0, value.bit_length() - 1), low), high)
+
+
+def _prepare(
+    model: str,
+    data_dir: Path,
+    run: Path,
+    device: str,
+    seed: int,
+    *,
+    pretrained: bool,
+    skip_bad: bool,
+    overrides: Mapping[str, object],
+) -> None:
+    """Look at the images, split them if they are not, choose the recipe; RUN/recipe.yaml and, of links, RUN/data."""
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise UserError(f"{run} exists; give another --out, or --resume to go on with the run in it")
+    images = read_folder(data_dir, skip_bad=skip_bad)
+    names, counts = images.class_names, images.counts()
+    total = sum(map(len, images.splits.values()))
+    _logger.info("%d images in %d classes in %s: %s", total, len(names), data_dir, describe(names, counts))
+    if images.skipped:
+        _logger.warning("%d images cannot be read and are left out", images.skipped)
+    cfg = timm.get_pretrained_cfg(model)
+    assert cfg is not None
+    start = bool(pretrained and cfg.has_weights)  # timm's property is any true value
+    if not pretrained:
+        _logger.info("%s starts from random weights, as asked", model)
+    elif not start:
+        _logger.info("%s has no trained weights: it starts from scratch, which needs more images and longer", model)
+    elif tuple(cfg.label_names or ()) == names:
+        _logger.info("%s starts from its trained weights, classifier included: the classes are the same", model)
+    else:
+        _logger.info("%s starts from its trained weights, with a new classifier of %d classes", model, len(names))
+    recipe = choose_recipe(
+        model,
+        counts=counts,
+        class_names=names,
+        pretrained=start,
+        same_size=images.sizes == {cfg.input_size[1:]},
+        on_gpu=torch.device(device).type == "cuda",
+    )
+    recipe["seed"] = seed
+    recipe["seattn"]["dataset"] = data_dir.resolve().name
+    require_writable(run)
+    try:
+        if "test" not in images.splits:
+            link_splits(images, run / DATA, seed)
+            _logger.info("%s", _split_line(images, run / DATA))
+        write_text(run / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+    except BaseException:
+        _remove(run)
+        raise
+    shown = {**recipe, **overrides}
+    _logger.info(
+        "recipe: %s epochs of batches of %s, learning rate %s%s%s",
+        *(shown["epochs"], shown["batch_size"], shown["lr"]),
+        f", falling by {recipe['layer_decay']} a layer towards the first" if start else "",
+        f"; classes differ more than {_IMBALANCE} x and are drawn equally often"
+        if "sampling" in recipe["seattn"]
+        else "",
+    )
+
+
+def _split_line(images: UserImages, root: Path) -> str:
+    made = [name for name in ("validation", "test") if name not in images.splits]
+    counts = {
+        split: sum(len(files) for _, _, files in os.walk(root / split)) for split in ("train", "validation", "test")
+    }
+    listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+    return f"split, with a tenth of each class for {' and for '.join(made)}: {listed}; as links in {root}"
+
+
+def _remove(run: Path) -> None:
+    """Take away what `_prepare` put there; links, not what they point to."""
+    shutil.rmtree(run / DATA, ignore_errors=True)
+    (run / RECIPE).unlink(missing_ok=True)
+    if run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
