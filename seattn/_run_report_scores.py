@@ -18,7 +18,8 @@ from seattn.core.errors import UserError
 from seattn.data.folders import find_split, has_split, list_files
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
 from seattn.data.open import load_split
-from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, predict_logits, summarize
+from seattn.evaluation.prediction import predict_logits
+from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, summarize
 from seattn.models.load import DIR_PREFIX, load_model
 
 SPLITS = ("held-out", "validation", "test")

@@ -19,8 +19,9 @@ from seattn import _ablation_train
 from seattn.__main__ import main
 from seattn._ablation_progress import Watch
 from seattn.core.errors import UserError
+from seattn.experiments.design import load_ablation
 from seattn.experiments.runs import runs_of
-from seattn.experiments.study import ablate, load_ablation
+from seattn.experiments.study import ablate
 
 HOLD = """
 import sys, time, filelock

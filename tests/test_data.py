@@ -11,8 +11,10 @@ import seattn.data.open
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
 from seattn.data.duplicates import warn_of_shared_files
+from seattn.data.folders import has_split
+from seattn.data.images import ImageSet, hold_out
 from seattn.data.loader import FolderEval
-from seattn.data.open import ImageSet, has_split, hold_out, load_folder, load_split, open_data
+from seattn.data.open import load_folder, load_split, open_data
 from seattn.data.sampling import epoch_order
 
 CPU = torch.device("cpu")

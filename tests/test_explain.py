@@ -18,8 +18,8 @@ import seattn
 from seattn.__main__ import main
 from seattn._explain_plots import overlay
 from seattn._report_gates import LayerGates, collect_gates
-from seattn.evaluation.cam import class_map, find_layer
-from seattn.evaluation.explanation import METHODS, explain
+from seattn.evaluation.cam import METHODS, class_map, find_layer
+from seattn.evaluation.explanation import explain
 from seattn.evaluation.gates import collect_spatial_gates, gate_differences
 
 ARCH = "se_resnet20_cifar"

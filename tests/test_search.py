@@ -22,7 +22,8 @@ import seattn.experiments.search as seattn_search
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.core.recipe import load_recipe
-from seattn.experiments.search import load_search, run_search
+from seattn.experiments.search import run_search
+from seattn.experiments.space import load_search
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 fork = multiprocessing.get_context("fork")  # the child has this process's fake training

@@ -28,9 +28,10 @@ from seattn.core.files import require_writable
 from seattn.core.recipe import parse_recipe
 from seattn.core.rows import Conditions, conditions
 from seattn.data.folders import find_split, list_files
+from seattn.data.images import ImageSet
 from seattn.data.loader import FolderTrain
 from seattn.data.memory import MemoryTrain
-from seattn.data.open import ImageSet, TrainSplit, load_split
+from seattn.data.open import TrainSplit, load_split
 from seattn.data.samples import load_sample
 
 BATCH = 128

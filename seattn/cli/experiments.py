@@ -10,7 +10,7 @@ from seattn.core.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from seattn.experiments.study import StudyResult
+    from seattn.experiments.results import StudyResult
 
 # What fits into 80 characters, by its heading here; table.md has all.
 _HEADINGS = {

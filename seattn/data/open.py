@@ -34,18 +34,6 @@ from seattn.data.images import AnySet, FileSet, Fit, ImageSet, Size, cifar_folde
 from seattn.data.loader import FolderEval, FolderTrain, eval_transform_uint8
 from seattn.data.memory import MemoryEval, MemoryTrain
 
-__all__ = [
-    "EvalSplit",
-    "ImageSet",
-    "TrainSplit",
-    "TrainingData",
-    "has_split",
-    "hold_out",
-    "load_folder",
-    "load_split",
-    "open_data",
-]
-
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 
 

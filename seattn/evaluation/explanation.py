@@ -20,8 +20,6 @@ from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_ca
 from seattn.evaluation.gates import collect_spatial_gates, gate_differences
 from seattn.evaluation.prediction import Prediction, class_names, eval_transform, image_mode, predict_logits, read_image
 
-__all__ = ["METHODS", "Explanation", "explain", "to_dict"]
-
 
 @dataclass(frozen=True, eq=False)
 class Explanation:

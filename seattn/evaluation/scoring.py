@@ -23,21 +23,6 @@ from seattn.data.folders import class_folders
 from seattn.data.images import cifar_folder, load_cifar
 from seattn.evaluation.prediction import class_names, eval_transform, image_mode, predict_logits
 
-__all__ = [
-    "ClassScore",
-    "Evaluation",
-    "calibration_bins",
-    "evaluate",
-    "evaluate_folder",
-    "expected_calibration_error",
-    "match_classes",
-    "predict_logits",
-    "split_folder",
-    "summarize",
-    "wilson_interval",
-    "worst_pairs",
-]
-
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seattn.core.errors import UserError
-from seattn.experiments.space import PRUNERS, SAMPLERS, Search, load_search
+from seattn.experiments.space import Search, load_search
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["PRUNERS", "SAMPLERS", "Search", "Searched", "load_search", "run_search"]
 _logger = logging.getLogger("seattn")
 
 

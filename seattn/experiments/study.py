@@ -13,11 +13,9 @@ from filelock import FileLock
 from seattn._ablation_rows import StudyRow, read_rows, write_rows
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable, write_text
-from seattn.experiments.design import Ablation, check_seeds, load_ablation, run_name
+from seattn.experiments.design import Ablation, check_seeds, load_ablation
 from seattn.experiments.results import StudyResult, rows_of, summarize_study
 from seattn.experiments.runs import StudyRun, runs_of
-
-__all__ = ["Ablation", "StudyResult", "ablate", "load_ablation", "run_name", "summarize_study"]
 
 OUT = Path("runs/ablations")
 

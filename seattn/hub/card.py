@@ -21,8 +21,6 @@ from seattn._card_texts import DatasetText, citation, dataset_text, family_text,
 from seattn.hub.facts import Facts
 from seattn.models._pretrained import DEFAULT_ORG
 
-__all__ = ["picture_name", "render_card", "render_table"]
-
 
 def picture_name(name: str) -> str:
     """The file of the picture that the card of the weights `name` shows, beside it."""

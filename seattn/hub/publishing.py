@@ -26,8 +26,6 @@ from seattn.models import _pretrained
 from seattn.models._hub import LOGIN, checked_token, hub_call
 from seattn.models.load import WEIGHTS, our_models
 
-__all__ = ["Change", "Published", "publish", "publish_folder", "pull", "repository", "verify_repository"]
-
 _logger = logging.getLogger("seattn")
 
 

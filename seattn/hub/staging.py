@@ -24,8 +24,6 @@ from seattn.models import _pretrained, models_with_weights
 from seattn.models.checkpoints.folder import render_config
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, check_name, load_model
 
-__all__ = ["packaged_name", "stage"]
-
 
 def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None = None) -> tuple[Path, ...]:
     """Write the repository of the weights `name` into `folder`, whole or not at all; its files, relative to it.

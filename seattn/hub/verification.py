@@ -19,8 +19,6 @@ from seattn.hub.sums import check_sums
 from seattn.models.checkpoints.folder import check_config
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
-__all__ = ["CARD", "FILES", "Verification", "verify"]
-
 CARD = "README.md"
 FILES = (CARD, CONFIG, WEIGHTS, "recipe.yaml", "results.json", GOLDEN)  # what each folder has, beside SHA256SUMS
 _ROUNDING = 1e-3

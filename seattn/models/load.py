@@ -15,9 +15,6 @@ from seattn.core.errors import UserError, first_line
 from seattn.models import models_with_weights
 from seattn.models._hub import hub_call
 from seattn.models.checkpoints.foreign import load_foreign
-from seattn.models.checkpoints.read import read_state_dict
-
-__all__ = ["check_name", "load_checkpoint", "load_model", "our_models", "read_state_dict", "torch_device"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -33,8 +33,6 @@ from seattn.reports.plots import curves_plot
 from seattn.reports.runs import Group, group_runs, value_text
 from seattn.reports.sections import add_classes, add_pairs, add_recipe, add_worst, confusions_html
 
-__all__ = ["RunReport", "report_runs"]
-
 _WITHOUT = (
     "With --data-dir, the folder that the runs were trained on, this page also shows precision and recall by class, "
     "confusions, calibration, the hardest pairs, the worst images and, of several runs, what changed."

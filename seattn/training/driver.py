@@ -11,8 +11,7 @@ from seattn._history import Row
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import find_split
-from seattn.data.open import has_split
+from seattn.data.folders import find_split, has_split
 from seattn.models.load import check_name, torch_device
 from seattn.training.log import check_log
 from seattn.training.loop import TrainingRun

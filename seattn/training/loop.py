@@ -23,7 +23,8 @@ from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.data.open import EvalSplit, open_data
-from seattn.evaluation.scoring import Evaluation, predict_logits, summarize
+from seattn.evaluation.prediction import predict_logits
+from seattn.evaluation.scoring import Evaluation, summarize
 from seattn.training.build import (
     create_mixup,
     create_model,

@@ -24,8 +24,6 @@ from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_checkpoint, unwrap
 from seattn.models.load import CONFIG, WEIGHTS, check_name
 
-__all__ = ["import_checkpoint"]
-
 _PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _logger = logging.getLogger("seattn")
 

@@ -31,8 +31,6 @@ from seattn.models.checkpoints.fit import (
 from seattn.models.checkpoints.layouts import LAYOUTS, CheckpointLayout, DifferentFunctionError, Names
 from seattn.models.checkpoints.read import read_state_dict, unwrap
 
-__all__ = ["load_foreign", "remap_checkpoint"]
-
 _logger = logging.getLogger("seattn")
 
 
