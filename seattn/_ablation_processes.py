@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from seattn._ablation_progress import Watch
-from seattn._ablation_train import Ended, How, train_run
-from seattn.experiments.runs import StudyRun
+from seattn.experiments.study.runs import StudyRun
+from seattn.experiments.study.workers import Ended, How, train_run
 
 _logger = logging.getLogger("seattn")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from statistics import fmean
 
 from seattn._history import Row
-from seattn.experiments.runs import StudyRun
+from seattn.experiments.study.runs import StudyRun
 
 _progress_log = logging.getLogger("seattn.ablation")
 _progress_log.setLevel(logging.INFO)  # of its own: while a run trains, the package's other messages are quiet

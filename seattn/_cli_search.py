@@ -28,8 +28,8 @@ def search(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
 ) -> None:
     """Search for a recipe's best values on the held-out images; run it again to go on, also after a kill."""
-    from seattn.experiments.search import run_search
-    from seattn.experiments.space import load_search
+    from seattn.experiments.search.driver import run_search
+    from seattn.experiments.search.space import load_search
 
     chosen = load_search(file, sampler=sampler, pruner=pruner, seed=seed)
     done = run_search(

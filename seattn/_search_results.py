@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from seattn.core.files import write_text
-from seattn.experiments.space import Search
-from seattn.experiments.trials import trial_dir
+from seattn.experiments.search.space import Search
+from seattn.experiments.search.trials import trial_dir
 
 KEPT = 3
 _SHOWN = 10

@@ -9,8 +9,8 @@ import yaml
 from _colours import RECIPE, write_colours
 
 from seattn.core.rows import AccuracyRow, Conditions
-from seattn.experiments.design import load_ablation
-from seattn.experiments.runs import StudyRun, runs_of
+from seattn.experiments.study.design import load_ablation
+from seattn.experiments.study.runs import StudyRun, runs_of
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 BASE = {**RECIPE, "seattn": {"dataset": "colours", "holdout": 0.5}}

@@ -9,7 +9,7 @@ import yaml
 
 import seattn  # noqa: F401  registers the models
 from seattn.core.errors import UserError
-from seattn.experiments.design import load_ablation, run_name
+from seattn.experiments.study.design import load_ablation, run_name
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs" / "ablations"
 BASE = {"model": "resnet20_cifar", "lr": 0.1, "seattn": {"cutout": 8}}

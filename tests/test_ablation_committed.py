@@ -12,7 +12,7 @@ from benchmarks import render, study
 from benchmarks.evidence.studies import GAIN, ROWS, STUDIES, committed, render_gain, render_page
 from seattn._ablation_rows import read_rows, write_rows
 from seattn.core.errors import UserError
-from seattn.experiments.study import ablate
+from seattn.experiments.study.ablation import ablate
 
 NAME = GAIN[0]
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ from seattn import _ablation_rows
 from seattn.__main__ import main
 from seattn._ablation_rows import read_rows
 from seattn.core.rows import AccuracyRow
-from seattn.experiments.design import load_ablation
-from seattn.experiments.runs import runs_of
-from seattn.experiments.study import ablate
+from seattn.experiments.study.ablation import ablate
+from seattn.experiments.study.design import load_ablation
+from seattn.experiments.study.runs import runs_of
 
 TOP1 = {("a", 0): 0.900, ("a", 1): 0.910, ("b", 0): 0.905, ("b", 1): 0.925}
 FULL = {

@@ -15,13 +15,13 @@ import yaml
 from _studies import finish, write_data, write_study
 from filelock import FileLock
 
-from seattn import _ablation_train
 from seattn.__main__ import main
 from seattn._ablation_progress import Watch
 from seattn.core.errors import UserError
-from seattn.experiments.design import load_ablation
-from seattn.experiments.runs import runs_of
-from seattn.experiments.study import ablate
+from seattn.experiments.study import workers
+from seattn.experiments.study.ablation import ablate
+from seattn.experiments.study.design import load_ablation
+from seattn.experiments.study.runs import runs_of
 
 HOLD = """
 import sys, time, filelock
@@ -56,7 +56,7 @@ def trained(monkeypatch):
         finish(run, 0.9)
 
     train.asked = asked
-    monkeypatch.setattr(_ablation_train, "train", train)
+    monkeypatch.setattr(workers, "train", train)
     return train
 
 
@@ -185,7 +185,7 @@ def holds(pid, run):
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, data_dir, out, trained, capsys, monkeypatch):
     study = write_study(tmp_path, variants={"a": {}, "b": {"lr": 0.02}, "c": {"lr": 0.03}})
-    trained.runs, fake = runs_of(load_ablation(study), out), _ablation_train.train
+    trained.runs, fake = runs_of(load_ablation(study), out), workers.train
 
     def fails(recipe, *args, **kwargs):
         if recipe.lr == 0.02:
@@ -194,7 +194,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, data_dir, out,
             raise RuntimeError("out of memory\nat line 3")
         fake(recipe, *args, **kwargs)
 
-    monkeypatch.setattr(_ablation_train, "train", fails)
+    monkeypatch.setattr(workers, "train", fails)
     assert main(["ablate", str(study), "--data-dir", str(data_dir), "--out", str(out)]) == 2
     assert trained.asked == [(0.05, 0), (0.05, 1), (0.03, 1)]
     shown, log = capsys.readouterr()
@@ -208,13 +208,13 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, data_dir, out,
 
 def test_what_the_command_is_given_reaches_every_run(tmp_path, data_dir, out, trained, monkeypatch):
     study = write_study(tmp_path)
-    fake, given = _ablation_train.train, []
+    fake, given = workers.train, []
 
     def train(recipe, data, folder, **kwargs):
         given.append((data, kwargs["device"], kwargs["skip_bad"]))
         fake(recipe, data, folder, **kwargs)
 
-    monkeypatch.setattr(_ablation_train, "train", train)
+    monkeypatch.setattr(workers, "train", train)
     more = ["--device", "cpu", "--skip-bad", "--seeds", "3"]
     trained.runs = runs_of(replace(load_ablation(study), seeds=(3,)), out)
     assert main(["ablate", str(study), "--data-dir", str(data_dir), "--out", str(out), *more]) == 0
@@ -230,7 +230,7 @@ def test_a_run_that_another_command_trains_waits_and_is_taken_over_when_that_die
     out.mkdir()
     holder = subprocess.Popen([sys.executable, "-c", HOLD, out / f".{runs[0].name}.lock"], stdout=subprocess.PIPE)
     assert holder.stdout.readline() == b"held\n"
-    monkeypatch.setattr(_ablation_train, "POLL", 0.05)
+    monkeypatch.setattr(workers, "POLL", 0.05)
     waited, say = [], Watch.wait_for
 
     def kill(self, left):

@@ -16,14 +16,14 @@ from _colours import write_colours
 from _searches import SPACE, fake_train, write_search
 from optuna.trial import TrialState
 
-import seattn._search_plots as plots
-import seattn._search_worker as worker
-import seattn.experiments.search as seattn_search
+import seattn.experiments.search.driver as seattn_search
+import seattn.experiments.search.figures as plots
+import seattn.experiments.search.worker as worker
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.core.recipe import load_recipe
-from seattn.experiments.search import run_search
-from seattn.experiments.space import load_search
+from seattn.experiments.search.driver import run_search
+from seattn.experiments.search.space import load_search
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 fork = multiprocessing.get_context("fork")  # the child has this process's fake training

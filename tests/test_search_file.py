@@ -6,7 +6,7 @@ import pytest
 from _searches import SPACE, write_search
 
 from seattn.core.errors import UserError
-from seattn.experiments.space import load_search
+from seattn.experiments.search.space import load_search
 
 FOLDER = Path(__file__).parent.parent / "zoo_configs" / "searches"
 

@@ -12,7 +12,7 @@ from benchmarks.evidence.study_classes import StudyClasses, look_at_classes, rea
 from seattn._ablation_rows import StudyRow
 from seattn.core.errors import UserError
 from seattn.evaluation.scoring import evaluate_folder
-from seattn.experiments.results import StudyResult, VariantResult
+from seattn.experiments.study.results import StudyResult, VariantResult
 from seattn.models.load import load_model
 
 NAMES = ("cat", "dog", "owl")

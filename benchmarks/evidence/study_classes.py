@@ -17,8 +17,8 @@ from seattn._run_report_read import read_run
 from seattn._run_report_scores import open_split, score_run
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
-from seattn.experiments.results import StudyResult
-from seattn.experiments.tables import points
+from seattn.experiments.study.results import StudyResult
+from seattn.experiments.study.tables import points
 from seattn.hub.facts import dump, parse, read_json
 
 Matrix = npt.NDArray[np.int64]

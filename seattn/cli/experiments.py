@@ -10,7 +10,7 @@ from seattn.core.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from seattn.experiments.results import StudyResult
+    from seattn.experiments.study.results import StudyResult
 
 # What fits into 80 characters, by its heading here; table.md has all.
 _HEADINGS = {
@@ -47,7 +47,7 @@ def ablate(
     """Compare variants of a recipe over seeds on the held-out images; the same command again goes on where it ended."""
     from rich.console import Console
 
-    from seattn.experiments.study import ablate as run_study
+    from seattn.experiments.study.ablation import ablate as run_study
 
     if data_dir is None and not no_train:
         raise UserError("give --data-dir, the folder of train/<class>/<image>; or --no-train to see what is there")
@@ -82,7 +82,7 @@ def _show(console: "Console", result: "StudyResult", out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from seattn.experiments.tables import COLUMNS, cells, difference_cells, notes
+    from seattn.experiments.study.tables import COLUMNS, cells, difference_cells, notes
 
     for variant, seed, done in result.missing:
         console.print(Text(f"missing: {variant}, seed {seed}{f', {done}' if done else ''}"), soft_wrap=True)

@@ -18,7 +18,7 @@ from seattn._search_results import last_score, ranked, short
 from seattn._search_space import Choice, Range
 from seattn.core.files import atomic_path
 from seattn.evaluation.figures import RIGHT, WRONG
-from seattn.experiments.space import Search
+from seattn.experiments.search.space import Search
 
 ENOUGH = 10  # whole trials, below which a forest fitted to them says nothing
 FORESTS = 8  # of which the spread is drawn

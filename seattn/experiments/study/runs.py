@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from seattn._ablation_rows import StudyRow, read_result
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
-from seattn.experiments.design import Ablation, run_name
+from seattn.experiments.study.design import Ablation, run_name
 
 
 @dataclass(frozen=True)

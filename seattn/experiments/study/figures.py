@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seattn._ablation_stats import SeedDifference, Summary
-from seattn.experiments.results import StudyResult, VariantResult
+from seattn.experiments.study.results import StudyResult, VariantResult
 
 # Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.
 _SEEDS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))

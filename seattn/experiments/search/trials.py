@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import require_writable
 from seattn.core.recipe import parse_recipe
-from seattn.experiments.space import Search, grid_points
+from seattn.experiments.search.space import Search, grid_points
 
 DATABASE = "study.db"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # what counts; a failed trial is one more to make

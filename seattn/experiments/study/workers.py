@@ -17,7 +17,7 @@ from filelock import Timeout
 from seattn._ablation_progress import Watch
 from seattn._history import Row
 from seattn.core.errors import UserError, first_line
-from seattn.experiments.runs import StudyRun
+from seattn.experiments.study.runs import StudyRun
 from seattn.training.driver import train
 
 POLL = 5.0  # seconds between looks at runs that another command holds

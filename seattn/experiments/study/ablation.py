@@ -13,9 +13,9 @@ from filelock import FileLock
 from seattn._ablation_rows import StudyRow, read_rows, write_rows
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable, write_text
-from seattn.experiments.design import Ablation, check_seeds, load_ablation
-from seattn.experiments.results import StudyResult, rows_of, summarize_study
-from seattn.experiments.runs import StudyRun, runs_of
+from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
+from seattn.experiments.study.results import StudyResult, rows_of, summarize_study
+from seattn.experiments.study.runs import StudyRun, runs_of
 
 OUT = Path("runs/ablations")
 
@@ -92,8 +92,8 @@ def _train(
     jobs: int,
 ) -> dict[str, str]:
     from seattn._ablation_progress import Watch
-    from seattn._ablation_train import How, train_missing
     from seattn.data.folders import find_split, has_split
+    from seattn.experiments.study.workers import How, train_missing
     from seattn.models.load import torch_device
 
     if not has_split(data_dir, "train"):
@@ -118,8 +118,8 @@ def _collect(ablation: Ablation, runs: Sequence[StudyRun], elsewhere: Sequence[S
 
 
 def _write(result: StudyResult, folder: Path) -> None:
-    from seattn.experiments.figures import plot_bytes
-    from seattn.experiments.tables import markdown, numbers
+    from seattn.experiments.study.figures import plot_bytes
+    from seattn.experiments.study.tables import markdown, numbers
 
     write_text(folder / "table.md", f"# {result.name}\n\n{markdown(result)}\n![plot](plot.svg)\n")
     write_text(folder / "table.csv", numbers(result))

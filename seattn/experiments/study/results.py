@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from seattn._ablation_rows import StudyRow
 from seattn._ablation_stats import SeedDifference, Summary, compare, difference, summarize, with_holm
-from seattn.experiments.design import Ablation, run_name
+from seattn.experiments.study.design import Ablation, run_name
 
 
 @dataclass(frozen=True)

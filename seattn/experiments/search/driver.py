@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seattn.core.errors import UserError
-from seattn.experiments.space import Search, load_search
+from seattn.experiments.search.space import Search, load_search
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -69,10 +69,10 @@ def run_search(
     # Not above: Optuna is an extra, and `load_search` does without.
     import optuna
 
-    from seattn._search_plots import write_plots
     from seattn._search_results import summary, write_tables
-    from seattn._search_worker import Task, run_jobs, work
-    from seattn.experiments.trials import StudyDir
+    from seattn.experiments.search.figures import write_plots
+    from seattn.experiments.search.trials import StudyDir
+    from seattn.experiments.search.worker import Task, run_jobs, work
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     out = out or Path("runs") / "search" / search.name

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from seattn._ablation_stats import SeedDifference
-from seattn.experiments.results import StudyResult, VariantResult
+from seattn.experiments.study.results import StudyResult, VariantResult
 
 _NONE = "-"
 _NUMBERS = (

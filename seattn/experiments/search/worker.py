@@ -17,8 +17,8 @@ from seattn._history import Row
 from seattn._search_results import read_summary, short, tidy, write_tables
 from seattn.core.errors import UserError, first_line
 from seattn.core.recipe import Recipe
-from seattn.experiments.space import Search
-from seattn.experiments.trials import Claim, StudyDir
+from seattn.experiments.search.space import Search
+from seattn.experiments.search.trials import Claim, StudyDir
 from seattn.training.driver import train
 
 FAILURES = 3  # in a row, after which more of them would tell nothing new

@@ -1,0 +1,1 @@
+"""A search for a recipe's best values; the only part that needs Optuna."""

@@ -1,0 +1,1 @@
+"""Variants of a recipe over seeds, compared on the held-out images."""
