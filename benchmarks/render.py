@@ -12,20 +12,18 @@ from pathlib import Path
 import timm
 
 from benchmarks._command import Parser, command
-from benchmarks._steps import render_steps
 from benchmarks.evidence.rows import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
 from benchmarks.speed.rows import is_cpu, read_speed, speed_files
-from benchmarks.speed.tables import render_speed
-from seattn._card_picture import render_picture
+from benchmarks.speed.tables import render_speed, render_steps
 from seattn.core.files import atomic_path, write_text
 from seattn.core.recipe import load_recipe
-from seattn.hub.card import picture_name, render_card, render_table
+from seattn.evaluation.profile.costs import measure_costs
+from seattn.hub.card import picture_name, render_card, render_picture, render_table
 from seattn.hub.facts import Facts
 from seattn.models import models_with_weights
-from seattn.models._costs import COSTS, render_costs
 from seattn.models._pretrained import WEIGHTS
-from seattn.models.listing import measure_costs
+from seattn.models.listing import COSTS, render_costs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"

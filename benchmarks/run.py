@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from benchmarks._case import Bench, Case, Plan
 from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import RESULTS
 from benchmarks.speed import blocks, models, ops
 from benchmarks.speed.bars import CPU_BARS, GPU_BARS, reached
 from benchmarks.speed.rows import SpeedRow, append_speed, device_slug
 from benchmarks.speed.tables import bars_table, group_line, summary_table
-from benchmarks.speed.timing import clock_of, copy_bandwidth
+from benchmarks.speed.timing import Bench, Case, Plan, clock_of, copy_bandwidth
 from seattn.core.device import cpu_has_bfloat16
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable

@@ -7,8 +7,8 @@ import sys
 
 import torch
 
-from benchmarks._case import DTYPES, FORMATS
 from benchmarks.speed.ops import OPS
+from benchmarks.speed.timing import DTYPES, FORMATS
 from seattn import get_kernels, set_kernels
 
 SHAPE = (3, 33, 7, 5)

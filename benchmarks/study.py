@@ -13,10 +13,9 @@ from pathlib import Path
 from benchmarks._command import Parser, command
 from benchmarks.evidence.studies import ROWS, STUDIES, check_rows
 from benchmarks.evidence.study_classes import look_at_classes
-from seattn._ablation_rows import read_rows, write_rows
 from seattn.core.errors import UserError
 from seattn.experiments.study.design import load_ablation
-from seattn.experiments.study.results import rows_of
+from seattn.experiments.study.results import read_rows, rows_of, write_rows
 
 
 def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:

@@ -10,9 +10,9 @@ from _studies import WHERE, finish_all
 
 from benchmarks import render, study
 from benchmarks.evidence.studies import GAIN, ROWS, STUDIES, committed, render_gain, render_page
-from seattn._ablation_rows import read_rows, write_rows
 from seattn.core.errors import UserError
 from seattn.experiments.study.ablation import ablate
+from seattn.experiments.study.results import read_rows, write_rows
 
 NAME = GAIN[0]
 ROOT = Path(__file__).parent.parent

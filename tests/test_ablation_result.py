@@ -9,12 +9,12 @@ import pytest
 import yaml
 from _studies import finish, finish_all, write_study
 
-from seattn import _ablation_rows
 from seattn.__main__ import main
-from seattn._ablation_rows import read_rows
 from seattn.core.rows import AccuracyRow
+from seattn.experiments.study import results
 from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
+from seattn.experiments.study.results import read_rows
 from seattn.experiments.study.runs import runs_of
 
 TOP1 = {("a", 0): 0.900, ("a", 1): 0.910, ("b", 0): 0.905, ("b", 1): 0.925}
@@ -180,7 +180,7 @@ def test_rows_written_before_a_field_was_added_are_read(study, out, monkeypatch)
     later = dataclasses.make_dataclass(
         "AccuracyRow", [("later", str, dataclasses.field(default="none"))], bases=(AccuracyRow,), frozen=True
     )
-    monkeypatch.setattr(_ablation_rows, "AccuracyRow", later)
+    monkeypatch.setattr(results, "AccuracyRow", later)
     rows = read_rows(out / "x" / "rows.csv")
     assert [row.result.later for row in rows] == ["none"] * 4
     assert rows[1].result.top1 == TOP1["a", 1]

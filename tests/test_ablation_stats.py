@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seattn._ablation_stats import compare, difference, holm, summarize, with_holm
+from seattn.evaluation.statistics import compare, difference, holm, summarize, with_holm
 
 T = 4.302652729911275  # Student's t at 97.5 %, 2 degrees of freedom
 

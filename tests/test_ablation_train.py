@@ -16,12 +16,12 @@ from _studies import finish, write_data, write_study
 from filelock import FileLock
 
 from seattn.__main__ import main
-from seattn._ablation_progress import Watch
 from seattn.core.errors import UserError
 from seattn.experiments.study import workers
 from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.runs import runs_of
+from seattn.experiments.study.workers import Watch
 
 HOLD = """
 import sys, time, filelock

@@ -9,7 +9,7 @@ import sys
 import pytest
 from _colours import RECIPE, write_colours
 
-from seattn import _allocator
+from seattn.core import device
 from seattn.core.recipe import parse_recipe
 from seattn.training import driver
 
@@ -41,7 +41,7 @@ print(kept, during.hblkhd - before.hblkhd, counts().arena - before.arena)
 
 def step(how):
     """Whether the setting was made; bytes of 6 maps of 20 MB that the system gave one by one; growth of the heap."""
-    clean = {name: value for name, value in os.environ.items() if name not in _allocator._USERS}
+    clean = {name: value for name, value in os.environ.items() if name not in device._USERS}
     run = [sys.executable, "-c", STEP, how]
     out = subprocess.run(run, env=clean, capture_output=True, text=True, check=True).stdout
     kept, mapped, heap = out.split()
@@ -59,17 +59,17 @@ def test_large_blocks_come_from_the_heap_which_keeps_them():
     assert heap > 110 * MB
 
 
-@pytest.mark.parametrize("name", _allocator._USERS)
+@pytest.mark.parametrize("name", device._USERS)
 def test_what_the_environment_says_stays(name, monkeypatch):
     monkeypatch.setenv(name, "131072")
-    assert not _allocator.keep_freed_memory()
+    assert not device.keep_freed_memory()
 
 
 def test_a_library_without_the_setting_is_left_alone(monkeypatch):
-    for name in _allocator._USERS:
+    for name in device._USERS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_allocator.ctypes, "CDLL", lambda name: object())
-    assert not _allocator.keep_freed_memory()
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
+    assert not device.keep_freed_memory()
 
 
 def test_training_on_a_cpu_asks_for_it(tmp_path, monkeypatch):

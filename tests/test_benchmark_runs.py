@@ -9,15 +9,14 @@ from torch import nn
 
 import seattn
 from benchmarks import gpu, run
-from benchmarks._case import Case, Plan
-from benchmarks._data_rows import read_data_rows
 from benchmarks.small_step import small_step
 from benchmarks.speed import blocks as bench_blocks
 from benchmarks.speed import data as bench_data
 from benchmarks.speed import dispatch as bench_dispatch
 from benchmarks.speed import models as bench_models
 from benchmarks.speed import ops as bench_ops
-from benchmarks.speed.rows import read_speed
+from benchmarks.speed.rows import read_data_rows, read_speed
+from benchmarks.speed.timing import Case, Plan
 from benchmarks.speed.twins import check_equal, timm_twin
 from seattn import ops
 

@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 from benchmarks import plots, render, run
-from benchmarks._case import Case, Plan
-from benchmarks._steps import render_steps
 from benchmarks.speed import bars
 from benchmarks.speed.models import _bare
 from benchmarks.speed.rows import SpeedRow, append_speed, device_slug, newest, read_speed, speed_files
-from benchmarks.speed.tables import group_line, render_speed
-from benchmarks.speed.timing import copy_bandwidth, cpu_clock, interleave, ratios, spread
+from benchmarks.speed.tables import group_line, render_speed, render_steps
+from benchmarks.speed.timing import Case, Plan, copy_bandwidth, cpu_clock, interleave, ratios, spread
 from seattn.core.rows import Conditions
 
 ROOT = Path(__file__).parent.parent

@@ -19,11 +19,9 @@ from benchmarks import record
 from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
 from benchmarks.evidence.ship import place, score_again
 from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
-from seattn._card_picture import describe, render_picture
-from seattn._card_sections import runs_of_recipe
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.scoring import evaluate_folder
-from seattn.hub.card import picture_name, render_card, render_table
+from seattn.hub.card import describe, picture_name, render_card, render_picture, render_table, runs_of_recipe
 from seattn.hub.facts import ClassResults, Facts, packaged_facts
 from seattn.models import models_with_weights
 from seattn.models._pretrained import weight_index

@@ -13,13 +13,14 @@ from torch import nn
 
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.evaluation.prediction import class_names, predict_logits
+from seattn.data.folders import split_folder
+from seattn.data.transforms import class_names
+from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import (
     calibration_bins,
     evaluate,
     evaluate_folder,
     expected_calibration_error,
-    split_folder,
     summarize,
     wilson_interval,
 )

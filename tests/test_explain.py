@@ -16,11 +16,10 @@ from torch import nn
 
 import seattn
 from seattn.__main__ import main
-from seattn._explain_plots import overlay
-from seattn._report_gates import LayerGates, collect_gates
 from seattn.evaluation.cam import METHODS, class_map, find_layer
 from seattn.evaluation.explanation import explain
-from seattn.evaluation.gates import collect_spatial_gates, gate_differences
+from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
+from seattn.reports.explanation import overlay
 
 ARCH = "se_resnet20_cifar"
 

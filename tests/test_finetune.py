@@ -13,11 +13,11 @@ from PIL import Image
 
 import seattn.training.finetuning
 from seattn.__main__ import main
-from seattn._finetune_report import write_run_report
-from seattn._user_images import link_splits, read_folder
 from seattn.core.errors import UserError
+from seattn.data.folders import link_splits, read_folder
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate_folder
+from seattn.reports.net_report import write_run_report
 from seattn.training.finetuning import choose_recipe, finetune
 from seattn.training.loop import TrainingRun
 

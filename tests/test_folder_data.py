@@ -11,9 +11,10 @@ from timm.data import create_transform
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
-from seattn.data.loader import eval_transform_uint8, seeded, train_transform
+from seattn.data.loader import seeded
 from seattn.data.open import open_data
 from seattn.data.samples import load_sample
+from seattn.data.transforms import eval_transform_uint8, train_transform
 
 CPU = torch.device("cpu")
 CFG = {

@@ -16,7 +16,7 @@ from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.core.recipe import load_recipe
 from seattn.data.samples import load_sample
-from seattn.evaluation.prediction import eval_transform
+from seattn.data.transforms import eval_transform
 from seattn.hub.staging import stage
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS

@@ -14,7 +14,8 @@ from timm.models._hub import save_for_hf
 import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
 from seattn.models.checkpoints.read import read_state_dict
-from seattn.models.load import load_model, our_models
+from seattn.models.listing import our_models
+from seattn.models.load import load_model
 
 ARCH = "se_resnet20_cifar"
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
-from seattn.evaluation.prediction import Prediction, class_names, eval_transform, predict
+from seattn.data.transforms import class_names, eval_transform
+from seattn.evaluation.prediction import Prediction, predict
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_the_operators_passes_are_the_documented_ones(row):
 
 def test_the_limits_of_one_program_are_the_kernels():
     pytest.importorskip("triton", reason="needs triton")
-    from seattn_kernels._plan import SAMPLE_LIMITS
+    from seattn_kernels._layout import SAMPLE_LIMITS
 
     assert (SAMPLE_LIMITS.channels, SAMPLE_LIMITS.hidden, SAMPLE_LIMITS.sample_bytes) == ONE_PROGRAM
     assert SAMPLE_LIMITS.images == 96

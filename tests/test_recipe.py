@@ -8,9 +8,8 @@ import yaml
 from timm.scheduler import create_scheduler_v2
 
 import seattn  # noqa: F401  registers the models
-from seattn._our_keys import OurKeys
 from seattn.core.errors import UserError
-from seattn.core.recipe import CYCLIC, SCHEDULERS, Recipe, load_recipe, parse_recipe
+from seattn.core.recipe import CYCLIC, SCHEDULERS, OurKeys, Recipe, load_recipe, parse_recipe
 from seattn.training.build import create_schedule
 
 CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))

@@ -10,10 +10,10 @@ from _page import Page
 from torch import nn
 
 import seattn  # noqa: F401  # registers the models
-from seattn._report_gates import collect_gates
-from seattn._report_grid import choose_images
 from seattn.core.errors import UserError
+from seattn.evaluation.gates import collect_gates
 from seattn.evaluation.scoring import summarize
+from seattn.reports.images import choose_images
 from seattn.reports.net_report import write_report
 
 NAMES = ("cat", "dog", "<script>alert(1)</script>")

@@ -9,17 +9,14 @@ from _page import Page
 from _report_runs import ARCH, write_images, write_run
 
 from seattn.__main__ import main
-from seattn._our_keys import OurKeys
-from seattn._run_report_read import read_run
-from seattn._run_report_scores import open_split, score_run
-from seattn.core.recipe import Recipe
+from seattn.core.recipe import OurKeys, Recipe
 from seattn.data.open import open_data
 from seattn.evaluation.figures import Plot
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate_folder
 from seattn.models.load import load_model
 from seattn.reports.run_report import report_runs
-from seattn.reports.runs import group_runs
+from seattn.reports.runs import group_runs, open_split, read_run, score_run
 
 NAMES = ("cat", "dog", "<b>emu</b>".replace("/", "|"))
 BASE = Recipe(model=ARCH, lr=0.1, epochs=3, warmup_epochs=0)

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from _report_runs import ARCH, write_run
 
-from seattn._our_keys import OurKeys
-from seattn._run_report_read import differences, read_run
-from seattn.core.recipe import Recipe
+from seattn.core.recipe import OurKeys, Recipe
 from seattn.evaluation.statistics import (
     Pair,
     changed_pairs,
@@ -18,7 +16,7 @@ from seattn.evaluation.statistics import (
     mcnemar,
     paired_difference,
 )
-from seattn.reports.runs import group_runs
+from seattn.reports.runs import differences, group_runs, read_run
 
 MATRIX = np.array([[5.0, 3, 2], [1, 9, 0], [4, 0, 6]])
 

@@ -9,10 +9,9 @@ from _studies import ROW
 
 from benchmarks.evidence.studies import ROWS, committed, render_page
 from benchmarks.evidence.study_classes import StudyClasses, look_at_classes, read_study_classes, render_hardest
-from seattn._ablation_rows import StudyRow
 from seattn.core.errors import UserError
 from seattn.evaluation.scoring import evaluate_folder
-from seattn.experiments.study.results import StudyResult, VariantResult
+from seattn.experiments.study.results import StudyResult, StudyRow, VariantResult
 from seattn.models.load import load_model
 
 NAMES = ("cat", "dog", "owl")

@@ -3,9 +3,8 @@
 import pytest
 
 from seattn.evaluation.profile.compare import parse_options, twin
-from seattn.models._costs import COSTS, read_costs, render_costs
-from seattn.models.listing import list_nets, measure_cost, measure_costs
-from seattn.models.load import our_models
+from seattn.evaluation.profile.costs import measure_cost, measure_costs
+from seattn.models.listing import COSTS, list_nets, our_models, read_costs, render_costs
 
 SAMPLE = ("resnet20_cifar", "se_wrn28_10_cifar", "eca_mobilenetv2_cifar", "cbam_resnet18")
 

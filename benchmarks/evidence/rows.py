@@ -9,8 +9,9 @@ from seattn.core import records
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
 from seattn.core.recipe import load_recipe
+from seattn.core.records import dump, parse, read_json
 from seattn.core.rows import AccuracyRow
-from seattn.hub.facts import ClassResults, dump, parse, read_json
+from seattn.hub.facts import ClassResults
 
 RECIPES = Path(__file__).parents[2] / "zoo_configs"
 RESULTS = Path(__file__).parents[1] / "results"

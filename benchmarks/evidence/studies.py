@@ -6,12 +6,11 @@ from pathlib import Path
 
 from benchmarks.evidence.rows import RESULTS
 from benchmarks.evidence.study_classes import read_study_classes, render_hardest
-from seattn._ablation_rows import StudyRow, read_rows
-from seattn._ablation_stats import SeedDifference
 from seattn.core.errors import UserError
+from seattn.evaluation.statistics import SeedDifference
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.figures import plot_bytes
-from seattn.experiments.study.results import StudyResult, rows_of, summarize_study
+from seattn.experiments.study.results import StudyResult, StudyRow, read_rows, rows_of, summarize_study
 from seattn.experiments.study.tables import markdown, points
 
 STUDIES = Path(__file__).parents[2] / "zoo_configs" / "ablations"

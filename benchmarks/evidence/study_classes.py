@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seattn._ablation_rows import StudyRow
-from seattn._ablation_stats import compare, summarize
-from seattn._run_report_read import read_run
-from seattn._run_report_scores import open_split, score_run
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
-from seattn.experiments.study.results import StudyResult
+from seattn.core.records import dump, parse, read_json
+from seattn.evaluation.statistics import compare, summarize
+from seattn.experiments.study.results import StudyResult, StudyRow
 from seattn.experiments.study.tables import points
-from seattn.hub.facts import dump, parse, read_json
+from seattn.reports.runs import open_split, read_run, score_run
 
 Matrix = npt.NDArray[np.int64]
 

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 import seattn  # noqa: F401  # registers the nets with timm
-from benchmarks._case import DTYPES, FORMATS, Case, Plan
-from benchmarks.speed.timing import Work
+from benchmarks.speed.timing import DTYPES, FORMATS, Case, Plan, Work
 from benchmarks.speed.twins import check_equal, timm_twin
 
 

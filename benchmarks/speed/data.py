@@ -19,9 +19,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmarks._data_rows import PREFIX, DataRow, append_data_rows
 from benchmarks.evidence.rows import RESULTS
-from benchmarks.speed.rows import device_slug
+from benchmarks.speed.rows import PREFIX, DataRow, append_data_rows, device_slug
 from benchmarks.speed.timing import cpu_clock, interleave, spread
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable

@@ -18,8 +18,7 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 import seattn
-from benchmarks._case import FORMATS, Case, Plan
-from benchmarks.speed.timing import Work
+from benchmarks.speed.timing import FORMATS, Case, Plan, Work
 from benchmarks.speed.twins import check_equal, timm_twin
 from seattn.core.device import cpu_has_bfloat16
 

@@ -13,8 +13,7 @@ from timm.layers import EcaModule, SEModule
 from timm.layers.cbam import ChannelAttn, SpatialAttn
 from torch import Tensor, nn
 
-from benchmarks._case import DTYPES, FORMATS, Case, Plan
-from benchmarks.speed.timing import Work
+from benchmarks.speed.timing import DTYPES, FORMATS, Case, Plan, Work
 from seattn import ops
 
 QUICK_SHAPES = ((2, 16, 8, 8), (3, 32, 4, 4))

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from seattn_kernels._layout import Tile
-from seattn_kernels._norm import norm_mean, welford_step, welford_total
+from seattn_kernels._math import norm_mean, welford_step, welford_total
 
 # Images x channels: 8 channels are one sector of 32 bytes, and as few as that spread 64 channels over 8 programs.
 # With 4 warps Triton 3.6 keeps 8 bytes a thread on sm_90's stack.

@@ -15,8 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from seattn_kernels._layout import Tile, launch_options
-from seattn_kernels._math import gate
-from seattn_kernels._norm import norm_mean
+from seattn_kernels._math import gate, norm_mean
 
 CONV_TILE = Tile(16, 128, 4)  # images x channels
 

@@ -11,8 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from seattn_kernels._layout import launch_options
-from seattn_kernels._math import act, act_grad, gate
-from seattn_kernels._norm import norm_mean
+from seattn_kernels._math import act, act_grad, gate, norm_mean
 
 
 class LinearTile(NamedTuple):

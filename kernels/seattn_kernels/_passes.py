@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 
 from seattn_kernels._layout import offsets_in_image
-from seattn_kernels._math import act, gate_grad
-from seattn_kernels._norm import norm_scale, welford_step, welford_total
+from seattn_kernels._math import act, gate_grad, norm_scale, welford_step, welford_total
 
 
 @triton.jit

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from seattn_kernels._excite import ExciteGrad, GateWeights
 from seattn_kernels._layout import SAMPLE_TILES, Layout, map_args, offsets_in_image, tile_for
-from seattn_kernels._math import act, act_grad, gate, gate_grad
-from seattn_kernels._norm import norm_mean, norm_scale
+from seattn_kernels._math import act, act_grad, gate, gate_grad, norm_mean, norm_scale
 
 
 @triton.jit

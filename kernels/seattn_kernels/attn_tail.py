@@ -25,10 +25,10 @@ from seattn_kernels._layout import (
     launch_options,
     layout_of,
     map_args,
+    plan_for,
     tile_for,
 )
 from seattn_kernels._passes import apply_grad_kernel, apply_kernel, moments_kernel, reduce_kernel
-from seattn_kernels._plan import plan_for
 from seattn_kernels._sample import sample_bwd, sample_fwd
 
 FwdResult = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

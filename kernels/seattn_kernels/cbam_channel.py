@@ -31,8 +31,7 @@ from seattn_kernels._layout import (
 )
 from seattn_kernels._linear import linear, linear_tile
 from seattn_kernels._math import act as act_of
-from seattn_kernels._math import act_grad, gate_grad
-from seattn_kernels._peak import peak_step, peak_total
+from seattn_kernels._math import act_grad, gate_grad, peak_step, peak_total
 from seattn_kernels.channel_gate import channel_gate_fwd
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from seattn_kernels._layout import PASS_TILES, Row, Tile, check_same, layout_of, map_args, offsets_in_image, tile_for
 from seattn_kernels._math import gate as gate_of
-from seattn_kernels._math import gate_grad
-from seattn_kernels._peak import peak_step, peak_total
+from seattn_kernels._math import gate_grad, peak_step, peak_total
 
 # For the two passes that loop over channels. In NCHW shorter in pixels than PASS_TILES, whose 1,024 would leave an
 # image of 32 x 32 to a single program.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from seattn.blocks.attended.insert import STARTS, Attention, extract_attention, insert_attention
-from seattn.layers._start import require_two_sigmoid
+from seattn.layers._registry import require_two_sigmoid
 
 Model = TypeVar("Model", bound=nn.Module)
 

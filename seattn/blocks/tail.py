@@ -1,19 +1,45 @@
 """The end of a residual block, out_act(attn(bn(x)) + shortcut), in one op as far as its modules allow.
 
 Shapes: B images, C channels, H x W pixels.
+
+Whether an op may do a module's work in its place: not if the module would be missed.
+A hook on the module would no longer fire, and a forward of the instance's own would no longer be called.
 """
 
 from typing import NamedTuple
 
 from timm.layers import BatchNormAct2d, DropPath
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from seattn.blocks.excitation import Reason, excitation_of
 from seattn.layers._norm import batch_norm_of
-from seattn.layers._skip import may_skip
 from seattn.ops import efficient_channel_attn_add_act, squeeze_excite_add_act
 from seattn.ops._tail.excitation import NO_EXCITATION, Excitation
 from seattn.ops._tail.run import infer, leaves_norm_to_torch, run
+
+
+def may_skip(*modules: nn.Module | None) -> bool:
+    """True if nobody watches these modules or their children: no hooks, no forward set on an instance."""
+    if _has_any_global_hook():
+        return False
+    # Asked in every call, so in one frame and without nn.Module's lookup.
+    seen = list(modules)
+    for module in seen:  # which grows by the children
+        if module is None:
+            continue
+        own = module.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own["_backward_hooks"]
+            or own["_backward_pre_hooks"]
+            or "forward" in own
+        ):
+            return False
+        if own["_modules"]:
+            seen += own["_modules"].values()
+    return True
 
 
 class Plan(NamedTuple):

@@ -12,11 +12,12 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from seattn._report_tables import print_evaluation
+from seattn.cli.tables import print_evaluation
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable
 from seattn.data.samples import Sample, load_sample
-from seattn.evaluation.prediction import class_names, eval_transform, image_mode, predict_logits
+from seattn.data.transforms import class_names, eval_transform, image_mode
+from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import Evaluation, match_classes, summarize
 from seattn.models.load import load_model
 from seattn.reports.net_report import write_report

@@ -136,7 +136,7 @@ def _print_checks(title: str, found: "Verification") -> None:
 def _weights(name: str, called: str | None) -> tuple[str, Path | None]:
     """What weights are called, and the run they are of, if they are of one."""
     from seattn.core.errors import UserError
-    from seattn.models.load import our_models
+    from seattn.models.listing import our_models
 
     arch = name.split(".")[0]
     if arch in our_models() or not Path(name).is_dir():

@@ -13,8 +13,7 @@ from typing import Annotated
 
 import typer
 
-from seattn._cli_search import search
-from seattn.cli.experiments import ablate
+from seattn.cli.experiments import ablate, search
 from seattn.cli.hub import hub, import_weights
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import explain, report

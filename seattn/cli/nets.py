@@ -53,10 +53,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
 ) -> None:
     """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
-    from seattn._report_tables import print_evaluation
+    from seattn.cli.tables import print_evaluation
+    from seattn.data.folders import split_folder
     from seattn.data.images import cifar_folder
     from seattn.evaluation.scoring import evaluate as evaluate_split
-    from seattn.evaluation.scoring import split_folder
     from seattn.models.load import load_model
 
     if out is not None:
@@ -111,7 +111,8 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the nets of this package by family: parameters, MACs, input size, data sets and weights."""
-    from seattn.models.listing import list_nets, nets_tables
+    from seattn.cli.tables import nets_tables
+    from seattn.models.listing import list_nets
 
     nets = list_nets(pattern, family=family, pretrained=pretrained)
     if as_json:

@@ -1,4 +1,10 @@
-"""A profile as tables in the terminal."""
+"""A profile as tables in the terminal.
+
+An evaluation as tables in the terminal.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -6,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from seattn.evaluation.profile.compare import COMPARED, Comparison
-from seattn.evaluation.profile.costs import Profile, Stage
+from seattn.evaluation.profile.costs import Profile, Stage, _digits, number
+from seattn.evaluation.scoring import Evaluation
+from seattn.models.listing import NO_WEIGHTS, Net
 
 _NOTE = (
     "For one image. MACs: half the FLOPs of convolutions and matrices. Kept: for the backward in training, in fp32, "
@@ -15,18 +23,6 @@ _NOTE = (
     "former, in fp32. All of it is counted, nothing measured."
 )
 _HEADINGS = {"parameters": "parameters", "macs": "MACs", "activation_bytes": "kept", "bytes_moved": "moved"}
-
-
-def number(value: float) -> str:
-    """Three digits or all below 1000, with the letter of the thousand."""
-    for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= 0.9995 * unit:
-            return f"{value / unit:.{_digits(value / unit)}f} {letter}"
-    return f"{value:.{0 if value == int(value) else 1}f}"
-
-
-def _digits(value: float) -> int:
-    return 2 if value < 9.995 else 1 if value < 99.95 else 0
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -95,3 +91,56 @@ def _differences(name: str, comparison: Comparison) -> Table:
         cells = ("" if value is None else f"{value:+.2f} %" for value in values.values())
         table.add_row(part, *cells, style="bold" if last else None, end_section=place == len(percent) - 1)
     return table
+
+
+def headline(evaluation: Evaluation) -> str:
+    """Top-1 with its 95% interval and n, in one line."""
+    low, high = evaluation.top1_low, evaluation.top1_high
+    return f"top-1 {evaluation.top1:.2%} (95% interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
+
+
+def print_evaluation(console: Console, evaluation: Evaluation, *, pairs: int = 5) -> None:
+    """Print the headline, a table of the classes and the `pairs` most frequent confusions."""
+    console.print(Text(headline(evaluation), style="bold"))
+    k = min(5, len(evaluation.class_names))
+    console.print(Text(f"top-{k} {evaluation.top5:.2%}, loss {evaluation.loss:.4f}, ECE {evaluation.ece:.4f}"))
+    table = Table("class", "recall", "precision", "F1", "images")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for score in evaluation.per_class:
+        cells = (f"{score.recall:.1%}", f"{score.precision:.1%}", f"{score.f1:.1%}", str(score.support))
+        table.add_row(Text(score.name), *cells)
+    console.print(table)
+    worst = evaluation.worst_pairs(pairs)
+    if worst:
+        table = Table("true", "taken for", "times", title="most frequent confusions", title_justify="left")
+        table.columns[2].justify = "right"
+        for true, predicted, count in worst:
+            table.add_row(Text(true), Text(predicted), str(count))
+        console.print(table)
+
+
+def nets_tables(nets: Sequence[Net]) -> list[Table]:
+    """For the terminal: a table a family, with its data sets in the title."""
+    width = max(len(net.name) for net in nets)
+    tables = []
+    for family, members in groupby(nets, key=lambda net: net.family):
+        rows = list(members)
+        tags = list(dict.fromkeys(f".{tag}" for net in rows for tag in net.weights if tag))
+        title = Text(f"{family}: tags {', '.join(tags)}" if tags else family, style="bold")
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("net", min_width=width, no_wrap=True)
+        for heading in ("parameters", "MACs", "input"):
+            table.add_column(heading, justify="right", min_width=9)
+        table.add_column("weights", overflow="fold")
+        for net in rows:
+            size = "x".join(map(str, net.costs.input_size))
+            parameters = f"{net.costs.parameters / 1e6:.2f} M"
+            table.add_row(Text(net.name), parameters, number(net.costs.macs), size, Text(_places(net.weights)))
+        tables.append(table)
+    return tables
+
+
+def _places(weights: dict[str, str]) -> str:
+    there = {tag: place for tag, place in weights.items() if place != NO_WEIGHTS}
+    return ", ".join(f"{tag}: {place}" if tag else place for tag, place in there.items()) or NO_WEIGHTS

@@ -50,7 +50,7 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Make a classifier of your own images: a folder a class in, weights and an HTML report out."""
-    from seattn._finetune_report import write_run_report
+    from seattn.reports.net_report import write_run_report
     from seattn.training.finetuning import finetune as run_finetune
 
     overrides = parse_settings(settings or [])

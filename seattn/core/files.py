@@ -1,7 +1,11 @@
-"""Files that are whole or absent: write beside the target, then rename over it."""
+"""Files that are whole or absent: write beside the target, then rename over it.
+
+Folders that are whole or absent: filled beside the target, then renamed.
+"""
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,3 +61,45 @@ def require_writable(folder: Path) -> None:
 def sha256(path: Path) -> str:
     """Hex digest of the file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, which takes its place if the body succeeds; else it goes.
+
+    What is in `folder` goes only when the new one stands there: whether it may is the caller's to say.
+
+    Raises:
+        UserError: if it cannot be written, or the body meets an OSError.
+    """
+    target = folder.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; give a folder that can be written to") from error
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in (part, *part.rglob("*")):  # mkdtemp and safetensors give them to their owner alone
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        _replace(part, target)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(part: Path, target: Path) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        part.replace(target)
+        return
+    before = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    target.replace(before)
+    try:
+        part.replace(target)
+    except OSError:
+        before.replace(target)
+        raise
+    shutil.rmtree(before, ignore_errors=True)

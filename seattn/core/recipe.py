@@ -2,6 +2,8 @@
 
 The top-level keys, their meaning and their defaults are those of timm's train.py, so the same file drives both; what
 timm has no word for stands under the one key `seattn`. A file is named after what it makes, `<arch>.<tag>.yaml`.
+
+The keys of a recipe that timm's train.py has no word for.
 """
 
 import difflib
@@ -14,9 +16,97 @@ from typing import Any, get_args, get_type_hints
 import dacite
 import yaml
 
-from seattn._our_keys import OurKeys, one_of, require
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
+
+LOSSES = ("cross_entropy", "focal")
+CLASS_WEIGHTS = ("none", "balanced", "effective")
+SAMPLINGS = ("shuffle", "balanced")
+POLICIES = ("", "cifar10", "imagenet", "randaugment", "trivial")
+DATA_PATHS = ("auto", "memory", "folder")
+
+
+@dataclass(frozen=True)
+class OurKeys:
+    """What timm's script has no key for.
+
+    Args:
+        dataset: name that the result rows carry.
+        data: "memory" keeps the set decoded on the device and augments whole batches there, "folder" reads files with
+            timm's loader and transforms; "auto" takes memory where the set fits, unless `aa` is set or crops by `scale`
+            are to come from images larger than the model's input.
+        crop_padding: pixels of black that a training image gets on each side before a random crop to its size, in place
+            of timm's `scale` and `ratio`; None leaves those.
+        cutout: side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none.
+            It shrinks with the image under `resize`.
+        policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide);
+            timm's own policies are `aa`, for data "folder". Either takes the place of `color_jitter`, as in timm.
+        holdout: part of the train split that is held out for every choice, when the data have no validation split.
+        holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
+        loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).
+        focal_gamma: its exponent.
+        class_weights: "balanced" weighs a class by the inverse of its count, "effective" by that of its effective
+            number (Cui et al., CVPR 2019, beta 0.999), "none" not at all; or the weights of single classes by name, as
+            `{cat: 2}`, the others' being 1.
+        sampling: "balanced" draws every class equally often.
+        balanced_head_epochs: epochs after the last, in which only the classifier learns, from balanced batches
+            (Kang et al., ICLR 2020).
+        sam_rho: radius of sharpness-aware minimisation (Foret et al., ICLR 2021); None: without.
+        resize: progressive resizing, (side, epochs) in turn; the epochs left run at the model's own size.
+        early_stop: end after so many epochs without a better held-out accuracy.
+    """
+
+    dataset: str = ""
+    data: str = "auto"
+    crop_padding: int | None = None
+    cutout: int = 0
+    policy: str = ""
+    holdout: float = 0.1
+    holdout_seed: int = 0
+    loss: str = "cross_entropy"
+    focal_gamma: float = 2.0
+    class_weights: str | dict[str, float] = "none"
+    sampling: str = "shuffle"
+    balanced_head_epochs: int = 0
+    sam_rho: float | None = None
+    resize: tuple[tuple[int, int], ...] = ()
+    early_stop: int | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.holdout < 1, "seattn.holdout", self.holdout, "between 0 and 1")
+        require(
+            self.crop_padding is None or self.crop_padding >= 0, "seattn.crop_padding", self.crop_padding, "0 or more"
+        )
+        require(self.cutout >= 0, "seattn.cutout", self.cutout, "0 or more")
+        one_of("seattn.data", self.data, DATA_PATHS)
+        one_of("seattn.policy", self.policy, POLICIES)
+        one_of("seattn.loss", self.loss, LOSSES)
+        if isinstance(self.class_weights, dict):
+            for name, weight in self.class_weights.items():
+                require(0 < weight < math.inf, f"seattn.class_weights.{name}", weight, "a number above 0")
+        else:
+            one_of("seattn.class_weights", self.class_weights, CLASS_WEIGHTS)
+        one_of("seattn.sampling", self.sampling, SAMPLINGS)
+        require(self.focal_gamma >= 0, "seattn.focal_gamma", self.focal_gamma, "0 or more")
+        require(self.balanced_head_epochs >= 0, "seattn.balanced_head_epochs", self.balanced_head_epochs, "0 or more")
+        require(self.sam_rho is None or self.sam_rho > 0, "seattn.sam_rho", self.sam_rho, "above 0, or left away")
+        require(self.early_stop is None or self.early_stop >= 1, "seattn.early_stop", self.early_stop, "at least 1")
+        both = self.early_stop is not None and self.balanced_head_epochs > 0
+        require(not both, "seattn.early_stop", self.early_stop, "left away where balanced_head_epochs is set")
+        for stage in self.resize:
+            require(min(stage) >= 1, "seattn.resize", self.resize, "pairs of side and epochs, each at least 1")
+
+
+def require(holds: bool, key: str, value: object, right: str) -> None:
+    """Raise UserError, naming key, value and what would be right, unless it holds."""
+    if not holds:
+        raise UserError(f"{key} must be {right}, got {value!r}")
+
+
+def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless the value is one of the choices."""
+    require(value in choices, key, value, "one of " + ", ".join(choice or "''" for choice in choices))
+
 
 # Those that every timm we allow knows; not "plateau", which timm deprecates: a resumed run forgets its state.
 SCHEDULERS = ("cosine", "multistep", "poly", "step", "tanh")

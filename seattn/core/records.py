@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -9,7 +10,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from seattn.core.errors import UserError
+import dacite
+
+from seattn.core.errors import UserError, first_line
 from seattn.core.files import write_text
 from seattn.core.rows import Conditions
 
@@ -106,3 +109,70 @@ def _typed(hint: Any, value: Any) -> Any:
     if hint is bool:
         return {"True": True, "False": False}[str(value)]  # bool("False") is True
     return hint(value)
+
+
+_LARGEST = 2**20 * 4  # bytes of a file of facts; a confusion matrix of 1,000 classes fits
+
+
+_LONGEST = 200  # characters of a name
+
+
+Data = TypeVar("Data")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: if it is missing, too large or none.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise UserError(f"{path} has {size:,} bytes, more than such a file needs; take it from its source again")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not valid JSON: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, it holds {type(content).__name__}")
+    return content
+
+
+def dump(content: Mapping[str, Any]) -> str:
+    """`content` as JSON, a line a key and a line a row of a table."""
+    lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def parse(cls: type[Data], raw: Mapping[str, Any], source: Path) -> Data:
+    """A frozen dataclass from plain values.
+
+    Raises:
+        UserError: naming `source`, for a key that is unknown, missing or of another type.
+    """
+    try:
+        return dacite.from_dict(cls, _frozen(raw), dacite.Config(strict=True))
+    except (dacite.DaciteError, TypeError) as error:
+        raise UserError(f"{source} is no {cls.__name__} as this version of seattn writes it: {error}") from error
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping) and any(isinstance(item, list | tuple | Mapping) for item in value.values()):
+        return dump(value).rstrip().replace("\n", "\n  ")
+    if isinstance(value, list | tuple) and value and isinstance(value[0], list | tuple | Mapping):
+        return "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
+    return json.dumps(value)

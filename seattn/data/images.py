@@ -140,3 +140,19 @@ def hold_out(train: AnySet, fraction: float, seed: int) -> tuple[AnySet, AnySet]
     except ValueError as error:
         raise UserError(f"cannot hold out {fraction:g} of {len(train)} training images: {error}") from error
     return train.subset(torch.from_numpy(np.sort(kept))), train.subset(torch.from_numpy(np.sort(held)))
+
+
+def read_image(path: Path, mode: str) -> Image.Image:
+    """The image in `path`, decoded and converted to PIL's `mode`.
+
+    Raises:
+        UserError: naming the file, if it is missing or cannot be decoded.
+    """
+    if not path.is_file():
+        raise UserError(f"no such image file: {path}")
+    try:
+        with Image.open(path) as image:
+            converted: Image.Image = image.convert(mode)
+            return converted
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as an image: {error}") from error

@@ -5,81 +5,35 @@ transform takes the place of timm's. What is drawn for an image in a worker come
 that neither the number of workers nor a resume changes it; cutout and random erasing follow on the device, from
 (seed, epoch) and the batch's place in the epoch.
 Shapes: N files of a set, B of a process' batch, H x W pixels.
+
+Images to evaluate on, one at a time and of any size: files in class folders, or torchvision's CIFAR files.
+A data set's item is an image (C, H, W) that went through the model's transform, and whether it could be read.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.config import resolve_data_config
 from timm.data.loader import PrefetchLoader, fast_collate
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import transforms
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
-from seattn.data.images import FileSet, Size, read_rgb, squash
+from seattn.data.folders import class_folders
+from seattn.data.images import FileSet, ImageSet, Size, read_image, read_rgb
 from seattn.data.memory import Finish, Share, scaled
-from seattn.data.policy import torchvision_policy
 from seattn.data.sampling import epoch_order, stream, stream_seed
+from seattn.data.transforms import ImageTransform, Transform, eval_transform_uint8, train_transform
 
-Transform = Callable[[Image.Image], Tensor]  # to (3, H, W) uint8
 Key = tuple[int, int, Size]  # epoch, image, the size to train at
 UNREADABLE = -1  # in place of the label: an exception out of a worker would come with the worker's traceback
-
-
-def train_transform(recipe: Recipe, cfg: Mapping[str, Any], size: Size) -> Transform:
-    """The recipe's transform of a training image to (3, *size) uint8.
-
-    Args:
-        cfg: of the model; a padded crop is to its input size, and is then resized to `size`.
-    """
-    crop, colours, to_tensor = create_transform(
-        (3, *size),
-        is_training=True,
-        scale=recipe.scale,
-        ratio=recipe.ratio,
-        hflip=recipe.hflip,
-        vflip=recipe.vflip,
-        color_jitter=recipe.color_jitter or 0.0,
-        auto_augment=recipe.aa,
-        interpolation=recipe.train_interpolation,
-        mean=cfg["mean"],
-        use_prefetcher=True,
-        separate=True,
-    )
-    if recipe.seattn.crop_padding is not None:
-        own: Size = tuple(cfg["input_size"][1:])
-        padded = [transforms.RandomCrop(own, padding=recipe.seattn.crop_padding), *crop.transforms[1:]]
-        smaller = [] if size == own else [transforms.Resize(size, antialias=True)]
-        crop = transforms.Compose([_Squash(own), *padded, *smaller])
-    if recipe.seattn.policy:
-        colours = torchvision_policy(recipe.seattn.policy)
-    transform: Transform = transforms.Compose([crop, colours, to_tensor])
-    return transform
-
-
-def eval_transform_uint8(cfg: Mapping[str, Any]) -> Transform:
-    """timm's evaluation transform of the model with that cfg, to (3, H, W) uint8."""
-    transform: Transform = create_transform(**resolve_data_config(pretrained_cfg=dict(cfg)), use_prefetcher=True)
-    return transform
-
-
-class _Squash:
-    """A class, for workers that are sent what they need."""
-
-    def __init__(self, size: Size) -> None:
-        self.size = size
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        fitted: Image.Image = squash(self.size)(image)
-        return fitted
 
 
 @contextmanager
@@ -247,3 +201,61 @@ class FolderEval:
         """Every image once: (B, 3, H, W)."""
         for x, _ in self._on_device:
             yield x.contiguous(memory_format=torch.channels_last)
+
+
+Item = tuple[torch.Tensor, bool]
+
+
+class ImageFiles(Dataset[Item]):
+    """Images under `folder`, classes in sorted order; an unreadable one is (zeros, False), for the caller to report."""
+
+    def __init__(self, folder: Path, mode: str, transform: ImageTransform) -> None:
+        if not folder.is_dir():
+            raise UserError(f"no such folder: {folder}; expected {folder}/<class>/<image>")
+        self.mode, self.transform = mode, transform
+        self.class_names = class_folders(folder)
+        self.paths: list[Path] = []
+        self.labels: list[int] = []
+        for label, name in enumerate(self.class_names):
+            found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+            self.paths += found
+            self.labels += [label] * len(found)
+        if not self.paths:
+            raise UserError(f"no images under {folder}; expected {folder}/<class>/<image>")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Item:
+        try:
+            return self.transform(read_image(self.paths[index], self.mode)), True
+        except UserError:
+            # An exception out of a worker process arrives with the worker's traceback for a message.
+            return torch.zeros_like(self.transform(Image.new(self.mode, (32, 32)))), False
+
+
+class DecodedImages(Dataset[Item]):
+    """Images in memory; all of them can be read."""
+
+    def __init__(self, images: ImageSet, mode: str, transform: ImageTransform) -> None:
+        self.images, self.mode, self.transform = images.images.numpy(), mode, transform
+        self.class_names, self.labels = images.class_names, images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.transform(Image.fromarray(self.images[index]).convert(self.mode)), True
+
+
+def readable_batches(loader: DataLoader[Item], images: ImageFiles | DecodedImages) -> Iterator[torch.Tensor]:
+    """The loader's batches (B, C, H, W), up to the first unreadable image, which raises."""
+    start = 0
+    for batch, readable in loader:
+        if not readable.all():
+            assert isinstance(images, ImageFiles)
+            path = images.paths[start + int(readable.int().argmin())]
+            read_image(path, images.mode)
+            raise UserError(f"{path} could not be read")  # the second attempt went well: the disk, not the file
+        start += len(batch)
+        yield batch

@@ -31,8 +31,9 @@ from seattn.data.folders import (
     list_files,
 )
 from seattn.data.images import AnySet, FileSet, Fit, ImageSet, Size, cifar_folder, decode, hold_out, load_cifar
-from seattn.data.loader import FolderEval, FolderTrain, eval_transform_uint8
+from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import MemoryEval, MemoryTrain
+from seattn.data.transforms import eval_transform_uint8
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 

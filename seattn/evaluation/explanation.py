@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from seattn._report_gates import LayerGates, collect_gates
-from seattn._report_images import as_seen
 from seattn.core.errors import UserError
+from seattn.data.images import read_image
+from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
-from seattn.evaluation.gates import collect_spatial_gates, gate_differences
-from seattn.evaluation.prediction import Prediction, class_names, eval_transform, image_mode, predict_logits, read_image
+from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
+from seattn.evaluation.prediction import Prediction, as_seen, predict_logits
 
 
 @dataclass(frozen=True, eq=False)

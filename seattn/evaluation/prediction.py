@@ -1,23 +1,27 @@
 """From image files to class probabilities: read, resize as the model was trained, forward, top k.
 
 Shapes: B images of a batch, N of all, K classes, C channels, H x W pixels.
+
+Images as a net sees them: resized and cropped by its transform, the normalisation taken back.
+Shapes: B images of a batch, C channels, H x W pixels.
 """
 
-import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
-from timm.data.transforms_factory import create_transform
 from torch import nn
 
 from seattn.core.errors import UserError
-
-ImageTransform = Callable[[Image.Image], torch.Tensor]
+from seattn.data.images import read_image
+from seattn.data.transforms import class_names, eval_transform, image_mode
 
 
 @dataclass(frozen=True)
@@ -86,56 +90,29 @@ def predict_logits(
     return torch.cat(found)
 
 
-def read_image(path: Path, mode: str) -> Image.Image:
-    """The image in `path`, decoded and converted to PIL's `mode`.
-
-    Raises:
-        UserError: naming the file, if it is missing or cannot be decoded.
-    """
-    if not path.is_file():
-        raise UserError(f"no such image file: {path}")
-    try:
-        with Image.open(path) as image:
-            converted: Image.Image = image.convert(mode)
-            return converted
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+_BATCH = 64  # images at a time
+_SIDE = 128  # pixels at most of an image on the page
 
 
-def image_mode(model: nn.Module) -> str:
-    """PIL's mode of the images that `model` takes: L for one channel, RGB for three.
-
-    Raises:
-        UserError: for any other number of channels.
-    """
-    channels = _input_channels(model)
-    modes = {1: "L", 3: "RGB"}
-    if channels not in modes:
-        raise UserError(f"the model takes {channels} channels; image files give 1 (grey) or 3 (RGB)")
-    return modes[channels]
+def batches_as_seen(
+    model: nn.Module, images: Iterable[Image.Image], pictures: list[npt.NDArray[np.uint8]]
+) -> Iterator[torch.Tensor]:
+    """Batches (B, C, H, W) for the model; what each image looks like then, at most _SIDE high, goes into `pictures`."""
+    mode, transform, rest = image_mode(model), eval_transform(model), iter(images)
+    while group := list(islice(rest, _BATCH)):
+        x = torch.stack([transform(image.convert(mode)) for image in group])  # (B, C, H, W)
+        pictures.extend(as_seen(model, x, side=_SIDE))
+        yield x
 
 
-def eval_transform(model: nn.Module) -> ImageTransform:
-    """timm's evaluation transform for `model`: a PIL image of any size to a normalised (C, H, W) tensor."""
-    config: dict[str, Any] = resolve_model_data_config(model)
-    channels = _input_channels(model)
-    config["input_size"] = (channels, *config["input_size"][1:])
-    for key in ("mean", "std"):
-        if len(config[key]) != channels:
-            # One grey channel under RGB statistics: without this, Normalize broadcasts it back to three.
-            config[key] = (sum(config[key]) / len(config[key]),) * channels
-    transform: ImageTransform = create_transform(**config)
-    return transform
-
-
-def class_names(model: nn.Module) -> tuple[str, ...]:
-    """What the model's K outputs are called: its label_names, or class 0, class 1 ... where it carries none."""
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    names = tuple(cfg.get("label_names") or ())
-    count = int(getattr(model, "num_classes", len(names)))
-    return names if len(names) == count else tuple(f"class {i}" for i in range(count))
-
-
-def _input_channels(model: nn.Module) -> int:
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return int(getattr(model, "in_chans", cfg.get("input_size", (3,))[0]))
+def as_seen(model: nn.Module, x: torch.Tensor, *, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """Inputs x (B, C, H, W) as pictures (B, H, W, 3); `side`: pixels at most."""
+    cfg: dict[str, Any] = resolve_model_data_config(model)
+    mean, std = (torch.tensor(cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    if x.shape[1] == 1:  # as eval_transform has it
+        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+    seen = (x * std + mean).clamp(0, 1)
+    if side is not None and seen.shape[-1] > side:
+        seen = nn.functional.interpolate(seen, size=(side, side), mode="bilinear", antialias=True)
+    shown: npt.NDArray[np.uint8] = (seen.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return shown

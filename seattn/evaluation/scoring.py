@@ -17,16 +17,16 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 from torch.utils.data import DataLoader
 
-from seattn._eval_images import DecodedImages, ImageFiles, readable_batches
 from seattn.core.errors import UserError
-from seattn.data.folders import class_folders
+from seattn.data.folders import SPLITS, split_folder
 from seattn.data.images import cifar_folder, load_cifar
-from seattn.evaluation.prediction import class_names, eval_transform, image_mode, predict_logits
+from seattn.data.loader import DecodedImages, ImageFiles, readable_batches
+from seattn.data.transforms import class_names, eval_transform, image_mode
+from seattn.evaluation.prediction import predict_logits
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
-SPLITS = ("train", "test", "val", "valid", "validation")
 _logger = logging.getLogger("seattn")
 
 
@@ -225,27 +225,6 @@ def _evaluate(
         model, readable_batches(loader, images), device=device, channels_last=channels_last, bf16=bf16
     )  # (N, K)
     return summarize(logits, np.array([outputs[label] for label in images.labels]), names)
-
-
-def split_folder(data_dir: Path, split: str) -> Path:
-    """`data_dir/split`; or `data_dir` itself, if its children are class folders and none is a split.
-
-    Raises:
-        UserError: if there is neither.
-    """
-    if not data_dir.is_dir():
-        raise UserError(f"no such folder: {data_dir}; expected {data_dir}/{split}/<class>/<image>")
-    children = set(class_folders(data_dir))
-    candidates: tuple[str, ...] = (split, *SPLITS[2:]) if split in SPLITS[2:] else (split,)
-    for name in candidates:
-        if name in children:
-            return data_dir / name
-    splits = sorted(children & set(SPLITS))
-    if splits:
-        raise UserError(f"{data_dir} has no split {split!r}; it has {', '.join(splits)}")
-    if not children:
-        raise UserError(f"{data_dir} has no folders; expected {data_dir}/{split}/<class>/<image>")
-    return data_dir
 
 
 def match_classes(folders: Sequence[str], model: nn.Module) -> tuple[list[int], tuple[str, ...]]:

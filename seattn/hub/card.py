@@ -1,25 +1,336 @@
-"""Model cards and result tables, rendered from measured rows and recipes: nothing in them is typed by hand."""
+"""Model cards and result tables, rendered from measured rows and recipes: nothing in them is typed by hand.
 
+The parts of a card that rows and classes fill, as Markdown.
+Shapes: K classes.
+
+What cards say of a data set and of a recipe.
+
+The confusion matrix of a card, as an SVG file on white paper, for pages of any colour.
+"""
+
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import mean, stdev
 from typing import Any
 
 import timm
 from huggingface_hub import EvalResult, ModelCardData
 from timm.models import PretrainedCfg
 
-from seattn._card_sections import (
-    calibration_section,
-    classes_section,
-    folded,
-    interval,
-    result_section,
-    runs_of_recipe,
-    spread,
-)
-from seattn._card_texts import DatasetText, citation, dataset_text, family_text, training_text
-from seattn.hub.facts import Facts
+from seattn.core.recipe import Recipe
+from seattn.core.rows import AccuracyRow
+from seattn.evaluation.figures import Plot, Theme, confusion_text, draw_confusion
+from seattn.evaluation.scoring import ClassScore, wilson_interval, worst_pairs
+from seattn.hub.facts import ClassResults, Facts
 from seattn.models._pretrained import DEFAULT_ORG
+
+_ALL = 20  # classes that a table shows without folding
+_HARDEST = 15
+BINS = 15  # of `seattn.evaluate.calibration_bins`
+
+
+def result_section(facts: Facts) -> str:
+    """The scores of the weights and what they hold under; of all runs of the recipe, where there are several."""
+    row = facts.row
+    text = f"""## Result
+
+| split | n | top-1 | 95 % interval | top-5 | loss | calibration error |
+| --- | --- | --- | --- | --- | --- | --- |
+| {f"{row.dataset} {row.split}".strip()} | {row.n:,} | {percent(row.top1)} | {interval(row)} | {percent(row.top5)} | \
+{row.loss:.3f} | {percent(row.ece)} |
+
+{_reading(facts)} Interval: Wilson. Calibration error: top label, 15 bins. {_scored(row)}
+"""
+    others = runs_of_recipe(facts)
+    return text if len(others) < 2 else f"{text}\n{_seeds(row, others)}\n"
+
+
+def runs_of_recipe(facts: Facts) -> list[AccuracyRow]:
+    """A row a seed, the newest, of the runs that differ from that of the weights in the seed alone."""
+    rows = {row.seed: row for row in facts.rows if row.recipe == facts.row.recipe}
+    return [rows[seed] for seed in sorted(rows)]
+
+
+def spread(rows: Sequence[AccuracyRow]) -> str:
+    """Mean and standard deviation of top-1 over runs."""
+    values = [100 * row.top1 for row in rows]
+    return f"{mean(values):.2f} ± {stdev(values):.2f}"
+
+
+def classes_section(classes: ClassResults, picture: str) -> str:
+    """Each class's scores, the hardest first, the picture of confusions, and the most frequent ones."""
+    scores = classes.per_class()
+    if len(scores) <= _ALL:
+        tables = f"Hardest first:\n\n{_table(scores)}"
+    else:
+        tables = f"The {_HARDEST} hardest of {len(scores)}:\n\n{_table(scores[:_HARDEST])}\n" + folded(
+            f"The other {len(scores) - _HARDEST}", _table(scores[_HARDEST:])
+        )
+    numbered = " Both are numbered in the order of the outputs, from 0." if len(classes.class_names) > _ALL else ""
+    pairs = [pair for pair in worst_pairs(classes.confusion, classes.class_names, 5) if pair[2] > 1]
+    said = "; ".join(f"{true} taken for {predicted}, {count} ×" for true, predicted, count in pairs)
+    return f"""## Classes
+
+{tables}
+![Confusion matrix: rows are true classes, columns predicted ones]({picture})
+
+Rows are true classes, columns predicted ones.{numbered} Most frequent mistakes: {said or "none came twice"}.
+"""
+
+
+def folded(summary: str, text: str) -> str:
+    """`text` behind a line that opens it."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{text.rstrip()}\n\n</details>\n"
+
+
+def calibration_section(classes: ClassResults, row: AccuracyRow) -> str:
+    """Whether the net is as right as it is sure, as a sentence and a table of bins."""
+    n = classes.n
+    sure = sum(count * confidence for count, confidence, _ in classes.bins) / n
+    right = classes.correct / n
+    gap = 100 * (sure - right)
+    verdict = (
+        "as sure as it is right"
+        if abs(gap) < 0.5
+        else "too sure of itself"
+        if gap > 0
+        else "less sure than it is right"
+    )
+    head = "| confidence | images | mean confidence | accuracy |\n| --- | --- | --- | --- |\n"
+    table = head + "".join(
+        f"| {100 * i / BINS:.0f} to {100 * (i + 1) / BINS:.0f} % | {count:,} | {percent(confidence)} | "
+        f"{percent(accuracy)} |\n"
+        for i, (count, confidence, accuracy) in enumerate(classes.bins)
+        if count
+    )
+    return f"""## Calibration
+
+The net is {verdict}: its mean confidence is {percent(sure)}, its accuracy {percent(right)}; expected calibration \
+error {percent(row.ece)}.
+
+{folded("By confidence", table)}"""
+
+
+def percent(fraction: float) -> str:
+    """In per cent with two places."""
+    return f"{100 * fraction:.2f} %"
+
+
+def interval(row: AccuracyRow) -> str:
+    """The 95 % interval of top-1 in per cent."""
+    return f"{100 * row.top1_low:.2f} to {100 * row.top1_high:.2f}"
+
+
+def _table(scores: Sequence[ClassScore]) -> str:
+    lines = "".join(
+        f"| {_cell(score.name)} | {percent(score.recall)} | {_recall_interval(score)} | {percent(score.precision)} | "
+        f"{percent(score.f1)} | {score.support:,} |\n"
+        for score in scores
+    )
+    head = "| class | recall | 95 % interval | precision | F1 | images |\n| --- | --- | --- | --- | --- | --- |\n"
+    return head + lines
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "\\|")
+
+
+def _recall_interval(score: ClassScore) -> str:
+    low, high = wilson_interval(round(score.recall * score.support), score.support)
+    return f"{100 * low:.0f} to {100 * high:.0f}"
+
+
+def _reading(facts: Facts) -> str:
+    row = facts.row
+    total = row.train_images + row.held_out_images
+    if row.split != "test":
+        return (
+            f"One run, seed {row.seed}, scored on the {row.held_out_images:,} images of {total:,} that were held out "
+            "to choose by: the score is a little too good. No test split was read."
+        )
+    # A row without a recipe is of one that has changed since; a user's own run has no other rows.
+    before = [other for other in facts.rows if row.recipe and not other.recipe and other.split == row.split]
+    said = [
+        f"An earlier form of the recipe, of {other.epochs} epochs, had scored {percent(other.top1)} there, and it was "
+        "changed in that knowledge."
+        for other in before
+    ]
+    chosen = " ".join([*said, "Nothing else was chosen on it: " if said else "Nothing was chosen on it: "])
+    return (
+        f"One run, seed {row.seed}; the test split was read after training. {chosen}"
+        f"{row.held_out_images:,} of {total:,} images for training were held out for that, and on them the net has "
+        f"{percent(row.held_out_top1)}."
+    )
+
+
+def _scored(row: AccuracyRow) -> str:
+    if row.weights_dtype == "float16":
+        return "The weights ship in half precision and were scored as they ship, computing in fp32."
+    return "Evaluated in fp32."
+
+
+def _seeds(row: AccuracyRow, rows: Sequence[AccuracyRow]) -> str:
+    top1 = ", ".join(f"{percent(other.top1)} (seed {other.seed})" for other in rows)
+    return (
+        f"{len(rows)} runs that differ in the seed alone have {spread(rows)} % (mean and standard deviation, n = "
+        f"{len(rows)}): {top1}. Of them seed {row.seed} ships, the best on the held-out images."
+    )
+
+
+@dataclass(frozen=True)
+class DatasetText:
+    """`what` follows the name; `limits` and `licence` are of sentences; `hub` is the name on the Hub, if it has one."""
+
+    what: str = ""
+    limits: str = ""
+    licence: str = ""
+    hub: str | None = None
+    cite: str = ""
+
+
+_KRIZHEVSKY = """@techreport{krizhevsky2009learning,
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  author = {Krizhevsky, Alex},
+  institution = {University of Toronto},
+  year = {2009}
+}"""
+_TINY = (
+    "The photographs are of 32 pixels, with the thing in the middle: larger ones must be scaled down and look other "
+    "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
+    "are wrong (about half a percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
+)
+_FOR_RESEARCH = "(Krizhevsky 2009) was published for research without a licence text."
+
+DATASETS = {
+    "CIFAR-10": DatasetText(
+        "50,000 photographs for training, ten classes",
+        _TINY,
+        f"CIFAR-10 {_FOR_RESEARCH}",
+        "uoft-cs/cifar10",
+        _KRIZHEVSKY,
+    ),
+    "CIFAR-100": DatasetText(
+        "50,000 photographs for training, a hundred classes",
+        _TINY.replace("about half a percent", "about six percent"),
+        f"CIFAR-100 {_FOR_RESEARCH}",
+        "uoft-cs/cifar100",
+        _KRIZHEVSKY,
+    ),
+    "Butterfly-75": DatasetText(
+        "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
+        "5,189 photographs for training, near-duplicates kept together there",
+        "The photographs are JPEG files of low quality, whose artefacts the net may go by, and some labels are wrong "
+        "(COPPER TAIL holds other species). Species are told apart by their looks on photographs of mostly open wings; "
+        "nothing here is fit for surveys or science.",
+        "The parent set is listed as CC0, but some photographs carry the marks of agencies: the weights and scores are "
+        "published, the photographs are not.",
+    ),
+}
+
+
+def dataset_text(name: str) -> DatasetText:
+    """What is known of the data set `name`; nothing of a user's."""
+    return DATASETS.get(name, DatasetText())
+
+
+_SE = """@inproceedings{hu2018squeeze,
+  title = {Squeeze-and-Excitation Networks},
+  author = {Hu, Jie and Shen, Li and Sun, Gang},
+  booktitle = {CVPR},
+  year = {2018}
+}"""
+_ECA = """@inproceedings{wang2020eca,
+  title = {ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks},
+  author = {Wang, Qilong and Wu, Banggu and Zhu, Pengfei and Li, Peihua and Zuo, Wangmeng and Hu, Qinghua},
+  booktitle = {CVPR},
+  year = {2020}
+}"""
+_CBAM = """@inproceedings{woo2018cbam,
+  title = {CBAM: Convolutional Block Attention Module},
+  author = {Woo, Sanghyun and Park, Jongchan and Lee, Joon-Young and Kweon, In So},
+  booktitle = {ECCV},
+  year = {2018}
+}"""
+_SEATTN = """@software{seattn,
+  title = {seattn: squeeze-and-excitation, CBAM and ECA attention for timm},
+  author = {{The seattn maintainers}},
+  license = {Apache-2.0}
+}"""
+_KINDS = {
+    "se_": ("squeeze-and-excitation ([Hu et al. 2018](https://arxiv.org/abs/1709.01507))", _SE),
+    "eca_": ("efficient channel attention ([Wang et al. 2020](https://arxiv.org/abs/1910.03151))", _ECA),
+    "cbam_": ("convolutional block attention ([Woo et al. 2018](https://arxiv.org/abs/1807.06521))", _CBAM),
+}
+# By a part of the architecture's name; the first that it has.
+_FAMILIES = {
+    "preact_resnet": "A pre-activation ResNet",
+    "resnext": "A ResNeXt",
+    "wrn": "A wide ResNet",
+    "mobilenetv2": "A MobileNetV2",
+    "resnet": "A ResNet",
+}
+
+
+def family_text(architecture: str) -> str:
+    """What kind of net it is and with which attention; for a net of timm's, its name."""
+    kind = next((text for prefix, (text, _) in _KINDS.items() if architecture.startswith(prefix)), None)
+    family = next((text for part, text in _FAMILIES.items() if part in architecture), None)
+    known = f"{family} (`{architecture}`)" if family else f"A net `{architecture}`"
+    return f"{known} with {kind}" if kind else known
+
+
+def citation(facts: Facts, data: DatasetText) -> str:
+    """What to cite, in BibTeX."""
+    of_net = [entry for prefix, (_, entry) in _KINDS.items() if facts.recipe.model.startswith(prefix)]
+    entries = "\n\n".join([_SEATTN, *of_net, *([data.cite] if data.cite else [])])
+    return f"## Citation\n\n```bibtex\n{entries}\n```\n"
+
+
+def _restarts(recipe: Recipe) -> str:
+    again = recipe.lr_cycle_limit - 1
+    if not again:
+        return ""
+    times = "once more" if again == 1 else f"{again} times more"
+    return (
+        f", then {times} from {recipe.lr_cycle_decay:g} times the rate over {recipe.lr_cycle_mul:g} times the length "
+        "of the cycle before"
+    )
+
+
+def training_text(recipe: Recipe, row: AccuracyRow) -> str:
+    """How `recipe` trained the weights of `row`, in one clause."""
+    ours = recipe.seattn
+    length = recipe.warmup_epochs if recipe.warmup_prefix else 0
+    sizes = ", ".join(f"{epochs} at {side} pixels" for side, epochs in ours.resize)
+    rest = row.epochs - sum(epochs for _, epochs in ours.resize)
+    parts = [
+        f"{row.epochs} epochs of {row.train_images:,} images"
+        + (f" ({sizes}{f', {rest} at full size' if rest else ''})" if sizes else ""),
+        f"batch {recipe.batch_size}",
+        f"{recipe.opt} to a learning rate of {recipe.lr:g} over {recipe.warmup_epochs} epochs and down along "
+        f"{'a straight line' if recipe.sched == 'poly' and recipe.decay_rate == 1 else recipe.sched} over "
+        f"{recipe.epochs if length else recipe.epochs - recipe.warmup_epochs}{_restarts(recipe)}",
+        f"weight decay {recipe.weight_decay:g}",
+        f"random crop from a border of {ours.crop_padding} pixels"
+        if ours.crop_padding is not None
+        else f"random crops of {recipe.scale[0]:.0%} to {recipe.scale[1]:.0%} of the image",
+    ]
+    optional = {
+        "mirroring": recipe.hflip,
+        f"colours changed by up to {recipe.color_jitter or 0:.0%}": recipe.color_jitter and not ours.policy,
+        f"the policy {ours.policy}": ours.policy,
+        f"cut-outs of {ours.cutout} pixels": ours.cutout,
+        "mixup": recipe.mixup,
+        "cutmix": recipe.cutmix,
+        f"dropout {recipe.drop:g}": recipe.drop,
+        f"label smoothing {recipe.smoothing:g}": recipe.smoothing,
+        f"weights averaged with decay {recipe.model_ema_decay:g}": recipe.model_ema,
+    }
+    return ", ".join([*parts, *(text for text, on in optional.items() if on), row.dtype, row.memory_format])
 
 
 def picture_name(name: str) -> str:
@@ -193,3 +504,19 @@ def _numbers(values: Sequence[float]) -> str:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def render_picture(classes: ClassResults) -> str:
+    """The text of the SVG. Its description ends in a digest of the counts: drawn by any matplotlib, it says of what."""
+    names = classes.class_names
+    side = 5.2 if len(names) <= 20 else 6.5
+    draw = partial(draw_confusion, classes.confusion, names)
+    plot = Plot(draw, width=side, height=side - 0.2, alt=confusion_text(classes.confusion, names))
+    metadata = {"Title": classes.name, "Description": describe(classes)}
+    return plot.svg(Theme(dark=False), paper="white", metadata=metadata).decode("utf-8")
+
+
+def describe(classes: ClassResults) -> str:
+    """The picture in words, and the SHA-256 of its counts."""
+    digest = hashlib.sha256(json.dumps(classes.confusion).encode()).hexdigest()
+    return f"{confusion_text(classes.confusion, classes.class_names)} Counts: SHA-256 {digest}."

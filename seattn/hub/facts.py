@@ -4,23 +4,17 @@ seattn/weights/<name>.json holds it for the weights of the package (`make cards`
 for the Hub. Shapes: K classes.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import dacite
-
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe, parse_recipe
+from seattn.core.records import _LONGEST, _mapping, dump, parse, read_json
 from seattn.core.rows import AccuracyRow, Conditions
 from seattn.evaluation.scoring import ClassScore, Evaluation
 from seattn.models._pretrained import WEIGHTS
-
-_LARGEST = 2**20 * 4  # bytes of a file of facts; a confusion matrix of 1,000 classes fits
-_LONGEST = 200  # characters of a name
-Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
@@ -147,46 +141,6 @@ def class_results(evaluation: Evaluation, row: AccuracyRow, sha256: str, measure
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: if it is missing, too large or none.
-    """
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST:
-            raise UserError(f"{path} has {size:,} bytes, more than such a file needs; take it from its source again")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not valid JSON: {first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, it holds {type(content).__name__}")
-    return content
-
-
-def dump(content: Mapping[str, Any]) -> str:
-    """`content` as JSON, a line a key and a line a row of a table."""
-    lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def parse(cls: type[Data], raw: Mapping[str, Any], source: Path) -> Data:
-    """A frozen dataclass from plain values.
-
-    Raises:
-        UserError: naming `source`, for a key that is unknown, missing or of another type.
-    """
-    try:
-        return dacite.from_dict(cls, _frozen(raw), dacite.Config(strict=True))
-    except (dacite.DaciteError, TypeError) as error:
-        raise UserError(f"{source} is no {cls.__name__} as this version of seattn writes it: {error}") from error
-
-
 def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
     row = parse(AccuracyRow, _mapping(content.get("row")), path)
     rows = content.get("rows")
@@ -200,21 +154,3 @@ def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
     classes = content.get("classes")
     found = None if classes is None else parse(ClassResults, _mapping(classes), path)
     return Facts(str(rest["name"]), row, all_rows, recipe, found)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping) and any(isinstance(item, list | tuple | Mapping) for item in value.values()):
-        return dump(value).rstrip().replace("\n", "\n  ")
-    if isinstance(value, list | tuple) and value and isinstance(value[0], list | tuple | Mapping):
-        return "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
-    return json.dumps(value)

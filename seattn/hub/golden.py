@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from seattn.core.errors import UserError, first_line
 from seattn.data.samples import load_sample
-from seattn.evaluation.prediction import eval_transform, image_mode
+from seattn.data.transforms import eval_transform, image_mode
 from seattn.ops import set_kernels
 
 GOLDEN = "test/golden.safetensors"

@@ -2,29 +2,166 @@
 
 Only huggingface_hub talks to the Hub; HF_ENDPOINT, HF_TOKEN and its other settings hold. No wait is longer than
 `seattn/_hub_net_patience.py` says, and every failure is a UserError of one line.
+
+What publishing a folder changes in a repository of the Hub: compared by size and digest, nothing is downloaded.
+
+One commit on the Hub, made or not made, whatever becomes of its answer.
 """
 
+import io
 import logging
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 from timm.models import split_model_name_tag
 
-from seattn._hub_net_cache import fetch_repository, keep_revision
-from seattn._hub_net_patience import UnreachableError
-from seattn._hub_net_plan import Change, Remote, compare, needed, read_remote
-from seattn._hub_net_upload import commit_changes
 from seattn.core.errors import UserError
+from seattn.core.files import sha256
 from seattn.hub.staging import packaged_name, stage
-from seattn.hub.sums import SUMS, check_sums
+from seattn.hub.sums import SUMS, check_sums, files_of
 from seattn.hub.verification import Verification, verify
 from seattn.models import _pretrained
-from seattn.models._hub import LOGIN, checked_token, hub_call
-from seattn.models.load import WEIGHTS, our_models
+from seattn.models._hub import (
+    LOGIN,
+    UnreachableError,
+    checked_token,
+    fetch_repository,
+    git_oid,
+    hub_call,
+    keep_revision,
+)
+from seattn.models.listing import our_models
+from seattn.models.load import WEIGHTS
+
+NEW, CHANGED, DELETED, SAME, UNKNOWN = "new", "changed", "deleted", "same", "not compared"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository at the newest commit of its main branch; `commit` is None where there is no repository."""
+
+    commit: str | None
+    private: bool
+    files: Mapping[str, RepoFile]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of a file: `state` is one of the words above, `size` in bytes."""
+
+    path: str
+    size: int
+    state: str
+
+
+def read_remote(repo: str) -> Remote:
+    """What the Hub has of `repo` now.
+
+    Raises:
+        UserError: if the Hub does not say; UnreachableError where it cannot be asked.
+    """
+    if constants.is_offline_mode():
+        raise UnreachableError(f"HF_HUB_OFFLINE forbids to ask {constants.ENDPOINT} what it has of {repo}; unset it")
+    api = HfApi()
+    with hub_call(repo):
+        try:
+            info = api.model_info(repo)
+        except RepositoryNotFoundError:
+            return Remote(None, False, {})
+        except OSError as error:
+            # A repository that is not there is a 401 to whoever is not logged in; over https the client knows that.
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status == 401 and checked_token() is None:
+                return Remote(None, False, {})
+            raise
+        tree = api.list_repo_tree(repo, recursive=True, revision=info.sha)
+        files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        return Remote(str(info.sha), bool(info.private), files)
+
+
+def compare(folder: Path, remote: Remote | None) -> tuple[Change, ...]:
+    """What publishing `folder` does to each file, sorted; with `remote` None, none is compared.
+
+    Files of the repository that begin with a dot are the Hub's own and left alone.
+    """
+    found = []
+    for path in sorted([*files_of(folder), SUMS]):
+        state = UNKNOWN if remote is None else _state(folder / path, remote.files.get(path))
+        found.append(Change(path, (folder / path).stat().st_size, state))
+    ours = {change.path for change in found}
+    for path, there in ({} if remote is None else remote.files).items():
+        if path not in ours and not any(part.startswith(".") for part in Path(path).parts):
+            found.append(Change(path, there.size, DELETED))
+    return tuple(sorted(found, key=lambda change: change.path))
+
+
+def needed(changes: Sequence[Change]) -> list[Change]:
+    """Those that a commit is made for."""
+    return [change for change in changes if change.state in (NEW, CHANGED, DELETED)]
+
+
+def _state(path: Path, there: RepoFile | None) -> str:
+    if there is None:
+        return NEW
+    if there.size != path.stat().st_size:
+        return CHANGED
+    same = sha256(path) == there.lfs.sha256 if there.lfs is not None else git_oid(path) == there.blob_id
+    return SAME if same else CHANGED
+
+
+def commit_changes(folder: Path, repo: str, changes: Sequence[Change], before: Remote, title: str) -> Remote:
+    """Make `repo`, which is at `before`, what `folder` is, in one commit; what it is then.
+
+    Raises:
+        UserError: if it could not be made, or somebody else made one meanwhile: `repo` is then as it was.
+    """
+    todo = needed(changes)
+    deletions = [CommitOperationDelete(change.path) for change in todo if change.state == DELETED]
+    try:
+        with hub_call(repo):
+            plain = not constants.HF_HUB_DISABLE_XET and not _has_xet(repo)
+            additions = [_addition(folder, change, plain) for change in todo if change.state != DELETED]
+            HfApi().create_commit(
+                repo, [*additions, *deletions], commit_message=title, parent_commit=before.commit, num_threads=1
+            )
+    except UserError:
+        after = _now(repo)  # only the answer may have been lost
+        if after is None or needed(compare(folder, after)):
+            raise
+        return after
+    return read_remote(repo)
+
+
+def _has_xet(repo: str) -> bool:
+    """Whether the server takes large files by Xet: huggingface_hub does not ask, and fails where it does not."""
+    url = f"{constants.ENDPOINT}/api/models/{repo}/xet-write-token/{constants.DEFAULT_REVISION}"
+    response = get_session().get(url, headers=build_hf_headers())
+    if response.status_code == 404:
+        return False
+    hf_raise_for_status(response)
+    return True
+
+
+def _addition(folder: Path, change: Change, plain: bool) -> CommitOperationAdd:
+    path = folder / change.path
+    return CommitOperationAdd(
+        change.path, io.BytesIO(path.read_bytes()) if plain else path
+    )  # a stream never goes by Xet
+
+
+def _now(repo: str) -> Remote | None:
+    try:
+        return read_remote(repo)
+    except UnreachableError:
+        return None
+
 
 _logger = logging.getLogger("seattn")
 

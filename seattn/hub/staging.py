@@ -11,18 +11,18 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils._validators import validate_repo_id
 from timm.models import PretrainedCfg, get_pretrained_cfg
 
-from seattn._card_picture import render_picture
-from seattn._folders import whole_folder
 from seattn.core.errors import UserError
-from seattn.core.files import sha256
-from seattn.hub.card import picture_name, render_card
-from seattn.hub.facts import Facts, packaged_facts, read_json, run_facts
+from seattn.core.files import sha256, whole_folder
+from seattn.core.records import read_json
+from seattn.hub.card import picture_name, render_card, render_picture
+from seattn.hub.facts import Facts, packaged_facts, run_facts
 from seattn.hub.golden import GOLDEN, write_golden
 from seattn.hub.sums import SUMS, check_sums, files_of, render_sums
 from seattn.hub.verification import CARD
 from seattn.models import _pretrained, models_with_weights
 from seattn.models.checkpoints.folder import render_config
-from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, check_name, load_model
+from seattn.models.listing import check_name
+from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
 
 def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None = None) -> tuple[Path, ...]:

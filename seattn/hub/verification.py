@@ -8,15 +8,14 @@ from pathlib import Path
 
 import yaml
 
-from seattn._card_sections import interval, percent
-from seattn._hub_weights import check_weights
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import sha256
 from seattn.evaluation.scoring import evaluate, wilson_interval
+from seattn.hub.card import interval, percent
 from seattn.hub.facts import Facts, staged_facts
 from seattn.hub.golden import GOLDEN, TOLERANCE, check_golden
 from seattn.hub.sums import check_sums
-from seattn.models.checkpoints.folder import check_config
+from seattn.models.checkpoints.folder import check_config, check_weights
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
 CARD = "README.md"

@@ -14,8 +14,7 @@ from torch import nn
 
 from seattn.layers._bottleneck import bottleneck_width, remap_bottleneck
 from seattn.layers._norm import batch_norm_of
-from seattn.layers._registry import register_attn
-from seattn.layers._start import require_two_sigmoid
+from seattn.layers._registry import register_attn, require_two_sigmoid
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
 from seattn.ops._tail.excitation import check_names, gate_fn
 

@@ -10,8 +10,7 @@ import math
 import torch
 from torch import nn
 
-from seattn.layers._registry import register_attn
-from seattn.layers._start import require_two_sigmoid
+from seattn.layers._registry import register_attn, require_two_sigmoid
 from seattn.ops import efficient_channel_attn
 from seattn.ops._tail.excitation import check_names, gate_fn
 

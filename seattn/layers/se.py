@@ -12,8 +12,7 @@ from timm.models import register_notrace_function
 from torch import nn
 
 from seattn.layers._bottleneck import bottleneck_width, remap_in_place
-from seattn.layers._registry import register_attn
-from seattn.layers._start import require_two_sigmoid
+from seattn.layers._registry import register_attn, require_two_sigmoid
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
 from seattn.ops._tail.excitation import check_names
 

@@ -95,7 +95,7 @@ def check_pinned(name: str, path: Path, remedy: str) -> None:
 
 
 def _from_hub(name: str, cfg: PretrainedCfg, cache_dir: Path | str | None) -> Path:
-    from seattn._hub_net_cache import fetch_file
+    from seattn.models._hub import fetch_file
 
     repo, file = str(cfg.hf_hub_id), cfg.hf_hub_filename or HUB_FILE
     if not file.endswith(".safetensors") or ".." in Path(file).parts:

@@ -1,23 +1,48 @@
-"""The nets of this package by family, with what they cost and where their weights are."""
+"""The nets of this package by family, with what they cost and where their weights are.
 
-from collections.abc import Sequence
+Parameters and MACs of every net here, from a file that `make cards` writes: building them all takes too long.
+"""
+
+import difflib
+import json
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
-from itertools import groupby
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
+from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, split_model_name_tag
 
-from seattn.cli.tables import number
 from seattn.core.errors import UserError
-from seattn.evaluation.profile.costs import parameters_and_macs
-from seattn.models._costs import Costs, read_costs
-from seattn.models.load import our_models
+
+COSTS = Path(__file__).resolve().parent / "costs.json"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a net as its cfg has it: number of parameters, MACs for one image, (channels, height, width) of the image."""
+
+    parameters: int
+    macs: int
+    input_size: tuple[int, int, int]
+
+
+@cache
+def read_costs() -> dict[str, Costs]:
+    """Name of an architecture -> its costs."""
+    content = json.loads(COSTS.read_text(encoding="utf-8"))
+    return {name: Costs(row["parameters"], row["macs"], tuple(row["input_size"])) for name, row in content.items()}
+
+
+def render_costs(costs: dict[str, Costs]) -> str:
+    """The text of the file: a line a net."""
+    lines = [
+        f'  "{name}": {{"parameters": {row.parameters}, "macs": {row.macs}, "input_size": {list(row.input_size)}}}'
+        for name, row in sorted(costs.items())
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
 
 NO_WEIGHTS = "none"
 
@@ -80,45 +105,6 @@ def list_nets(pattern: str | None = None, *, family: str | None = None, pretrain
     return sorted(found, key=lambda net: (families.index(net.family), _plain(net.name), net.name))
 
 
-def measure_costs() -> dict[str, Costs]:
-    """The costs of every net, counted now."""
-    return {name: measure_cost(name) for name in our_models()}
-
-
-def measure_cost(name: str) -> Costs:
-    """The costs of one net, counted now."""
-    with torch.device("meta"):
-        model: Any = timm.create_model(name)
-    parameters, macs = parameters_and_macs(model)
-    return Costs(parameters, macs, tuple(model.pretrained_cfg["input_size"]))
-
-
-def nets_tables(nets: Sequence[Net]) -> list[Table]:
-    """For the terminal: a table a family, with its data sets in the title."""
-    width = max(len(net.name) for net in nets)
-    tables = []
-    for family, members in groupby(nets, key=lambda net: net.family):
-        rows = list(members)
-        tags = list(dict.fromkeys(f".{tag}" for net in rows for tag in net.weights if tag))
-        title = Text(f"{family}: tags {', '.join(tags)}" if tags else family, style="bold")
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-        table.add_column("net", min_width=width, no_wrap=True)
-        for heading in ("parameters", "MACs", "input"):
-            table.add_column(heading, justify="right", min_width=9)
-        table.add_column("weights", overflow="fold")
-        for net in rows:
-            size = "x".join(map(str, net.costs.input_size))
-            parameters = f"{net.costs.parameters / 1e6:.2f} M"
-            table.add_row(Text(net.name), parameters, number(net.costs.macs), size, Text(_places(net.weights)))
-        tables.append(table)
-    return tables
-
-
-def _places(weights: dict[str, str]) -> str:
-    there = {tag: place for tag, place in weights.items() if place != NO_WEIGHTS}
-    return ", ".join(f"{tag}: {place}" if tag else place for tag, place in there.items()) or NO_WEIGHTS
-
-
 def _family(name: str) -> str:
     return timm.model_entrypoint(name).__module__.rpartition(".")[2]
 
@@ -140,3 +126,27 @@ def _tag(name: str, key: str) -> str:
 
 def _place(cfg: PretrainedCfg) -> str:
     return "package" if cfg.file else "Hub" if cfg.has_weights else NO_WEIGHTS
+
+
+def our_models() -> list[str]:
+    """Names of the architectures that this package registers, without tags."""
+    return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("seattn.")]
+
+
+def check_name(spec: str) -> None:
+    """Raise UserError, with the nearest names or the tags there are, unless `spec` is a known `arch` or `arch.tag`."""
+    name, tag = split_model_name_tag(spec)
+    if not timm.is_model(name):
+        raise unknown_model(spec)
+    configs = get_arch_pretrained_cfgs(name)
+    if tag and spec not in configs:
+        known = ", ".join(key for key in configs if "." in key) or "none"
+        raise UserError(f"{name} has no tag {tag!r}; tags: {known}")
+
+
+def unknown_model(spec: str) -> UserError:
+    name, _ = split_model_name_tag(spec)
+    ours = our_models()
+    near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn list` shows ours"
+    return UserError(f"unknown model {spec!r}; {hint}")

@@ -1,20 +1,20 @@
 """Build a model and load its weights: from a name, a directory, the Hub or a checkpoint."""
 
-import difflib
 import json
 from pathlib import Path
 
 import timm
-import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 from torch import nn
 
+from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
 from seattn.models import models_with_weights
 from seattn.models._hub import hub_call
 from seattn.models.checkpoints.foreign import load_foreign
+from seattn.models.listing import check_name, our_models, unknown_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -46,30 +46,10 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
     elif spec.startswith(DIR_PREFIX) or Path(spec).is_dir() or "/" in spec:
         model = _from_directory(Path(spec.removeprefix(DIR_PREFIX)), pretrained=own_weights)
     else:
-        raise _unknown_model(spec)
+        raise unknown_model(spec)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
     return model.eval().to(target)
-
-
-def torch_device(device: str) -> torch.device:
-    """The device called `device`.
-
-    Raises:
-        UserError: if there is no such device on this machine.
-    """
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
-        raise UserError(f"device {device!r} cannot be used here: {first_line(error)}; use cpu") from error
-    return target
-
-
-def our_models() -> list[str]:
-    """Names of the architectures that this package registers, without tags."""
-    return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("seattn.")]
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
@@ -79,17 +59,6 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         UserError: if the file is missing, damaged, of another architecture, or of a net that computes something else.
     """
     load_foreign(model, path)
-
-
-def check_name(spec: str) -> None:
-    """Raise UserError, with the nearest names or the tags there are, unless `spec` is a known `arch` or `arch.tag`."""
-    name, tag = split_model_name_tag(spec)
-    if not timm.is_model(name):
-        raise _unknown_model(spec)
-    configs = get_arch_pretrained_cfgs(name)
-    if tag and spec not in configs:
-        known = ", ".join(key for key in configs if "." in key) or "none"
-        raise UserError(f"{name} has no tag {tag!r}; tags: {known}")
 
 
 def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
@@ -135,7 +104,7 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     if not isinstance(name, str):
         raise UserError(f"{config} names no architecture: expected a JSON object with the key 'architecture'")
     if not timm.is_model(name):
-        raise UserError(f"{config}: {_unknown_model(name)}")
+        raise UserError(f"{config}: {unknown_model(name)}")
     try:
         # The weights are loaded below, not by timm, which replaces a head of another size by a random one.
         model = timm.create_model(f"{DIR_PREFIX}{folder}", pretrained=False)
@@ -144,11 +113,3 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     if pretrained:
         load_checkpoint(model, folder / WEIGHTS)
     return model
-
-
-def _unknown_model(spec: str) -> UserError:
-    name, _ = split_model_name_tag(spec)
-    ours = our_models()
-    near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`seattn list` shows ours"
-    return UserError(f"unknown model {spec!r}; {hint}")

@@ -2,8 +2,6 @@
 
 from torch import Tensor
 
-from seattn.ops._tail.excitation import Excitation, check_names
-
 OUT_ACTS = ("relu", "identity")
 
 
@@ -44,39 +42,3 @@ def check_vector(name: str, vector: Tensor | None, size: int, x: Tensor) -> None
     if vector.dim() != 1 or vector.shape[0] != size:
         raise ValueError(f"{name} must be ({size},) or None; got {tuple(vector.shape)}")
     check_device(name, vector, x)
-
-
-def check_excitation(e: Excitation, x: Tensor) -> None:
-    """Names are known, and the weights fit the channels of x."""
-    check_names(e.act, e.gate)
-    channels = x.shape[1]
-    if e.kind == "none":
-        return
-    assert e.w1 is not None
-    if e.kind == "se":
-        _check_matrices(e, channels)
-    elif e.kind == "ese":
-        if e.w1.dim() != 2 or e.w1.shape[0] != channels or e.w1.shape[1] != channels:
-            raise ValueError(f"weight must be ({channels}, {channels}); got {tuple(e.w1.shape)}")
-        check_vector("bias", e.b1, channels, x)
-    elif e.w1.dim() != 1 or e.w1.shape[0] % 2 == 0:
-        raise ValueError(f"weight must be (k,) with k odd; got {tuple(e.w1.shape)}")
-    names = ("w1", "b1", "w2", "b2") if e.kind == "se" else ("weight", "bias")
-    device = x.device
-    for name, tensor in zip(names, (e.w1, e.b1, e.w2, e.b2), strict=False):
-        if tensor is not None and tensor.device != device:
-            check_device(name, tensor, x)
-
-
-def _check_matrices(e: Excitation, channels: int) -> None:
-    assert e.w1 is not None
-    assert e.w2 is not None
-    first, second = e.w1.shape, e.w2.shape
-    if len(first) != 2 or first[0] == 0 or first[1] != channels:
-        raise ValueError(f"w1 must be (R, {channels}) with R > 0, for the {channels} channels of x; got {tuple(first)}")
-    hidden = first[0]
-    if second != (channels, hidden):
-        raise ValueError(f"w2 must be ({channels}, {hidden}), the shape of w1 transposed; got {tuple(second)}")
-    for name, bias, size in (("b1", e.b1, hidden), ("b2", e.b2, channels)):
-        if bias is not None and bias.shape != (size,):
-            raise ValueError(f"{name} must be ({size},) or None; got {tuple(bias.shape)}")

@@ -10,7 +10,6 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from seattn._run_report_read import FinishedRun, differences
 from seattn.evaluation.scoring import FloatArray
 from seattn.evaluation.statistics import (
     ImageDifference,
@@ -22,7 +21,7 @@ from seattn.evaluation.statistics import (
 from seattn.reports.images import SHOWN, changed_images, images_html, images_plot
 from seattn.reports.page import FOLD, Pages, bar, count, folded, table
 from seattn.reports.plots import differences_plot, one_class_plot
-from seattn.reports.runs import Group, value_text
+from seattn.reports.runs import FinishedRun, Group, differences, value_text
 from seattn.reports.sections import confusions_html
 
 _OTHERS = 6  # classes that the hardest one is compared with

@@ -1,26 +1,36 @@
 """One HTML page on what a model does on a set of images; it needs no other file and no network.
 
 Shapes: N images, K classes, C channels, H x W pixels.
+
+The report of a fine-tuned net: what it does on the test split of its run.
+Shapes: N images, K classes.
 """
 
+import platform
 from collections.abc import Mapping
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import timm
 import torch
 from PIL import Image
 from torch import nn
 
-from seattn._report_gates import collect_gates
-from seattn._report_grid import choose_images, grid_html
-from seattn._report_page import CSS, FRAME, HEAD, SECTIONS, definitions
-from seattn._report_plots import confusion_plot, reliability_plot
-from seattn._report_strips import gates_html
 from seattn.core.files import write_text
-from seattn.evaluation.prediction import eval_transform, image_mode
-from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray
+from seattn.core.rows import AccuracyRow
+from seattn.data.folders import find_split, leave_out_unreadable, list_files
+from seattn.data.images import read_image
+from seattn.data.transforms import eval_transform, image_mode
+from seattn.evaluation.figures import confusion_plot, reliability_plot
+from seattn.evaluation.gates import collect_gates
+from seattn.evaluation.prediction import batches_as_seen, predict_logits
+from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, summarize
+from seattn.models.load import DIR_PREFIX, load_model
+from seattn.reports.images import choose_images, gates_html, grid_html
+from seattn.reports.page import CSS, FRAME, HEAD, SECTIONS, definitions
 
 
 def write_report(
@@ -92,3 +102,40 @@ def _tiles(evaluation: Evaluation) -> dict[str, str]:
 def _row(name: str, recall: float, precision: float, f1: float, support: int) -> str:
     cells = f'<td class="bar" style="--share:{recall:.1%}">{recall:.1%}</td><td>{precision:.1%}</td><td>{f1:.1%}</td>'
     return f'<tr><th scope="row">{escape(name)}</th>{cells}<td>{support:,}</td></tr>'
+
+
+def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, skip_bad: bool) -> Path:
+    """Write `run`/report.html, on the test split of `root`, from the weights as the run exported them."""
+    model = load_model(f"{DIR_PREFIX}{run}", device=device)
+    files = list_files(find_split(root, "test"))
+    if skip_bad:
+        files = leave_out_unreadable(files, "test", warn=False)
+    outputs, names = match_classes(files.class_names, model)
+    labels = np.array(outputs)[files.labels.numpy()]  # (N,)
+    pictures: list[np.ndarray] = []
+    images = (read_image(path, image_mode(model)) for path in files.paths)
+    logits = predict_logits(model, batches_as_seen(model, images, pictures))  # (N, K)
+    path = run / "report.html"
+    write_report(
+        path,
+        title=f"{row.name} on {row.dataset}",
+        model=model,
+        evaluation=summarize(logits, labels, names),
+        images=np.stack(pictures),
+        labels=labels,
+        logits=logits,
+        facts={
+            "model": f"{row.name}, {row.params:,} parameters, {len(names)} classes",
+            "weights": str(run / "model.safetensors"),
+            "images": f"the test split in {root / 'test'}, as the net sees them; it took no part in the training",
+            "training": (
+                f"{row.epochs} epochs on {row.train_images:,} images, {row.held_out_images:,} held out to choose by, "
+                f"seed {row.seed}; recipe in {run / 'recipe.yaml'}"
+            ),
+            "versions": (
+                f"seattn {version('seattn')}, timm {timm.__version__}, torch {torch.__version__}, "
+                f"Python {platform.python_version()}"
+            ),
+        },
+    )
+    return path

@@ -12,12 +12,9 @@ from statistics import fmean, stdev
 import timm
 import torch
 
-from seattn._report_page import definitions
-from seattn._run_report_read import FinishedRun, read_run
-from seattn._run_report_scores import Split, check_comparable, check_held_out, open_split, score_run
+from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable, write_text
-from seattn.models.load import torch_device
 from seattn.reports.comparison import (
     add_class_changes,
     add_each,
@@ -28,9 +25,20 @@ from seattn.reports.comparison import (
     group_top1,
     overall,
 )
-from seattn.reports.page import Pages, note
+from seattn.reports.page import Pages, definitions, note
 from seattn.reports.plots import curves_plot
-from seattn.reports.runs import Group, group_runs, value_text
+from seattn.reports.runs import (
+    FinishedRun,
+    Group,
+    Split,
+    check_comparable,
+    check_held_out,
+    group_runs,
+    open_split,
+    read_run,
+    score_run,
+    value_text,
+)
 from seattn.reports.sections import add_classes, add_pairs, add_recipe, add_worst, confusions_html
 
 _WITHOUT = (

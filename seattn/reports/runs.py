@@ -1,16 +1,266 @@
-"""Runs put together: those of one recipe and other seeds are one group; the first group is what others are against."""
+"""Runs put together: those of one recipe and other seeds are one group; the first group is what others are against.
 
-from collections.abc import Mapping, Sequence
+What a report reads of a run's folder: the resolved recipe, the log of epochs, the result; not yet the weights.
+
+Runs scored on images: which images a split is, read once, and what each run's net makes of them.
+Shapes: N images, K classes, H x W pixels.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import dacite
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from seattn._run_report_read import FinishedRun, differences
-from seattn._run_report_scores import Scores
-from seattn.core.errors import UserError
-from seattn.evaluation.scoring import FloatArray
+from seattn.core.errors import UserError, first_line
+from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.rows import AccuracyRow
+from seattn.data.folders import find_split, has_split, list_files
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
+from seattn.data.open import load_split
+from seattn.evaluation.prediction import batches_as_seen, predict_logits
+from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, summarize
+from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
+from seattn.training.run_dir import Row, read_summary, shipped
+
+COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv, which has more
+_VALUES = ("seattn.class_weights",)  # keys whose value may be a mapping, and is one value all the same
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """One run; `history` has an epoch a row, `result` is None until the run is finished."""
+
+    path: Path
+    recipe: Recipe
+    history: tuple[Row, ...]
+    result: AccuracyRow | None
+    has_weights: bool
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.path.resolve().name
+
+    @property
+    def planned(self) -> int:
+        """Epochs that the recipe asks for."""
+        return self.recipe.run_epochs
+
+    @property
+    def exported(self) -> Row | None:
+        """The epoch whose weights the run left, if it left some."""
+        return shipped(self.history, self.recipe.seattn.early_stop) if self.has_weights else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Spent in training steps; None where the log does not say."""
+        times = [row["train_seconds"] for row in self.history if "train_seconds" in row]
+        return sum(times) if len(times) == len(self.history) else None
+
+
+def read_run(path: Path) -> FinishedRun:
+    """The run in the folder `path`, finished or not.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"no such run folder: {path}; give what `seattn train` or `seattn finetune` has as --out")
+    if not (path / "recipe.yaml").is_file():
+        raise UserError(f"{path} has no recipe.yaml: it is no folder of `seattn train` or `seattn finetune`")
+    recipe = load_recipe(path / "recipe.yaml")
+    has_weights = (path / WEIGHTS).is_file() and (path / CONFIG).is_file()
+    return FinishedRun(path, recipe, _history(path / "summary.csv"), _result(path / "result.json"), has_weights)
+
+
+def _history(path: Path) -> tuple[Row, ...]:
+    history = read_summary(path.parent)
+    if not history:
+        raise UserError(f"{path} has no epoch: the run has not finished its first epoch, or this is not its log")
+    missing = [name for name in COLUMNS if name not in history[0]]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]!r}; it should be the log of `seattn train`")
+    return tuple(history)
+
+
+def _result(path: Path) -> AccuracyRow | None:
+    if not path.exists():
+        return None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return dacite.from_dict(AccuracyRow, raw, dacite.Config(cast=[float]))
+    except (OSError, ValueError, TypeError, AttributeError, dacite.DaciteError) as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}; it should be the result of `seattn train`") from error
+
+
+def differences(recipes: list[Recipe]) -> dict[str, list[Any]]:
+    """The keys in which recipes differ, dotted, with the value of each; seeds do not count."""
+    flat = [dict(_flat(recipe.to_dict())) for recipe in recipes]
+    keys = list(dict.fromkeys(key for one in flat for key in one if key != "seed"))
+    values = {key: [one.get(key) for one in flat] for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def changed_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys of a recipe that differ from their defaults, dotted."""
+    plain = dict(_flat(Recipe(model=recipe.model, lr=recipe.lr).to_dict()))
+    own = dict(_flat(recipe.to_dict()))
+    return {key: value for key, value in own.items() if key in ("model", "lr", "seed") or value != plain.get(key)}
+
+
+def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, dict) and prefix + key not in _VALUES:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+SPLITS = ("held-out", "validation", "test")
+_CIFAR_SIZE = (32, 32)
+_SAME = 0.005  # accuracy that the log and the same images may differ by: other hardware, not other images
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one run's net makes of N images: pictures (N, H, W, 3) as it sees them, probabilities (N, K)."""
+
+    evaluation: Evaluation
+    labels: IntArray
+    pictures: npt.NDArray[np.uint8]
+    probabilities: FloatArray
+    params: int
+
+    @cached_property
+    def predicted(self) -> IntArray:
+        """(N,)."""
+        found: IntArray = self.probabilities.argmax(1)
+        return found
+
+    @cached_property
+    def confidence(self) -> FloatArray:
+        """(N,)."""
+        found: FloatArray = self.probabilities.max(1)
+        return found
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,)."""
+        right: npt.NDArray[np.bool_] = self.predicted == self.labels
+        return right
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled images, read when they are asked for; `what` says in words which."""
+
+    what: str
+    labels: IntArray
+    class_names: tuple[str, ...]
+    read: Callable[[], Iterator[Image.Image]]
+
+
+def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split:
+    """The images that all `runs` are scored on.
+
+    Args:
+        split: "held-out" is what the runs chose by: the validation folder where there is one, else the part of train
+            that their recipes hold out; "validation" and "test" are folders.
+
+    Raises:
+        UserError: if it is not there, or the runs held out different images.
+    """
+    if split not in SPLITS:
+        raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    cifar = cifar_folder(data_dir)
+    if not data_dir.is_dir():
+        find_split(data_dir, "train")  # raises
+    folder_of_its_own = split == "held-out" and cifar is None and has_split(data_dir, "validation")
+    if split != "held-out" or folder_of_its_own:
+        name = "validation" if folder_of_its_own else split
+        if cifar is not None and name == "validation":
+            raise UserError(f"{data_dir / cifar} has no validation split; use held-out or test")
+        files = list_files(find_split(data_dir, name)) if cifar is None else load_split(data_dir, name, _CIFAR_SIZE)
+        return _split(files, f"the {name} split in {data_dir}")
+    ours = runs[0].recipe.seattn
+    for run in runs[1:]:
+        theirs = run.recipe.seattn
+        if (theirs.holdout, theirs.holdout_seed) != (ours.holdout, ours.holdout_seed):
+            raise UserError(
+                f"{run.path} held out other images (seattn.holdout {theirs.holdout:g}, holdout_seed "
+                f"{theirs.holdout_seed}) than {runs[0].path} ({ours.holdout:g}, {ours.holdout_seed}): the first may "
+                "have trained on what the other is judged by; report them one by one, or on --split test"
+            )
+    what = f"{ours.holdout:.0%} of the train split in {data_dir}, held out by seed {ours.holdout_seed}"
+    if cifar is not None:
+        return _split(hold_out(load_split(data_dir, "train", _CIFAR_SIZE), ours.holdout, ours.holdout_seed)[1], what)
+    return _split(hold_out(list_files(find_split(data_dir, "train")), ours.holdout, ours.holdout_seed)[1], what)
+
+
+def _split(images: FileSet | ImageSet, what: str) -> Split:
+    def read() -> Iterator[Image.Image]:
+        if isinstance(images, FileSet):
+            yield from map(read_rgb, images.paths)
+        else:
+            yield from map(Image.fromarray, images.images.numpy())
+
+    return Split(f"{len(images):,} images: {what}", images.labels.numpy(), images.class_names, read)
+
+
+def score_run(run: FinishedRun, split: Split, device: str) -> Scores:
+    """The net that the run left, on every image.
+
+    Raises:
+        UserError: if it cannot be loaded, or the classes are not those of the images.
+    """
+    model = load_model(f"{DIR_PREFIX}{run.path}", device=device)
+    outputs, names = match_classes(split.class_names, model)
+    labels = np.array(outputs)[split.labels]  # (N,)
+    pictures: list[npt.NDArray[np.uint8]] = []
+    logits = predict_logits(model, batches_as_seen(model, split.read(), pictures))  # (N, K)
+    return Scores(
+        evaluation=summarize(logits, labels, names),
+        labels=labels,
+        pictures=np.stack(pictures),
+        probabilities=logits.double().softmax(1).numpy(),
+        params=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def check_held_out(run: FinishedRun, scores: Scores) -> str:
+    """ "" if these are the images that the run held out, as far as its own numbers tell; else what differs.
+
+    Raises:
+        UserError: if there are more or fewer of them than the run says.
+    """
+    found = scores.evaluation
+    if run.result is not None and run.result.held_out_images != found.n:
+        raise UserError(
+            f"{run.path} held out {run.result.held_out_images} images, the data folder gives {found.n}: it is not what "
+            "the run was trained on; give that folder, or --split test"
+        )
+    logged = run.exported
+    if logged is None or abs(logged["eval_top1"] / 100 - found.top1) <= _SAME + 1 / found.n:
+        return ""
+    return (
+        f"The run's own log says {logged['eval_top1']:.2f} % on the images that it held out, here it is "
+        f"{found.top1:.2%}: these may be other images, or other weights."
+    )
+
+
+def check_comparable(scores: Sequence[Scores], runs: Sequence[FinishedRun]) -> None:
+    """Raise UserError unless all scores are of the same classes in the same order."""
+    for run, score in zip(runs[1:], scores[1:], strict=True):
+        if score.evaluation.class_names != scores[0].evaluation.class_names:
+            raise UserError(f"{run.path} and {runs[0].path} have other classes, or in another order: nothing compares")
+
 
 _NAMED = 2  # changed keys that a label names
 

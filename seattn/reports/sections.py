@@ -8,15 +8,13 @@ from html import escape
 
 import numpy as np
 
-from seattn._report_plots import confusion_plot, reliability_plot
-from seattn._run_report_read import changed_keys
-from seattn._run_report_scores import Scores
+from seattn.evaluation.figures import confusion_plot, reliability_plot
 from seattn.evaluation.scoring import ClassScore, Evaluation, wilson_interval
 from seattn.evaluation.statistics import confused_pairs
 from seattn.reports.images import Shown, images_html, images_plot, pair_images, worst_images
 from seattn.reports.page import FOLD, Pages, bar, folded, table
 from seattn.reports.plots import classes_plot
-from seattn.reports.runs import Group, value_text
+from seattn.reports.runs import Group, Scores, changed_keys, value_text
 
 PAIRS = 5
 

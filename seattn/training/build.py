@@ -14,7 +14,8 @@ from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
-from seattn.models.load import HUB_ERRORS, check_name
+from seattn.models.listing import check_name
+from seattn.models.load import HUB_ERRORS
 
 
 def create_model(recipe: Recipe) -> Any:

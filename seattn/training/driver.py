@@ -6,17 +6,16 @@ The loop itself is in `seattn._training_run`.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from seattn._allocator import keep_freed_memory
-from seattn._history import Row
+from seattn.core.device import keep_freed_memory, torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split
-from seattn.models.load import check_name, torch_device
+from seattn.models.listing import check_name
 from seattn.training.log import check_log
 from seattn.training.loop import TrainingRun
 from seattn.training.processes import Distributed
-from seattn.training.run_dir import RunDir
+from seattn.training.run_dir import Row, RunDir
 
 
 def train(

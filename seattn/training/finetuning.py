@@ -16,11 +16,13 @@ import timm
 import torch
 import yaml
 
-from seattn._user_images import UserImages, describe, link_splits, read_folder
+from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable, write_text
 from seattn.core.rows import AccuracyRow
-from seattn.models.load import DIR_PREFIX, check_name, torch_device
+from seattn.data.folders import UserImages, describe, link_splits, read_folder
+from seattn.models.listing import check_name
+from seattn.models.load import DIR_PREFIX
 from seattn.training.driver import train
 
 RECIPE = "recipe.yaml"

@@ -1,13 +1,26 @@
-"""What a run says of each epoch beside summary.csv: TensorBoard events and Weights & Biases."""
+"""What a run says of each epoch beside summary.csv: TensorBoard events and Weights & Biases.
+
+How fast an epoch goes, and whether data or computing sets the pace.
+On a GPU work is queued: what is waited for there is the host's part of the data.
+
+The progress of an epoch of training, on a terminal.
+"""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
+from seattn.training.update import Batch
 
 _logger = logging.getLogger("seattn")
 
@@ -58,3 +71,68 @@ def _wandb_run(path: Path, recipe: Recipe) -> Any:
     import wandb
 
     return wandb.init(project=recipe.wandb_project, name=path.name, dir=str(path), config=recipe.to_dict())
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images a second: of the whole epoch, and of its data alone."""
+
+    images: int
+    seconds: float
+    waited: float
+
+    def __str__(self) -> str:
+        row = self.row()
+        return f"{row['images_per_second']:.0f} images/s (data alone {row['data_images_per_second']:.0f})"
+
+    def row(self) -> dict[str, float]:
+        """As columns of summary.csv."""
+        return {
+            "images_per_second": self.images / self.seconds,
+            "data_images_per_second": self.images / max(self.waited, 1e-9),
+            "train_seconds": self.seconds,
+        }
+
+
+class Clock:
+    """Passes batches on, in groups, and counts images, the time since the start, and that spent waiting for data."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches, self._started = batches, time.perf_counter()
+        self.images, self.waited = 0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._started
+
+    def rates(self, world: int) -> Rates:
+        """So far, over `world` processes that work alike."""
+        return Rates(self.images * world, self.seconds, self.waited / world)
+
+    def groups(self, size: int) -> Iterator[list[Batch]]:
+        """The batches, `size` at a time, the last group with what is left."""
+        while True:
+            asked = time.perf_counter()
+            group = list(islice(self._batches, size))
+            self.waited += time.perf_counter() - asked
+            if not group:
+                return
+            self.images += sum(len(x) for x, _ in group)
+            yield group
+
+
+def epoch_progress(*, enabled: bool = True) -> Progress:
+    """A bar with the task's field `state`; nothing in a log, which gets a line an epoch.
+
+    Written to stderr.
+    """
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        console=console,
+        disable=not (enabled and console.is_terminal),
+    )

@@ -15,9 +15,6 @@ import torch
 from timm.models import load_checkpoint, resume_checkpoint
 from timm.utils import ModelEmaV3
 
-from seattn._clock import Clock, Rates
-from seattn._history import Row, accuracy_row, is_stale
-from seattn._progress import epoch_progress
 from seattn.core.device import autocast_dtype
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
@@ -35,10 +32,10 @@ from seattn.training.build import (
     only_classifier_learns,
     side_at,
 )
-from seattn.training.log import EpochLog
+from seattn.training.log import Clock, EpochLog, Rates, epoch_progress
 from seattn.training.losses import Teacher, make_loss
 from seattn.training.processes import Distributed
-from seattn.training.run_dir import AtomicSaver, RunDir
+from seattn.training.run_dir import AtomicSaver, Row, RunDir, accuracy_row, is_stale
 from seattn.training.update import Batch, Updater, check_finite
 
 _logger = logging.getLogger("seattn")

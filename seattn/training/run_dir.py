@@ -5,6 +5,8 @@ summary.csv       one row an epoch
 last.pth.tar      timm's checkpoint, rewritten each epoch; model_best.pth.tar is the best of them on the held-out images
 model.safetensors, config.json    the trained net as timm's "local-dir:" scheme loads it
 result.json       the test split's row; a run that has it is finished
+
+What a run's epochs say together: when to end early, which epoch's weights are shipped, and the run's one row.
 """
 
 import csv
@@ -27,7 +29,8 @@ from torch import nn
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
-from seattn.core.rows import AccuracyRow
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.evaluation.scoring import Evaluation
 
 
 class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are untyped
@@ -151,3 +154,55 @@ def read_summary(run_dir: Path) -> list[dict[str, float]]:
         except (TypeError, ValueError) as error:  # a cut line has None for the values that are gone
             raise UserError(f"{path}, line {line} is damaged: it should be {len(row)} numbers") from error
     return history
+
+
+Row = dict[str, float]
+
+
+def is_stale(history: Sequence[Row], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no better held-out accuracy; never where patience is None."""
+    return patience is not None and bool(history) and len(history) - 1 - _best(history) >= patience
+
+
+def shipped(history: Sequence[Row], patience: int | None) -> Row:
+    """The epoch whose weights are exported: the last, or with early stopping the best on the held-out images."""
+    return history[-1] if patience is None else history[_best(history)]
+
+
+def _best(history: Sequence[Row]) -> int:
+    return max(range(len(history)), key=lambda i: history[i]["eval_top1"])
+
+
+def accuracy_row(
+    recipe: Recipe,
+    split: str,
+    scores: Evaluation,
+    history: Sequence[Row],
+    images: tuple[int, int],
+    params: int,
+    dtype: str,
+    measured_in: Conditions,
+) -> AccuracyRow:
+    """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
+    return AccuracyRow(
+        name=recipe.model,
+        dataset=recipe.seattn.dataset,
+        split=split,
+        n=scores.n,
+        top1=scores.top1,
+        top1_low=scores.top1_low,
+        top1_high=scores.top1_high,
+        top5=scores.top5,
+        loss=scores.loss,
+        ece=scores.ece,
+        seed=recipe.seed,
+        epochs=len(history),
+        train_images=images[0],
+        held_out_images=images[1],
+        held_out_top1=shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100,
+        params=params,
+        train_seconds=sum(row["train_seconds"] for row in history),
+        dtype=dtype,
+        memory_format="channels_last" if recipe.channels_last else "contiguous",
+        conditions=measured_in,
+    )

@@ -12,10 +12,10 @@ from huggingface_hub import constants
 from huggingface_hub import logging as hub_logging
 from huggingface_hub.utils import _http
 
-from seattn import _hub_net_patience as net
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.hub.publishing import publish_folder, pull, verify_repository
+from seattn.models import _hub as net
 from seattn.models.load import load_model
 from tests.hub._faults import Answer, Cut, Drop, Hang, Stall
 from tests.hub._user import NAME, REPO, read, whole

@@ -3,8 +3,7 @@
 from typing import Any, NamedTuple
 
 from seattn_kernels import _batch_norm, _conv, _linear, _passes, _sample, cbam_channel, cbam_spatial, channel_gate
-from seattn_kernels._layout import PASS_TILES, SAMPLE_TILES
-from seattn_kernels._plan import SAMPLE_LIMITS
+from seattn_kernels._layout import PASS_TILES, SAMPLE_LIMITS, SAMPLE_TILES
 
 
 class Row(NamedTuple):

@@ -6,8 +6,7 @@ from _tail_reference import ACTS, GATES, Config, Inputs, tail
 from torch import Tensor
 
 from seattn_kernels import _excite, attn_tail
-from seattn_kernels._layout import PASS_TILES, SAMPLE_TILES, Layout, layout_of, tile_for
-from seattn_kernels._plan import SAMPLE_LIMITS, plan_for
+from seattn_kernels._layout import PASS_TILES, SAMPLE_LIMITS, SAMPLE_TILES, Layout, layout_of, plan_for, tile_for
 
 # RMS of the difference over RMS of the reference: for what is rounded to the maps' dtype, and for what is fp32.
 # bfloat16 leaves room for the interpreter, which truncates where a GPU rounds.

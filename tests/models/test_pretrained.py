@@ -12,7 +12,7 @@ from timm.models import generate_default_cfgs
 import seattn.models._pretrained as pretrained
 from seattn.core.errors import UserError
 from seattn.models import resnet_attn
-from seattn.models.load import our_models
+from seattn.models.listing import our_models
 
 NAME = "se_resnet20_cifar.cifar10"
 

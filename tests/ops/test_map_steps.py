@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seattn.ops import _maps, _reductions
+from seattn.ops import _maps
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -36,8 +36,8 @@ def _peak(t):
 def test_large_maps_go_in_chunks():
     for shape in LARGE:
         elements = torch.Size(shape).numel()
-        assert elements > _reductions.CHUNK
-        assert elements % _reductions.CHUNK
+        assert elements > _maps.CHUNK
+        assert elements % _maps.CHUNK
 
 
 @each_shape
@@ -53,9 +53,9 @@ def test_reductions(dtype, memory_format, shape):
         "mean_channels": wide.mean(1),
     }
     for name, want in sums.items():
-        close(getattr(_reductions, name)(x, acc), want, acc, 64)
-    assert torch.equal(_reductions.max_pixels(x), x.amax((2, 3)))
-    assert torch.equal(_reductions.max_channels(x), x.amax(1))
+        close(getattr(_maps, name)(x, acc), want, acc, 64)
+    assert torch.equal(_maps.max_pixels(x), x.amax((2, 3)))
+    assert torch.equal(_maps.max_channels(x), x.amax(1))
 
 
 @each_format
@@ -63,9 +63,9 @@ def test_reductions(dtype, memory_format, shape):
 def test_not_a_number_is_seen(dtype, memory_format):
     x = map_of((2, 5, 4, 3), dtype, memory_format)
     x[1, 2, 3, 1] = torch.nan
-    for found in (_reductions.max_pixels(x), _reductions.sum_pixels(x, wide_dtype(dtype))):
+    for found in (_maps.max_pixels(x), _maps.sum_pixels(x, wide_dtype(dtype))):
         assert torch.equal(found.isnan().nonzero(), torch.tensor([[1, 2]]))
-    for found in (_reductions.max_channels(x), _reductions.mean_channels(x, wide_dtype(dtype))):
+    for found in (_maps.max_channels(x), _maps.mean_channels(x, wide_dtype(dtype))):
         assert torch.equal(found.isnan().nonzero(), torch.tensor([[1, 3, 1]]))
 
 

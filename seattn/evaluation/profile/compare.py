@@ -13,7 +13,7 @@ from torch import nn
 from seattn.core.errors import UserError
 from seattn.evaluation.profile.costs import Profile, Stage, profile
 from seattn.models._family import KINDS
-from seattn.models.load import check_name
+from seattn.models.listing import check_name
 
 NO_TWIN = "none"
 COMPARED = ("parameters", "macs", "activation_bytes", "bytes_moved")

@@ -8,11 +8,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seattn.cli.tables import number
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable
 from seattn.evaluation.figures import RIGHT, WRONG
 from seattn.evaluation.profile.compare import Comparison, Named
+from seattn.evaluation.profile.costs import number
 
 SUFFIXES = (".png", ".svg")
 _PANELS = {"parameters": "parameters", "macs": "MACs of one image"}

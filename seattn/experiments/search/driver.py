@@ -69,9 +69,8 @@ def run_search(
     # Not above: Optuna is an extra, and `load_search` does without.
     import optuna
 
-    from seattn._search_results import summary, write_tables
     from seattn.experiments.search.figures import write_plots
-    from seattn.experiments.search.trials import StudyDir
+    from seattn.experiments.search.trials import StudyDir, summary, write_tables
     from seattn.experiments.search.worker import Task, run_jobs, work
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -98,9 +97,10 @@ def _check(search: Search, data_dir: Path, device: str | None) -> Mapping[str, s
     """
     import torch
 
+    from seattn.core.device import torch_device
     from seattn.data.folders import find_split, has_split, list_files
     from seattn.data.images import cifar_folder
-    from seattn.models.load import check_name, torch_device
+    from seattn.models.listing import check_name
     from seattn.training.build import create_model
     from seattn.training.log import check_log
 

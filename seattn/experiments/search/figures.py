@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from seattn._search_results import last_score, ranked, short
-from seattn._search_space import Choice, Range
 from seattn.core.files import atomic_path
 from seattn.evaluation.figures import RIGHT, WRONG
-from seattn.experiments.search.space import Search
+from seattn.experiments.search.space import Choice, Range, Search
+from seattn.experiments.search.trials import last_score, ranked, short
 
 ENOUGH = 10  # whole trials, below which a forest fitted to them says nothing
 FORESTS = 8  # of which the spread is drawn

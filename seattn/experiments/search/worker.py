@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from optuna.trial import TrialState
 
-from seattn._history import Row
-from seattn._search_results import read_summary, short, tidy, write_tables
 from seattn.core.errors import UserError, first_line
 from seattn.core.recipe import Recipe
 from seattn.experiments.search.space import Search
-from seattn.experiments.search.trials import Claim, StudyDir
+from seattn.experiments.search.trials import Claim, StudyDir, read_summary, short, tidy, write_tables
 from seattn.training.driver import train
+from seattn.training.run_dir import Row
 
 FAILURES = 3  # in a row, after which more of them would tell nothing new
 _logger = logging.getLogger("seattn")

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from seattn._ablation_rows import StudyRow, read_rows, write_rows
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable, write_text
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
-from seattn.experiments.study.results import StudyResult, rows_of, summarize_study
+from seattn.experiments.study.results import StudyResult, StudyRow, read_rows, rows_of, summarize_study, write_rows
 from seattn.experiments.study.runs import StudyRun, runs_of
 
 OUT = Path("runs/ablations")
@@ -49,7 +48,7 @@ def ablate(
     Raises:
         UserError: for a bad study, rows or data, or a run in `out` that is another one; nothing is trained then.
     """
-    from seattn.models.load import check_name
+    from seattn.models.listing import check_name
 
     ablation = load_ablation(study)
     if seeds is not None:
@@ -91,10 +90,9 @@ def _train(
     skip_bad: bool,
     jobs: int,
 ) -> dict[str, str]:
-    from seattn._ablation_progress import Watch
+    from seattn.core.device import torch_device
     from seattn.data.folders import find_split, has_split
-    from seattn.experiments.study.workers import How, train_missing
-    from seattn.models.load import torch_device
+    from seattn.experiments.study.workers import How, Watch, train_missing
 
     if not has_split(data_dir, "train"):
         find_split(data_dir, "train")  # raises, and says what is missing

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from seattn._ablation_stats import SeedDifference, Summary
+from seattn.evaluation.statistics import SeedDifference, Summary
 from seattn.experiments.study.results import StudyResult, VariantResult
 
 # Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.

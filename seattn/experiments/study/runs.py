@@ -9,10 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from seattn._ablation_rows import StudyRow, read_result
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.experiments.study.design import Ablation, run_name
+from seattn.experiments.study.results import StudyRow, read_result
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from seattn._ablation_stats import SeedDifference
+from seattn.evaluation.statistics import SeedDifference
 from seattn.experiments.study.results import StudyResult, VariantResult
 
 _NONE = "-"

@@ -14,15 +14,15 @@ import timm
 from safetensors.torch import save_file
 from timm.models import split_model_name_tag
 
-from seattn._folders import whole_folder
-from seattn._hub_weights import check_weights
 from seattn.core.errors import UserError, first_line
+from seattn.core.files import whole_folder
 from seattn.core.recipe import load_recipe, read_mapping
-from seattn.hub.facts import read_json
-from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, render_config
+from seattn.core.records import read_json
+from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_checkpoint, unwrap
-from seattn.models.load import CONFIG, WEIGHTS, check_name
+from seattn.models.listing import check_name
+from seattn.models.load import CONFIG, WEIGHTS
 
 _PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _logger = logging.getLogger("seattn")

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from seattn._foreign_differences import check_attention, check_blocks, check_model
 from seattn.core.errors import UserError
 from seattn.layers import SqueezeExcite
 from seattn.models.checkpoints.fit import (
+    check_attention,
+    check_blocks,
+    check_model,
     find_pairs,
     fit,
     fold_conv_biases,

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seattn.ops._maps import column, scale_add, scale_channels
+from seattn.ops._maps import column, max_pixels, mean_pixels, scale_add, scale_channels, sum_pixels
 from seattn.ops._operator import Operator, Outputs, define, dense_like
-from seattn.ops._reductions import max_pixels, mean_pixels, sum_pixels
 from seattn.ops._tail.excitation import act_fn, act_grad, gate_fn, gate_grad
 from seattn.ops._tail.in_torch import compute_dtype
 

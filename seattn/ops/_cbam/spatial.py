@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from seattn.ops._cbam.plane_conv import plane_conv, plane_conv_grads
-from seattn.ops._maps import weigh_pixels
+from seattn.ops._maps import max_channels, mean_channels, sum_channels, weigh_pixels
 from seattn.ops._operator import Operator, Outputs, define, dense_like
-from seattn.ops._reductions import max_channels, mean_channels, sum_channels
 from seattn.ops._tail.excitation import gate_fn, gate_grad
 from seattn.ops._tail.in_torch import compute_dtype
 

@@ -12,9 +12,8 @@ import functools
 import torch
 from torch import Tensor
 
-from seattn.ops._maps import column, scale_add, scale_channels
+from seattn.ops._maps import column, mean_pixels, scale_add, scale_channels
 from seattn.ops._operator import dense_like
-from seattn.ops._reductions import mean_pixels
 from seattn.ops._tail.excitation import Excitation, excite, excite_grad
 
 # Elements up to which a 16-bit map is worked on in fp32: its copies then stay in cache.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from seattn.ops._checks import check_excitation, check_map, check_out_act, check_shortcut
+from seattn.ops._checks import check_map, check_out_act, check_shortcut
 from seattn.ops._kernel import choose, too_large
 from seattn.ops._operator import no_autocast, wants_grad
-from seattn.ops._tail.excitation import Excitation, excite_reference
+from seattn.ops._tail.excitation import Excitation, check_excitation, excite_reference
 from seattn.ops._tail.in_torch import attn_tail_inference, compute_dtype
 from seattn.ops._tail.norm import BatchNorm, batch_norm, batch_norm_reference, check_batch_norm, update_running
 from seattn.ops._tail.operator import attn_tail
