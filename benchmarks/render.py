@@ -19,8 +19,9 @@ from benchmarks.speed.tables import render_speed, render_steps
 from seattn.core.files import atomic_path, write_text
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.profile.costs import measure_costs
-from seattn.hub.card import picture_name, render_card, render_picture, render_table
+from seattn.hub.card import picture_name, render_card, render_table
 from seattn.hub.facts import Facts
+from seattn.hub.picture import render_picture
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS
 from seattn.models.listing import COSTS, render_costs

@@ -21,8 +21,9 @@ from benchmarks.evidence.ship import place, score_again
 from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.scoring import evaluate_folder
-from seattn.hub.card import describe, picture_name, render_card, render_picture, render_table, runs_of_recipe
+from seattn.hub.card import picture_name, render_card, render_table, runs_of_recipe
 from seattn.hub.facts import ClassResults, Facts, packaged_facts
+from seattn.hub.picture import describe, render_picture
 from seattn.models import models_with_weights
 from seattn.models._pretrained import weight_index
 from seattn.models.load import load_model

@@ -5,6 +5,7 @@ An evaluation as tables in the terminal.
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,9 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from seattn.evaluation.profile.compare import COMPARED, Comparison
-from seattn.evaluation.profile.costs import Profile, Stage, _digits, number
-from seattn.evaluation.scoring import Evaluation
+from seattn.evaluation.profile.costs import Profile, Stage, digits, number
 from seattn.models.listing import NO_WEIGHTS, Net
+
+if TYPE_CHECKING:
+    from seattn.evaluation.scoring import Evaluation
+
 
 _NOTE = (
     "For one image. MACs: half the FLOPs of convolutions and matrices. Kept: for the backward in training, in fp32, "
@@ -78,7 +82,7 @@ def _cells(stage: Stage) -> tuple[str, ...]:
 
 
 def _megabytes(value: float) -> str:
-    return f"{value / 1e6:.{_digits(value / 1e6)}f}"
+    return f"{value / 1e6:.{digits(value / 1e6)}f}"
 
 
 def _differences(name: str, comparison: Comparison) -> Table:
@@ -93,13 +97,13 @@ def _differences(name: str, comparison: Comparison) -> Table:
     return table
 
 
-def headline(evaluation: Evaluation) -> str:
+def headline(evaluation: "Evaluation") -> str:
     """Top-1 with its 95% interval and n, in one line."""
     low, high = evaluation.top1_low, evaluation.top1_high
     return f"top-1 {evaluation.top1:.2%} (95% interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
 
 
-def print_evaluation(console: Console, evaluation: Evaluation, *, pairs: int = 5) -> None:
+def print_evaluation(console: Console, evaluation: "Evaluation", *, pairs: int = 5) -> None:
     """Print the headline, a table of the classes and the `pairs` most frequent confusions."""
     console.print(Text(headline(evaluation), style="bold"))
     k = min(5, len(evaluation.class_names))

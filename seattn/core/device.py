@@ -8,17 +8,21 @@ the system anew, which fills each page with zeros first. https://man7.org/linux/
 import ctypes
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import torch
 
 from seattn.core.errors import UserError, first_line
-from seattn.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from seattn.core.recipe import Recipe
+
 
 _logger = logging.getLogger("seattn")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(recipe: "Recipe", device: torch.device) -> torch.dtype | None:
     """What autocast computes in, or None for float32; a warning where the recipe says bfloat16 and this CPU has none.
 
     Autocast is for speed. A CPU without bfloat16 computes it one number at a time: a step of SE-ResNet-20 took 12 times

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.model_selection import train_test_split
 from torchvision import datasets
 
 from seattn.core.errors import UserError
@@ -133,6 +132,8 @@ def hold_out(train: AnySet, fraction: float, seed: int) -> tuple[AnySet, AnySet]
     Raises:
         UserError: if a class has too few images to stand on both sides.
     """
+    from sklearn.model_selection import train_test_split  # not for whoever only reads an image
+
     try:
         kept, held = train_test_split(
             np.arange(len(train)), test_size=fraction, random_state=seed, stratify=train.labels.numpy()

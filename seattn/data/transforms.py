@@ -4,7 +4,7 @@ Shapes: C channels, H x W pixels.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from seattn.core.errors import UserError
-from seattn.core.recipe import Recipe
 from seattn.data.images import Size, squash
 from seattn.data.policy import torchvision_policy
+
+if TYPE_CHECKING:
+    from seattn.core.recipe import Recipe
+
 
 Transform = Callable[[Image.Image], Tensor]  # to (3, H, W) uint8
 
 
-def train_transform(recipe: Recipe, cfg: Mapping[str, Any], size: Size) -> Transform:
+def train_transform(recipe: "Recipe", cfg: Mapping[str, Any], size: Size) -> Transform:
     """The recipe's transform of a training image to (3, *size) uint8.
 
     Args:

@@ -11,13 +11,16 @@ All intervals are of 95 %; what too few values cannot give is None.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from scipy.stats import binomtest
 
-from seattn.evaluation.scoring import FloatArray
+if TYPE_CHECKING:
+    from seattn.evaluation.scoring import FloatArray
+
 
 _DRAWS = 10_000
 
@@ -77,7 +80,7 @@ def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_
     return ImageDifference(n, *means, *_exact_interval(gained, lost, n), gained, lost, mcnemar(gained, lost))
 
 
-def _bootstrap(steps: FloatArray) -> tuple[float, float]:
+def _bootstrap(steps: "FloatArray") -> tuple[float, float]:
     """Of the mean of (N,): the images are drawn again. Steps take few values, so a draw is one of a multinomial law."""
     values, counts = np.unique(steps, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(steps), counts / len(steps), size=_DRAWS) @ values / len(steps)

@@ -4,16 +4,11 @@ The parts of a card that rows and classes fill, as Markdown.
 Shapes: K classes.
 
 What cards say of a data set and of a recipe.
-
-The confusion matrix of a card, as an SVG file on white paper, for pages of any colour.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
@@ -23,7 +18,6 @@ from timm.models import PretrainedCfg
 
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow
-from seattn.evaluation.figures import Plot, Theme, confusion_text, draw_confusion
 from seattn.evaluation.scoring import ClassScore, wilson_interval, worst_pairs
 from seattn.hub.facts import ClassResults, Facts
 from seattn.models._pretrained import DEFAULT_ORG
@@ -504,19 +498,3 @@ def _numbers(values: Sequence[float]) -> str:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def render_picture(classes: ClassResults) -> str:
-    """The text of the SVG. Its description ends in a digest of the counts: drawn by any matplotlib, it says of what."""
-    names = classes.class_names
-    side = 5.2 if len(names) <= 20 else 6.5
-    draw = partial(draw_confusion, classes.confusion, names)
-    plot = Plot(draw, width=side, height=side - 0.2, alt=confusion_text(classes.confusion, names))
-    metadata = {"Title": classes.name, "Description": describe(classes)}
-    return plot.svg(Theme(dark=False), paper="white", metadata=metadata).decode("utf-8")
-
-
-def describe(classes: ClassResults) -> str:
-    """The picture in words, and the SHA-256 of its counts."""
-    digest = hashlib.sha256(json.dumps(classes.confusion).encode()).hexdigest()
-    return f"{confusion_text(classes.confusion, classes.class_names)} Counts: SHA-256 {digest}."

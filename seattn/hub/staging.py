@@ -14,9 +14,10 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from seattn.core.errors import UserError
 from seattn.core.files import sha256, whole_folder
 from seattn.core.records import read_json
-from seattn.hub.card import picture_name, render_card, render_picture
+from seattn.hub.card import picture_name, render_card
 from seattn.hub.facts import Facts, packaged_facts, run_facts
 from seattn.hub.golden import GOLDEN, write_golden
+from seattn.hub.picture import render_picture
 from seattn.hub.sums import SUMS, check_sums, files_of, render_sums
 from seattn.hub.verification import CARD
 from seattn.models import _pretrained, models_with_weights

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.models import save_for_hf
@@ -30,7 +30,9 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow, Conditions
-from seattn.evaluation.scoring import Evaluation
+
+if TYPE_CHECKING:
+    from seattn.evaluation.scoring import Evaluation
 
 
 class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are untyped
@@ -176,7 +178,7 @@ def _best(history: Sequence[Row]) -> int:
 def accuracy_row(
     recipe: Recipe,
     split: str,
-    scores: Evaluation,
+    scores: "Evaluation",
     history: Sequence[Row],
     images: tuple[int, int],
     params: int,

@@ -353,11 +353,11 @@ def number(value: float) -> str:
     """Three digits or all below 1000, with the letter of the thousand."""
     for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * unit:
-            return f"{value / unit:.{_digits(value / unit)}f} {letter}"
+            return f"{value / unit:.{digits(value / unit)}f} {letter}"
     return f"{value:.{0 if value == int(value) else 1}f}"
 
 
-def _digits(value: float) -> int:
+def digits(value: float) -> int:
     return 2 if value < 9.995 else 1 if value < 99.95 else 0
 
 
