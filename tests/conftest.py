@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
-from _cover import mark_the_rest_slow
+
+from tests.helpers.cover import mark_the_rest_slow
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker and its children; read when torch is imported

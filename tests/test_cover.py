@@ -4,7 +4,8 @@ from itertools import combinations, product
 
 import pytest
 import torch
-from _cover import covering
+
+from tests.helpers.cover import covering
 
 pytest_plugins = ["pytester"]
 
@@ -28,8 +29,7 @@ def test_a_product_with_holes_keeps_what_is_there():
 @pytest.fixture
 def project(pytester, pytestconfig):
     pytester.makepyprojecttoml((pytestconfig.rootpath / "pyproject.toml").read_text(encoding="utf-8"))
-    for name in ("conftest.py", "_cover.py"):
-        pytester.makepyfile(**{name.removesuffix(".py"): (pytestconfig.rootpath / "tests" / name).read_text("utf-8")})
+    pytester.makepyfile(conftest=(pytestconfig.rootpath / "tests" / "conftest.py").read_text("utf-8"))
     pytester.makepyfile(
         test_it="""
         import pytest

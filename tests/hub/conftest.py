@@ -10,8 +10,8 @@ from huggingface_hub.utils import _http
 from huggingface_hub.utils._http import close_session
 
 from seattn.hub.staging import stage
-from tests._runs import write_run
-from tests.hub._server import Hub
+from tests.helpers.hub.server import Hub
+from tests.helpers.runs import write_run
 
 TOKEN = "hf_a-token-that-must-never-be-seen"
 NOWHERE = "http://127.0.0.1:9"

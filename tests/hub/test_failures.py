@@ -17,8 +17,8 @@ from seattn.core.errors import UserError
 from seattn.hub.publishing import publish_folder, pull, verify_repository
 from seattn.models import _hub as net
 from seattn.models.load import load_model
-from tests.hub._faults import Answer, Cut, Drop, Hang, Stall
-from tests.hub._user import NAME, REPO, read, whole
+from tests.helpers.hub.faults import Answer, Cut, Drop, Hang, Stall
+from tests.helpers.hub.user import NAME, REPO, read, whole
 from tests.hub.conftest import NOWHERE, TOKEN, use
 
 ACTIONS = {

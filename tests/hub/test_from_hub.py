@@ -17,8 +17,8 @@ import seattn.models._pretrained as pretrained
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.models.load import load_model
-from tests.hub._faults import Alter, Answer, Cut
-from tests.hub._user import NAME, REPO, flipped, other_weights, packaged, read, user_env, whole, with_config
+from tests.helpers.hub.faults import Alter, Answer, Cut
+from tests.helpers.hub.user import NAME, REPO, flipped, other_weights, packaged, read, user_env, whole, with_config
 
 OURS = f"seattn/{NAME}"
 

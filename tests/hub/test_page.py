@@ -13,9 +13,9 @@ import torch
 from seattn.cli.main import run
 from seattn.evaluation.scoring import evaluate_folder
 from seattn.models.load import load_model
-from tests._colours import write_colours
-from tests._runs import write_run
-from tests.hub._user import NAME
+from tests.helpers.colours import write_colours
+from tests.helpers.hub.user import NAME
+from tests.helpers.runs import write_run
 
 BIRDS = {"jay": 0, "rook": 1, "wren": 2}
 PAGE = Path(__file__).parents[2] / "hub_cards" / "README.md"

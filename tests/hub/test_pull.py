@@ -14,8 +14,8 @@ from seattn.core.errors import UserError
 from seattn.hub.publishing import publish_folder, pull, verify_repository
 from seattn.hub.staging import stage
 from seattn.models.load import load_model
-from tests.hub._faults import Answer, Drop
-from tests.hub._user import NAME, REPO, flipped, other_weights, read, user_env, whole, with_config
+from tests.helpers.hub.faults import Answer, Drop
+from tests.helpers.hub.user import NAME, REPO, flipped, other_weights, read, user_env, whole, with_config
 from tests.hub.conftest import NOWHERE, TOKEN, use
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from _tail_reference import ACTS, GATES, Config, Inputs, tail
 from torch import Tensor
 
 from seattn_kernels import _excite, attn_tail
 from seattn_kernels._layout import PASS_TILES, SAMPLE_LIMITS, SAMPLE_TILES, Layout, layout_of, plan_for, tile_for
+from tests.kernels._tail_reference import ACTS, GATES, Config, Inputs, tail
 
 # RMS of the difference over RMS of the reference: for what is rounded to the maps' dtype, and for what is fp32.
 # bfloat16 leaves room for the interpreter, which truncates where a GPU rounds.

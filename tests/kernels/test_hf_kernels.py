@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from _hub_kernel import ROOT, STAGE, contents, stage, staged
 from kernels._rust import Digest, DigestAlgorithm, Metadata
 
 from kernels import get_local_kernel
 from seattn import ops
+from tests.kernels._hub_kernel import ROOT, STAGE, contents, stage, staged
 
 ALONE = Path(__file__).with_name("_hub_kernel_alone.py")
 # RMS over RMS: y and dx, then the gradients of the weights; as in tests/ops/_tail_cases.py.

@@ -6,7 +6,6 @@ import warnings
 import pytest
 import timm
 import torch
-from _hub_kernel import staged
 from timm.layers import SEModule
 from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import nn
@@ -19,6 +18,7 @@ from kernels import (
     replace_kernel_forward_from_hub,
     use_kernel_mapping,
 )
+from tests.kernels._hub_kernel import staged
 
 # A net of timm for each of the two modules: a small ResNet, and one with hard sigmoids and two kinds of activation.
 NETS = {

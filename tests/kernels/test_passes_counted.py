@@ -13,11 +13,10 @@ pytest.importorskip("triton", reason="needs triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("counts in Triton's interpreter", allow_module_level=True)
 
-from _count_bytes import Traffic, counted
-from _tail_reference import Config
-from test_attn_tail_launcher import FORMATS, force, gradient_for, make
-
 from seattn_kernels import attn_tail
+from tests.kernels._count_bytes import Traffic, counted
+from tests.kernels._tail_reference import Config
+from tests.kernels.test_attn_tail_launcher import FORMATS, force, gradient_for, make
 
 SHAPE = (3, 67, 5, 7, 6, 3)  # (N, C, H, W, R, k)
 

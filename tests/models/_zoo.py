@@ -3,9 +3,9 @@
 import pytest
 import timm
 import torch
-from _nets import settle
 
 import seattn
+from tests.helpers.nets import settle
 
 NETS = [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("seattn.")]
 KINDS = ("", "se", "eca", "cbam")

@@ -10,11 +10,11 @@ import re
 import pytest
 import timm
 import torch
-from _zoo import KINDS, NETS, attention, create, family, kind, name_of, plain
 from timm.models._manipulate import group_parameters, group_with_matcher
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 import seattn
+from tests.models._zoo import KINDS, NETS, attention, create, family, kind, name_of, plain
 
 # At 10 classes, at 1000 for 224: those of the papers, pytorchcv, timm, torchvision and pytorch-cifar where these have
 # the net. He et al.'s have projection shortcuts here; SE has the exact r = 16 and biases. A new net is a row.

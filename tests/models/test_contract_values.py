@@ -9,10 +9,11 @@ import pickle
 import pytest
 import timm
 import torch
-from _zoo import RUN, TRACED, TRUNKS, attention, build, create, each, images, kind, name_of
 from timm.layers import set_scriptable
 from timm.models import create_feature_extractor
 from timm.utils import ModelEmaV3
+
+from tests.models._zoo import RUN, TRACED, TRUNKS, attention, build, create, each, images, kind, name_of
 
 
 @pytest.fixture(scope="module", params=each(RUN))

@@ -3,9 +3,10 @@
 import pytest
 import timm
 import torch
-from _nets import settle
-from _zoo import attention, build, create, images
 from torch import nn
+
+from tests.helpers.nets import settle
+from tests.models._zoo import attention, build, create, images
 
 
 def settled(name):

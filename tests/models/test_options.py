@@ -5,12 +5,12 @@ import itertools
 import pytest
 import timm
 import torch
-from _zoo import CHEAPEST, NETS, attention, build, create, images, kind, name_of
 from torch import nn
 
 from seattn.blocks.attended.base import PLACEMENTS
 from seattn.blocks.attended.insert import find_stages
 from seattn.layers import list_attn
+from tests.models._zoo import CHEAPEST, NETS, attention, build, create, images, kind, name_of
 
 SE = [f"se_{net}" for net in CHEAPEST]
 

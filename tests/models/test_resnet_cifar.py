@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
-from _zoo import create
 from timm.models._manipulate import group_with_matcher
 from torch import nn
 
 from seattn.models.resnet_cifar import ResNetCifar
+from tests.models._zoo import create
 
 
 def images(side=32):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from _tail_cases import CASES, EMPTY, FORMATS, MAPS, SHAPES, TOLERANCES, assert_agrees, run
 
 from seattn.ops import set_kernels
 from seattn.ops._tail.excitation import ACTS, GATES
 from seattn.ops._tail.in_torch import WIDEN_BELOW
+from tests.ops._tail_cases import CASES, EMPTY, FORMATS, MAPS, SHAPES, TOLERANCES, assert_agrees, run
 
 WITH_SE = {name: case for name, case in CASES.items() if "se" in case.parts}
 WITH_NORM = {name: case for name, case in CASES.items() if case.training}

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from _tail_cases import CASES, FORMATS, MAPS, SHAPES, TOLERANCES, run
 from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint
 
 from seattn import ops
 from seattn.ops import set_kernels
+from tests.ops._tail_cases import CASES, FORMATS, MAPS, SHAPES, TOLERANCES, run
 
 CHECKS = ("schema", "autograd_registration", "faketensor", "aot_dispatch_static", "aot_dispatch_dynamic")
 check = partial(opcheck, test_utils=[f"test_{name}" for name in CHECKS])

@@ -2,7 +2,6 @@
 
 import copy
 
-import _two_processes
 import pytest
 import torch
 import torch.multiprocessing
@@ -12,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from seattn.ops import batch_norm_add_act, batch_norm_squeeze_excite_add_act, set_kernels
+from tests.ops import _two_processes
 
 SHAPES = {"odd": (3, 7, 5, 3), "33-channels": (4, 33, 7, 7), "two-values": (2, 8, 1, 1)}
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -5,7 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from _cbam_cases import (
+
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops._cbam import plane_conv
+from seattn.ops._tail.excitation import ACTS, GATES
+from tests.ops._cbam_cases import (
     CASES,
     SHAPES,
     TOLERANCES,
@@ -16,10 +20,6 @@ from _cbam_cases import (
     inputs,
     run,
 )
-
-from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
-from seattn.ops._cbam import plane_conv
-from seattn.ops._tail.excitation import ACTS, GATES
 
 # The interpreter takes 10 ms a program: every shape in fp32, every dtype in one shape. A single pixel has no variance.
 VARIANTS = ("channel-no-bias", "spatial-not-affine")

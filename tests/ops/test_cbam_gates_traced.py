@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from _cbam_cases import CASES, IMPLEMENTATIONS, SHAPES, each_case, each_format, gradient_for, inputs
 from torch.autograd import forward_ad
 from torch.library import opcheck
 
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
 from seattn.ops._cbam import channel, spatial
+from tests.ops._cbam_cases import CASES, IMPLEMENTATIONS, SHAPES, each_case, each_format, gradient_for, inputs
 
 
 @pytest.mark.cover(1)

@@ -1,0 +1,293 @@
+"""Scores against values computed by hand or another way; folders as users have them, good and bad."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from seattn.__main__ import main
+from seattn.core.errors import UserError
+from seattn.data.folders import split_folder
+from seattn.data.transforms import class_names
+from seattn.evaluation.prediction import predict_logits
+from seattn.evaluation.scoring import (
+    calibration_bins,
+    evaluate,
+    evaluate_folder,
+    expected_calibration_error,
+    summarize,
+    wilson_interval,
+)
+from seattn.models.load import load_model
+from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
+
+RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
+
+
+class StrongestColour(nn.Module):
+    """A classifier whose answers are known: the colour channel with the largest mean."""
+
+    def __init__(self, label_names: tuple[str, ...] | None = ("red", "green", "blue"), in_chans: int = 3) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.num_classes, self.in_chans = 3, in_chans
+        self.pretrained_cfg = {
+            "input_size": (3, 8, 8),
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "crop_pct": 1.0,
+            "label_names": label_names,
+        }
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1:] == (self.in_chans, 8, 8)
+        return self.scale * x.mean((2, 3)).expand(-1, 3)  # (B, 3)
+
+
+def save(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def wilson_by_formula(correct: int, n: int, z: float) -> tuple[float, float]:
+    p = correct / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return centre - half, centre + half
+
+
+@pytest.mark.parametrize(("correct", "n"), [(8, 10), (931, 1000), (1, 3)])
+def test_wilson_interval_is_the_formulas(correct, n):
+    assert wilson_interval(correct, n) == pytest.approx(wilson_by_formula(correct, n, 1.959963984540054))
+    assert wilson_interval(correct, n, 0.9) == pytest.approx(wilson_by_formula(correct, n, 1.6448536269514722))
+
+
+def test_wilson_interval_stays_inside_0_and_1():
+    assert wilson_interval(0, 10)[0] == 0
+    assert wilson_interval(10, 10)[1] == 1
+    assert 0 < wilson_interval(10, 10)[0] < 1
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_interval_refuses_impossible_counts(correct, n):
+    with pytest.raises(ValueError, match=f"{correct} of {n}"):
+        wilson_interval(correct, n)
+
+
+def test_calibration_error_by_hand():
+    # 10 bins; in (0.8, 0.9]: confidence 0.85, one of two right: gap 0.35; in (0.6, 0.7]: 0.65, right: gap 0.35;
+    # in (0.9, 1]: 0.95, wrong: gap 0.95.
+    probabilities = np.array([[0.85, 0.15], [0.15, 0.85], [0.65, 0.35], [0.95, 0.05]])
+    labels = np.array([0, 0, 0, 1])
+    expected = (2 * 0.35 + 0.35 + 0.95) / 4
+    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx(expected)
+
+
+def test_a_confidence_on_a_bins_edge_belongs_to_the_bin_below():
+    count, confidence, accuracy = calibration_bins(np.array([[0.5, 0.5], [0.75, 0.25]]), np.array([0, 1]), bins=2)
+    assert count.tolist() == [1, 1]
+    assert confidence.tolist() == [0.5, 0.75]
+    assert accuracy.tolist() == [1, 0]
+
+
+def test_summarize_by_hand():
+    #                        a    b    c    d
+    logits = torch.tensor(
+        [
+            [3.0, 0.0, 0.0, 0.0],  # a as a
+            [0.0, 3.0, 0.0, 0.0],  # a as b
+            [0.0, 3.0, 0.0, 0.0],  # b as b
+            [0.0, 3.0, 0.0, 0.0],  # c as b
+            [0.0, 2.0, 0.0, 0.0],  # c as b
+        ]
+    )
+    result = summarize(logits, torch.tensor([0, 0, 1, 2, 2]), ["a", "b", "c", "d"])
+    assert (result.n, result.top1, result.top5) == (5, 0.4, 1.0)
+    assert (result.top1_low, result.top1_high) == pytest.approx(wilson_by_formula(2, 5, 1.959963984540054))
+    z3, z2 = math.log(math.exp(3) + 3), math.log(math.exp(2) + 3)
+    assert result.loss == pytest.approx(((z3 - 3) + z3 + (z3 - 3) + z3 + z2) / 5)
+    scores = {s.name: (s.precision, s.recall, s.f1, s.support) for s in result.per_class}
+    assert set(scores) == {"a", "b", "c"}  # d does not occur
+    assert scores["a"] == pytest.approx((1.0, 0.5, 2 / 3, 2))
+    assert scores["b"] == pytest.approx((0.25, 1.0, 0.4, 1))
+    assert scores["c"] == pytest.approx((0.0, 0.0, 0.0, 2))
+    assert result.confusion == ((1, 1, 0, 0), (0, 1, 0, 0), (0, 2, 0, 0), (0, 0, 0, 0))
+    assert result.worst_pairs() == [("c", "b", 2), ("a", "b", 1)]
+    assert result.worst_pairs(1) == [("c", "b", 2)]
+
+
+def test_top5_counts_the_fifth_and_not_the_sixth():
+    logits = torch.tensor([[7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]).repeat(2, 1)
+    assert summarize(logits, torch.tensor([4, 5]), list("abcdefg")).top5 == 0.5
+
+
+def test_calibration_error_of_summarize_is_that_of_the_softmax():
+    logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(50) % 3
+    found = summarize(logits, labels, "abc").ece
+    assert found == pytest.approx(expected_calibration_error(logits.softmax(1).numpy(), labels.numpy()), abs=1e-6)
+
+
+def test_an_evaluation_is_json():
+    result = summarize(torch.eye(3), torch.arange(3), ["a", "b", "c"])
+    again = json.loads(json.dumps(result.to_dict()))
+    assert again["top1"] == 1.0
+    assert again["per_class"][1] == {"name": "b", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    assert again["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "names"),
+    [(torch.zeros(2, 3), [0, 1], "ab"), (torch.zeros(3, 2), [0, 1], "ab"), (torch.zeros(0, 2), [], "ab")],
+    ids=["classes", "images", "empty"],
+)
+def test_summarize_refuses_shapes_that_do_not_agree(logits, labels, names):
+    with pytest.raises(ValueError, match="logits must be"):
+        summarize(logits, torch.tensor(labels), names)
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_summarize_refuses_a_label_out_of_range(label):
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.1"):
+        summarize(torch.zeros(1, 2), torch.tensor([label]), "ab")
+
+
+def test_summarize_tells_of_broken_weights():
+    with pytest.raises(UserError, match="not finite for 1 of 2 images"):
+        summarize(torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), torch.tensor([0, 1]), "ab")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-6), (True, 5e-2)], ids=["fp32", "bf16"])
+def test_predict_logits_runs_in_eval_mode_and_restores_the_mode(channels_last, bf16, tolerance):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.num_classes = 4
+    net(torch.randn(8, 3, 9, 9))  # statistics that differ from a batch's own
+    images = torch.randn(5, 3, 9, 9)
+    net.train()
+    found = predict_logits(net, images.split([2, 3]), channels_last=channels_last, bf16=bf16)
+    assert net.training
+    assert found.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(found, net.eval()(images), atol=tolerance, rtol=tolerance)
+    assert predict_logits(net, []).shape == (0, 4)
+    assert not net.training
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Two of the model's three classes; one blue image lies in red's folder; sizes differ."""
+    save(tmp_path / "red" / "0.png", RED, (8, 8))
+    save(tmp_path / "red" / "1.jpg", BLUE, (33, 7))
+    save(tmp_path / "red" / "2.PNG", RED, (1, 1))
+    save(tmp_path / "green" / "deeper" / "0.png", GREEN, (50, 80))
+    (tmp_path / "green" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(256, 0), (1, 1)])
+def test_a_folder_with_some_of_the_classes_is_matched_by_name(colours, batch_size, workers):
+    result = evaluate_folder(StrongestColour(), colours, batch_size=batch_size, workers=workers)
+    assert (result.n, result.top1) == (4, 0.75)
+    assert result.class_names == ("red", "green", "blue")
+    assert {s.name: s.support for s in result.per_class} == {"red": 3, "green": 1}
+    assert result.confusion == ((2, 0, 1), (0, 1, 0), (0, 0, 0))
+
+
+@pytest.mark.parametrize("label_names", [("red", "green", "blue"), None])
+def test_other_folder_names_are_matched_by_order_with_a_warning(tmp_path, caplog, label_names):
+    for name, colour in zip("xyz", (RED, GREEN, GREEN), strict=True):
+        save(tmp_path / name / "0.png", colour)
+    result = evaluate_folder(StrongestColour(label_names), tmp_path, workers=0)
+    assert result.top1 == pytest.approx(2 / 3)
+    assert result.worst_pairs() == [("z", "y", 1)]
+    assert "'x' is no class of the model" in caplog.text
+
+
+def test_classes_that_do_not_fit_are_refused(tmp_path):
+    save(tmp_path / "red" / "0.png", RED)
+    save(tmp_path / "purple" / "0.png", BLUE)
+    with pytest.raises(UserError, match=r"'purple' is none of the model's 3 classes .*2 folders"):
+        evaluate_folder(StrongestColour(), tmp_path, workers=0)
+
+
+def test_a_grey_model_gets_one_channel(colours):
+    assert evaluate_folder(StrongestColour(in_chans=1), colours, workers=0).n == 4
+
+
+def test_other_channel_counts_are_refused(colours):
+    with pytest.raises(UserError, match="takes 4 channels"):
+        evaluate_folder(StrongestColour(in_chans=4), colours, workers=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named_in_one_line(colours, workers):
+    bad = colours / "red" / "1b.png"
+    bad.write_bytes((colours / "red" / "0.png").read_bytes()[:40])
+    with pytest.raises(UserError, match=r"1b\.png cannot be read as an image") as error:
+        evaluate_folder(StrongestColour(), colours, batch_size=2, workers=workers)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: (path / "red").mkdir(parents=True)])
+def test_a_missing_or_empty_folder_says_what_is_expected(tmp_path, make):
+    make(tmp_path / "data")
+    with pytest.raises(UserError, match=r"data/<class>/<image>"):
+        evaluate_folder(StrongestColour(), tmp_path / "data", workers=0)
+
+
+def test_torchvisions_cifar_files_score_as_the_same_images_in_folders(tmp_path, monkeypatch, capsys):
+    take_as_whole(monkeypatch)
+    net = load_model("se_resnet20_cifar")
+    pixels = write_cifar(tmp_path / "files", class_names(net))
+    for i, label in enumerate(LABELS):
+        path = tmp_path / "folders" / "test" / class_names(net)[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[i].reshape(3, 32, 32).transpose(1, 2, 0)).save(path)
+    files = evaluate(net, tmp_path / "files", workers=0)
+    folders = evaluate(net, tmp_path / "folders", workers=0)
+    assert (files.n, files.confusion, files.class_names) == (6, folders.confusion, folders.class_names)
+    assert files.loss == pytest.approx(folders.loss, rel=1e-6)
+    assert (
+        main(["evaluate", "se_resnet20_cifar", "--data-dir", str(tmp_path / "files"), "--workers", "0", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert (found["data"], found["n"]) == (f"{tmp_path / 'files' / 'cifar-10-batches-py'}, test", 6)
+    with pytest.raises(UserError, match=r"cifar-10-batches-py has no split 'validation'; it has train and test"):
+        evaluate(net, tmp_path / "files", "validation")
+
+
+@pytest.mark.parametrize(
+    ("folders", "split", "expected"),
+    [
+        (("train", "test"), "test", "test"),
+        (("train", "valid"), "validation", "valid"),
+        (("cat", "dog"), "test", ""),
+    ],
+)
+def test_split_folder_finds(tmp_path, folders, split, expected):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    assert split_folder(tmp_path, split) == tmp_path / expected
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [(("train", "valid"), "no split 'test'; it has train, valid"), ((), "has no folders; expected")],
+)
+def test_split_folder_refuses(tmp_path, folders, message):
+    for name in folders:
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=message):
+        split_folder(tmp_path, "test")
+
+
+def test_split_folder_names_a_missing_folder(tmp_path):
+    with pytest.raises(UserError, match=r"no such folder: .*nowhere"):
+        split_folder(tmp_path / "nowhere", "test")

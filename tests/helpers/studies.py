@@ -1,0 +1,72 @@
+"""A small study to train, and finished runs of it whose accuracies the test chooses."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import yaml
+
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.experiments.study.design import load_ablation
+from seattn.experiments.study.runs import StudyRun, runs_of
+from tests.helpers.colours import RECIPE, write_colours
+
+CLASSES = {"blue": 2, "green": 1, "red": 0}
+BASE = {**RECIPE, "seattn": {"dataset": "colours", "holdout": 0.5}}
+WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
+ROW = AccuracyRow(
+    name="resnet20_cifar",
+    dataset="colours",
+    split="held-out",
+    n=1000,
+    top1=0.5,
+    top1_low=0.4,
+    top1_high=0.6,
+    top5=1.0,
+    loss=1.0,
+    ece=0.1,
+    seed=0,
+    epochs=2,
+    train_images=24,
+    held_out_images=1000,
+    held_out_top1=0.5,
+    params=272_019,
+    train_seconds=60.0,
+    dtype="float32",
+    memory_format="contiguous",
+    conditions=WHERE,
+)
+
+
+def write_data(root: Path) -> Path:
+    """Without a test split: reading it would fail."""
+    return write_colours(root, CLASSES, {"train": (16, 16, 16)})
+
+
+def write_study(folder: Path, name: str = "x", **changes: object) -> Path:
+    """A study of two variants and two seeds beside its base; None takes a key away."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
+    raw = {"base": "base.yaml", "seeds": [0, 1], "variants": {"a": {}, "b": {"lr": 0.02}}, **changes}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}, sort_keys=False))
+    return path
+
+
+def finish(run: StudyRun, top1: float, **changes: object) -> None:
+    """The files of a finished run that a study reads."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.recipe.write(run.folder / "recipe.yaml")
+    row = replace(ROW, name=run.recipe.model, seed=run.recipe.seed, top1=top1, **changes)
+    (run.folder / "result.json").write_text(json.dumps(asdict(row)))
+
+
+def finish_all(study: Path, out: Path, top1: Callable[[str, int], float | None]) -> list[StudyRun]:
+    """Finish each run of the study for which `top1` of variant and seed gives a number; all runs."""
+    runs = runs_of(load_ablation(study), out)
+    for run in runs:
+        value = top1(run.variant, run.recipe.seed)
+        if value is not None:
+            finish(run, value)
+    return runs

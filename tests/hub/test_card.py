@@ -1,0 +1,316 @@
+"""Cards and the README's table are what the rows say, and rows are what runs wrote."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from benchmarks import record
+from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
+from benchmarks.evidence.ship import place, score_again
+from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
+from seattn.core.recipe import load_recipe
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.hub.card import picture_name, render_card, render_table, runs_of_recipe
+from seattn.hub.facts import ClassResults, Facts, packaged_facts
+from seattn.hub.picture import describe, render_picture
+from seattn.models import models_with_weights
+from seattn.models._pretrained import weight_index
+from seattn.models.load import load_model
+from tests.helpers import runs
+from tests.helpers.colours import write_colours
+
+ROOT = Path(__file__).parents[2]
+ROW = dataclasses.replace(
+    runs.ROW, name="se_resnet20_cifar.cifar10", dataset="CIFAR-10", top5=0.9, recipe="se_resnet20_cifar.cifar10"
+)
+CFG = timm.get_pretrained_cfg(ROW.name)
+CIFAR10 = CFG.label_names
+RECIPE = ROOT / "zoo_configs" / "se_resnet20_cifar.cifar10.yaml"
+FACTS = Facts(ROW.name, ROW, (ROW,), load_recipe(RECIPE))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run of our recipe with weights of its own and a row that says what they score on `tmp_path`/data."""
+    write_colours(tmp_path / "data", dict.fromkeys(CIFAR10, 0), {"test": [3] * 10})
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = timm.create_model("se_resnet20_cifar.cifar10").eval()
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    found = evaluate_folder(model, tmp_path / "data" / "test")
+    row = dataclasses.replace(ROW, n=found.n, top1=found.top1)
+    (folder / "result.json").write_text(json.dumps(asdict(row)))
+    dataclasses.replace(load_recipe(RECIPE), seed=4).write(folder / "recipe.yaml")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The rows and the shipped weights of a project of its own."""
+    (tmp_path / "index.json").write_text('{"z": {"file": "z.safetensors", "sha256": "0"}}')
+    monkeypatch.setattr(record, "append_row", partial(append_row, path=tmp_path / "accuracy.csv"))
+    monkeypatch.setattr(record, "read_rows", partial(read_rows, path=tmp_path / "accuracy.csv"))
+    monkeypatch.setattr(record, "write_classes", partial(write_classes, folder=tmp_path / "classes"))
+    monkeypatch.setattr(record, "place", partial(place, weights=tmp_path))
+    return tmp_path
+
+
+def test_a_run_becomes_a_row_that_names_its_recipe_whatever_the_seed(project, run):
+    assert record.main([str(run)]) == 0
+    (row,) = read_rows(project / "accuracy.csv")
+    assert row == dataclasses.replace(read_run(run), recipe=RECIPE.stem)
+    assert row.weights_dtype == "float32"
+    assert not list(project.glob("*.safetensors"))
+
+
+def test_rows_are_appended_and_none_twice(project, run, capsys):
+    assert record.main([str(run)]) == 0
+    assert record.main([str(run)]) == 2
+    assert re.search(r"stands in .* already", capsys.readouterr().err)
+    other = dataclasses.replace(read_run(run), seed=5)
+    (run / "result.json").write_text(json.dumps(asdict(other)))
+    assert record.main([str(run)]) == 0
+    assert [row.seed for row in read_rows(project / "accuracy.csv")] == [4, 5]
+
+
+def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 0
+    path = project / f"{ROW.name}.safetensors"
+    shipped, trained = load_file(path), load_file(run / "model.safetensors")
+    assert set(shipped) == set(trained)
+    for key, tensor in trained.items():
+        assert shipped[key].dtype == (torch.half if tensor.ndim >= 2 else tensor.dtype), key
+        torch.testing.assert_close(shipped[key].to(tensor.dtype), tensor, rtol=1e-3, atol=1e-7)
+    index = json.loads((project / "index.json").read_text())
+    assert list(index) == [ROW.name, "z"]
+    assert index[ROW.name] == {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    (row,) = read_rows(project / "accuracy.csv")
+    found = evaluate_folder(load_model(ROW.name, checkpoint=path), project / "data" / "test")
+    assert (row.top1, row.loss, row.weights_dtype) == (found.top1, found.loss, "float16")
+    classes = read_classes(ROW.name, project / "classes")
+    assert classes.correct / classes.n == found.top1
+    assert classes.confusion == found.confusion
+    assert classes.sha256 == index[ROW.name]["sha256"]
+    card = render_card(Facts(ROW.name, row, (row,), load_recipe(RECIPE), classes), CFG)
+    assert "ship in half precision and were scored as they ship" in card
+
+
+def _split(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, split="held-out"))))
+
+
+def _accuracy(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, top1=row.top1 + 0.1))))
+
+
+def _images(run, row):
+    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, n=10_000))))
+
+
+def _recipe(run, row):
+    dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml")
+
+
+def _weights(run, row):
+    (run / "model.safetensors").write_bytes(b"weights")
+
+
+def _large(run, row):
+    tensors = load_file(run / "model.safetensors")
+    tensors["conv1.weight"][0, 0, 0, 0] = 1e6
+    save_file(tensors, run / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_split, "was scored on its held-out part"),
+        (_accuracy, "give the run's own data"),
+        (_images, "has 30 test images, the run was scored on 10000"),
+        (_recipe, "followed no recipe of"),
+        (_weights, "cannot read the weights"),
+        (_large, "conv1.weight has weights beyond float16's 65504"),
+        (lambda run, row: (run / "result.json").unlink(), "holds no finished run"),
+        (lambda run, row: (run / "recipe.yaml").unlink(), "cannot read recipe"),
+        (lambda run, row: (run / "model.safetensors").unlink(), "cannot read the weights"),
+    ],
+)
+def test_what_cannot_ship_is_one_line_and_leaves_nothing(project, run, capsys, harm, message):
+    harm(run, read_run(run))
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (project / "accuracy.csv").exists()
+    assert not list(project.glob("*.safetensors"))
+    assert "sha256" in (project / "index.json").read_text()
+
+
+def test_shipping_asks_for_the_test_split(run, capsys):
+    assert record.main(["--ship", str(run)]) == 2
+    assert "give --data-dir" in capsys.readouterr().err
+
+
+def test_card_says_what_the_row_says():
+    card = render_card(FACTS, CFG)
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "timm"
+    assert front["pipeline_tag"] == "image-classification"
+    assert "transformers" not in front["tags"]
+    result = front["model-index"][0]["results"][0]
+    assert result["metrics"][0]["value"] == 0.5
+    assert result["dataset"]["split"] == "test"
+    for fact in ("50.00 %", "43.13 to 56.87", "| 200 |", "seed 4", "7 epochs of 900 images", "1 h 7 min", "abc1234"):
+        assert fact in card
+
+
+def test_table_has_a_line_a_row():
+    table = render_table([FACTS, FACTS])
+    assert table.count("`se_resnet20_cifar.cifar10`") == 2
+    assert "50.00 (43.13 to 56.87)" in table
+
+
+def test_committed_cards_are_the_rendered_ones():
+    cards = render_cards()
+    assert sorted(path.stem for path in cards) == models_with_weights()
+    for path, text in cards.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
+    assert set((ROOT / "hub_cards").glob("*.*.md")) == set(cards)
+
+
+def test_what_the_package_carries_of_its_weights_is_what_the_rows_say():
+    for path, text in render_facts().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
+        facts = packaged_facts(path.stem)
+        assert facts in all_facts()
+        assert facts.classes is not None, f"{facts.name}: python -m benchmarks.record --classes {facts.name}"
+        assert facts.classes.sha256 == weight_index()[facts.name]["sha256"]
+        assert (facts.classes.n, facts.classes.correct / facts.classes.n) == (facts.row.n, facts.row.top1)
+        assert facts.classes.class_names == timm.get_pretrained_cfg(facts.name).label_names
+        assert max(row.held_out_top1 for row in runs_of_recipe(facts)) == facts.row.held_out_top1
+
+
+def test_committed_pictures_are_of_the_counts():
+    for facts in all_facts():
+        path = ROOT / "hub_cards" / picture_name(facts.name)
+        assert describe(facts.classes) in path.read_text(encoding="utf-8"), f"{path.name} is of others: make cards"
+        assert path.name in (ROOT / "hub_cards" / f"{facts.name}.md").read_text(encoding="utf-8")
+
+
+def test_committed_readme_table_is_the_rendered_one():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert render_readme(text) == text, "README.md differs from the rows: make cards"
+    assert render_results() == RESULTS.read_text(encoding="utf-8"), f"{RESULTS} differs from the rows: make cards"
+    assert all(f"`{name}`" in text for name in models_with_weights())
+
+
+def test_a_card_says_where_an_earlier_form_of_the_recipe_was_scored_before():
+    earlier = dataclasses.replace(ROW, recipe="", epochs=ROW.epochs - 1, top1=0.25)
+    for row, rows in ((ROW, (earlier, ROW)), (earlier, (earlier,))):
+        card = render_card(Facts(ROW.name, row, rows, load_recipe(RECIPE)), CFG)
+        assert (f"of {ROW.epochs - 1} epochs, had scored 25.00 % there" in card) == (row is ROW)
+        assert ("Nothing else was chosen on it" in card) == (row is ROW)
+
+
+def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
+    sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000, "Butterfly-75": 653}
+    for row in read_rows():
+        assert row.n == sizes[row.dataset]
+        assert row.split == "test"
+        assert row.top1_low < row.top1 < row.top1_high
+        if row.recipe:  # none: a recipe as it was before its last change
+            assert load_recipe(RECIPES / f"{row.recipe}.yaml").model == row.name
+        assert row.conditions.commit
+        assert not row.conditions.commit.endswith("+")
+
+
+def results(names, wrong=0):
+    """Ten images a class, `wrong` of them of the first class taken for the second."""
+    confusion = [[10 * (i == j) for j in range(len(names))] for i in range(len(names))]
+    confusion[0][0], confusion[0][1] = 10 - wrong, wrong
+    n = 10 * len(names)
+    bins = ((0, 0.0, 0.0),) * 14 + ((n, 0.99, (n - wrong) / n),)
+    return ClassResults(
+        ROW.name, 4, ROW.recipe, "0" * 64, "test", tuple(names), tuple(map(tuple, confusion)), bins, ROW.conditions
+    )
+
+
+def test_a_card_shows_each_class_the_picture_and_the_calibration():
+    card = render_card(dataclasses.replace(FACTS, classes=results(CIFAR10, 4)), CFG)
+    assert "| airplane | 60.00 % | 31 to 83 | 100.00 % | 75.00 % | 10 |" in card
+    assert "| automobile | 100.00 % | 72 to 100 | 71.43 % | 83.33 % | 10 |" in card
+    assert card.index("| airplane |") < card.index("| truck |")
+    assert f"]({ROW.name}.confusion.svg)" in card
+    assert "airplane taken for automobile, 4 ×" in card
+    assert "too sure of itself: its mean confidence is 99.00 %, its accuracy 96.00 %" in card
+    assert "| 93 to 100 % | 100 | 99.00 % | 96.00 % |" in card
+
+
+def test_many_classes_are_folded_behind_the_hardest():
+    names = [f"species {i}" for i in range(75)]
+    card = render_card(dataclasses.replace(FACTS, classes=results(names, 4)), CFG)
+    shown, rest = card.split("<summary>The other 60</summary>")
+    assert shown.count("| species ") == 15
+    assert rest.split("</details>")[0].count("| species ") == 60
+    assert "numbered in the order of the outputs" in card
+
+
+def test_a_card_of_several_seeds_says_which_ships():
+    others = [dataclasses.replace(ROW, seed=seed, top1=top1) for seed, top1 in ((5, 0.52), (6, 0.48))]
+    foreign = dataclasses.replace(ROW, seed=7, top1=0.1, recipe="another")
+    rows = (dataclasses.replace(ROW, top1=0.4, weights_dtype="float32"), ROW, *others, foreign)
+    facts = dataclasses.replace(FACTS, rows=rows)
+    card = render_card(facts, CFG)
+    assert "3 runs that differ in the seed alone have 50.00 ± 2.00 %" in card
+    assert "50.00 % (seed 4), 52.00 % (seed 5), 48.00 % (seed 6)" in card
+    assert "seed 4 ships" in card
+    assert "; 3 seeds 50.00 ± 2.00 |" in render_table([facts])
+
+
+def test_of_several_runs_the_best_on_the_held_out_images_ships(project, run, capsys):
+    better = shutil.copytree(run, project / "better")
+    row = read_run(run)
+    (better / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, seed=5, held_out_top1=0.52))))
+    ship = ["--ship", "--data-dir", str(project / "data")]
+    assert record.main([*ship, str(run), str(better)]) == 0
+    assert read_classes(ROW.name, project / "classes").seed == 5
+    rows = read_rows(project / "accuracy.csv")
+    assert [(row.seed, row.weights_dtype) for row in rows] == [(4, "float32"), (5, "float16")]
+    assert shipped_row(ROW.name, rows, read_classes(ROW.name, project / "classes")) == rows[1]
+    capsys.readouterr()
+    assert record.main([*ship, str(run)]) == 2
+    assert "the run of seed 5 was better on the held-out images" in capsys.readouterr().err
+    assert len(read_rows(project / "accuracy.csv")) == 2
+
+
+def test_weights_that_ship_are_looked_at_once_more(project, run, monkeypatch, capsys):
+    ship = ["--data-dir", str(project / "data")]
+    assert record.main(["--ship", *ship, str(run)]) == 0
+    first = (project / "classes" / f"{ROW.name}.json").read_text()
+    monkeypatch.setattr(record, "score_again", partial(score_again, weights=project))
+    monkeypatch.setattr(record, "read_classes", partial(read_classes, folder=project / "classes"))
+    (project / "classes" / f"{ROW.name}.json").unlink()
+    assert record.main(["--classes", ROW.name, *ship]) == 0
+    assert (project / "classes" / f"{ROW.name}.json").read_text() == first
+    assert record.main(["--classes", "resnet20_cifar.cifar10", *ship]) == 2
+    assert "no row of" in capsys.readouterr().err
+
+
+def test_pictures_are_the_same_bytes_and_those_of_many_classes_small():
+    few, many = results(CIFAR10, 4), results([f"species {i}" for i in range(75)], 4)
+    assert render_picture(few) == render_picture(few)
+    assert len(render_picture(many)) < 100_000
+    assert "airplane taken for automobile 4 times" in render_picture(few)

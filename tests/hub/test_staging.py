@@ -1,0 +1,207 @@
+"""A staged folder is whole, loads as the package's weights do, and is the same bytes each time."""
+
+import dataclasses
+import json
+import subprocess
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import seattn
+from benchmarks.evidence.rows import RECIPES
+from seattn.cli.main import run
+from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
+from seattn.data.samples import load_sample
+from seattn.data.transforms import eval_transform
+from seattn.hub.staging import stage
+from seattn.models import models_with_weights
+from seattn.models._pretrained import WEIGHTS
+from seattn.models.load import load_model
+from tests.helpers.runs import write_run
+
+NAME = "se_resnet20_cifar.cifar10"
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "stage"
+    assert run(["hub", "stage", NAME, str(folder)]) == 0
+    return folder
+
+
+def test_the_folder_has_each_file_and_what_it_says_of_itself(staged, capsys):
+    files = contents(staged)
+    assert sorted(map(str, files)) == [
+        *("README.md", "SHA256SUMS", "config.json", "model.safetensors", "recipe.yaml", "results.json"),
+        *(f"{NAME}.confusion.svg", "test/golden.safetensors"),
+    ]
+    assert (staged / "model.safetensors").read_bytes() == (WEIGHTS / f"{NAME}.safetensors").read_bytes()
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=staged, capture_output=True)
+    assert checked.returncode == 0
+    assert len({path.stat().st_mode for path in staged.rglob("*") if path.is_file()}) == 1
+    assert checked.stdout.count(b": OK") == len(files) - 1
+    for path, content in files.items():
+        if path.suffix != ".safetensors":
+            assert str(staged.parent).encode() not in content
+            assert b"/site-packages" not in content
+
+
+@pytest.mark.parametrize("name", models_with_weights())
+def test_a_staged_folder_gives_the_packages_logits_bit_for_bit(name, tmp_path):
+    folder = tmp_path / "stage"
+    files = stage(name, folder)
+    assert set(files) == set(contents(folder))
+    theirs = timm.create_model(name, pretrained=True).eval()
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    x = load_file(folder / "test" / "golden.safetensors")["input"]
+    with torch.inference_mode():
+        assert torch.equal(loaded(x), theirs(x))
+    assert str(eval_transform(loaded)) == str(eval_transform(theirs))
+    assert tuple(loaded.pretrained_cfg["label_names"]) == theirs.pretrained_cfg["label_names"]
+    assert loaded.pretrained_cfg["tag"] == name.partition(".")[2]
+    assert run(["hub", "verify", str(folder)]) == 0
+
+
+def test_config_has_plain_values_and_no_place_of_weights(staged):
+    config = json.loads((staged / "config.json").read_text())
+    assert config["architecture"] == "se_resnet20_cifar"
+    assert (config["num_classes"], config["num_features"]) == (10, 64)
+    assert config["label_names"] == list(load_sample("cifar10").class_names)
+    assert config["pretrained_cfg"]["tag"] == "cifar10"
+    assert not {"file", "url", "hf_hub_id", "source", "architecture"} & set(config["pretrained_cfg"])
+
+
+def test_golden_tensors_are_the_references_on_real_images(staged):
+    golden = load_file(staged / "test" / "golden.safetensors")
+    assert {key: tuple(value.shape) for key, value in golden.items()} == {
+        "input": (4, 3, 32, 32),
+        "features": (4, 64),
+        "logits": (4, 10),
+    }
+    model = load_model(NAME)
+    cfg = model.pretrained_cfg
+    pixels = torch.from_numpy(load_sample("cifar10").images[:4]).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(golden["input"], (pixels - mean) / std)
+    with seattn.set_kernels("reference"), torch.inference_mode():
+        torch.testing.assert_close(golden["logits"], model(golden["input"]), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(golden["logits"], model.fc(golden["features"]), rtol=1e-5, atol=1e-5)
+
+
+def test_the_recipe_in_the_folder_is_that_of_the_weights(staged):
+    recipe, results = load_recipe(staged / "recipe.yaml"), json.loads((staged / "results.json").read_text())
+    zoo = load_recipe(RECIPES / f"{results['row']['recipe']}.yaml")
+    assert recipe == dataclasses.replace(zoo, seed=results["row"]["seed"])
+    assert yaml.safe_load((staged / "README.md").read_text().split("---\n")[1])["model-index"][0]["name"] == NAME
+
+
+def test_staging_again_gives_the_same_bytes_in_place(tmp_path):
+    folder = tmp_path / "stage"
+    stage(NAME, folder)
+    first = contents(folder)
+    assert stage("se_resnet20_cifar", folder) == stage(NAME, tmp_path / "new" / "stage")
+    assert contents(folder) == first == contents(tmp_path / "new" / "stage")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "stage"]
+
+
+def test_a_users_run_is_staged_under_a_name_of_its_own(tmp_path):
+    finetuned = {"pretrained": True, "model": "se_resnet20_cifar.cifar10", "seattn": {"dataset": "birds"}}
+    write_run(tmp_path / "run", ("jay", "rook", "wren"), finetuned)
+    folder = tmp_path / "stage"
+    assert run(["hub", "stage", str(tmp_path / "run"), str(folder), "--name", "my_birds"]) == 0
+    assert run(["hub", "verify", str(folder)]) == 0
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert tuple(model.pretrained_cfg["label_names"]) == ("jay", "rook", "wren")
+    card = (folder / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["model-index"][0]["name"] == "my_birds"
+    assert front["base_model"] == "seattn/se_resnet20_cifar.cifar10"
+    assert "license" not in front
+    assert "A user's own training" in card
+    assert "hf-hub:ORG/my_birds" in card
+    assert "tag" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+
+
+def keep(folder):
+    (folder / "notes.txt").write_text("mine")
+
+
+def edit(folder):
+    stage(NAME, folder)
+    (folder / "README.md").write_text("my own words")
+
+
+def add(folder):
+    stage(NAME, folder)
+    (folder / "notes.txt").write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (keep, "is not empty and no earlier stage"),
+        (edit, "is not as it was staged, and is left alone"),
+        (add, "notes.txt does not stand in SHA256SUMS"),
+    ],
+)
+def test_a_folder_with_anything_of_the_users_is_left_alone(tmp_path, fails, fill, message):
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    fill(folder)
+    before = contents(folder)
+    assert message in fails("hub", "stage", NAME, folder)
+    assert contents(folder) == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_another_models_stage_is_left_alone(tmp_path, fails):
+    write_run(tmp_path / "run", ("jay", "rook"))
+    stage("my_birds", tmp_path / "stage", run=tmp_path / "run")
+    assert "holds my_birds, not se_resnet20_cifar.cifar10" in fails("hub", "stage", NAME, tmp_path / "stage")
+
+
+def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("seattn.hub.staging.write_golden", full)
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        stage(NAME, tmp_path / "stage")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["se_resnet20_cifr", "new"], "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
+        (
+            ["se_resnet20_cifar.cifar100", "new"],
+            "has no weights in this package; those that have: eca_resnet20_cifar.cifar10, se_resnet",
+        ),
+        (["resnet18", "new"], "has no weights in this package"),
+        ([NAME, "file"], "is a file; give a folder"),
+        ([NAME, "file/new"], "cannot write file/new"),
+        ([NAME, "new", "--name", "x"], "--name is for the weights of a run"),
+        (["run", "new"], "give --name"),
+        (["run", "new", "--name", "a/b"], "cannot be the name of a repository"),
+        (["run", "new", "--name", "a..b"], "cannot be the name of a repository"),
+        (["empty", "new", "--name", "x"], "holds no finished run"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_staged_is_one_line(tmp_path, monkeypatch, fails, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    write_run(tmp_path / "run", ("jay", "rook"))
+    assert message in fails("hub", "stage", *arguments)
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,385 @@
+"""What `seattn hub verify` holds: every way in which a folder can be damaged, wrong or hostile ends in one line."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from seattn.cli.main import run
+from seattn.evaluation.scoring import evaluate_folder, wilson_interval
+from seattn.hub.staging import stage
+from seattn.hub.sums import render_sums
+from seattn.hub.verification import verify
+from seattn.models.load import load_model
+from tests.helpers.colours import write_colours
+from tests.helpers.runs import write_run
+
+NAME = "se_resnet20_cifar.cifar10"
+BIRDS = ("jay", "rook", "wren")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The stage of a user's small run; its card is of no classes."""
+    root = tmp_path_factory.mktemp("hub")
+    write_run(root / "run", BIRDS)
+    stage("my_birds", root / "stage", run=root / "run")
+    return root / "stage"
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """The stage of weights of the package."""
+    folder = tmp_path_factory.mktemp("hub") / "stage"
+    stage(NAME, folder)
+    return folder
+
+
+@pytest.fixture
+def staged(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "stage")
+
+
+def resum(folder):
+    """What somebody does who means harm: checksums fit."""
+    (folder / "SHA256SUMS").write_text(render_sums(folder))
+
+
+def test_a_whole_folder_passes_and_says_what_was_held(staged, capsys):
+    assert run(["hub", "verify", str(staged)]) == 0
+    out = capsys.readouterr().out
+    for check in ("checksums", "config.json", "weights", "golden outputs", "card"):
+        assert check in out
+    assert "0.0001 is allowed" in " ".join(out.split())
+    assert verify(staged).checks[0][0] == "checksums"
+
+
+def test_weights_of_the_package_are_verified_by_name(capsys):
+    assert run(["hub", "verify", "se_resnet20_cifar"]) == 0
+    assert "claims 91.13%" in capsys.readouterr().out
+
+
+def test_what_the_hub_adds_is_passed_over(staged):
+    (staged / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (staged / ".cache" / "huggingface").mkdir(parents=True)
+    (staged / ".cache" / "huggingface" / "x.lock").write_text("")
+    verify(staged)
+
+
+def test_a_download_of_links_passes(staged, tmp_path):
+    """As the Hub's cache is laid out."""
+    blobs = staged.rename(tmp_path / "blobs")
+    (staged / "test").mkdir(parents=True)
+    for path in blobs.rglob("*"):
+        if path.is_file():
+            (staged / path.relative_to(blobs)).symlink_to(path)
+    verify(staged)
+
+
+def test_a_folder_called_as_a_net_is_what_is_checked(staged, tmp_path, monkeypatch, fails):
+    monkeypatch.chdir(tmp_path)
+    staged.rename("se_resnet20_cifar")
+    assert run(["hub", "verify", "se_resnet20_cifar"]) == 0
+    (tmp_path / "se_resnet20_cifar" / "README.md").unlink()
+    assert "README.md is missing" in fails("hub", "verify", "se_resnet20_cifar")
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: flip(f / "model.safetensors", -5), "model.safetensors is damaged or was altered: SHA-256"),
+        (lambda f: flip(f / "test" / "golden.safetensors", 90), "golden.safetensors is damaged or was altered"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors is damaged or was altered"),
+        (lambda f: (f / "config.json").unlink(), "config.json is missing; get the folder from its source again"),
+        (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin does not stand in SHA256SUMS"),
+        (lambda f: (f / "test" / "more").write_bytes(b"x"), "test/more does not stand in SHA256SUMS"),
+        (lambda f: (f / "SHA256SUMS").unlink(), "cannot read"),
+        (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "is no text in UTF-8"),
+        (lambda f: (f / "SHA256SUMS").write_text("no sum\n"), "SHA256SUMS, line 1, is not a digest"),
+        (lambda f: (f / "SHA256SUMS").write_text(""), "does not stand in SHA256SUMS"),
+        (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  ../../etc/passwd\n"), "a file of the folder"),
+        (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  /etc/passwd\n"), "a file of the folder"),
+        (lambda f: os.mkfifo(f / "pipe"), "pipe does not stand in SHA256SUMS"),
+        (lambda f: shutil.rmtree(f), "no such folder"),
+    ],
+)
+def test_what_is_not_as_it_was_staged_is_named(staged, fails, harm, message):
+    harm(staged)
+    assert message in fails("hub", "verify", staged)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_read(staged, fails):
+    (staged / "README.md").unlink()
+    os.mkfifo(staged / "README.md")
+    assert "README.md is no plain file" in fails("hub", "verify", staged)
+
+
+def config(**changes):
+    def harm(folder):
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        for key, value in changes.items():
+            where, _, inner = key.rpartition("__")
+            (content[where] if where else content)[inner] = value
+        path.write_text(json.dumps(content))
+
+    return harm
+
+
+def without(key):
+    def harm(folder):
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        del content[key]
+        path.write_text(json.dumps(content))
+
+    return harm
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+LONG = "A" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (config(author="me"), 'unknown key "author"; known: architecture'),
+        (config(pretrained_cfg__typo=1), 'unknown key "pretrained_cfg.typo"'),
+        (config(pretrained_cfg__file="../../weights.bin"), 'unknown key "pretrained_cfg.file"'),
+        (config(pretrained_cfg__url="http://x/w.pth"), 'unknown key "pretrained_cfg.url"'),
+        (config(pretrained_cfg__hf_hub_id="x/y"), 'unknown key "pretrained_cfg.hf_hub_id"'),
+        (config(pretrained_cfg__custom_load=True), "custom_load"),
+        (config(architecture="../../se_resnet20_cifar"), 'architecture "../../se_resnet20_cifar" is no net'),
+        (config(architecture="hf-hub:x/y"), 'architecture "hf-hub:x/y" is no net'),
+        (config(architecture=["resnet18"]), "is no net of timm's or seattn's"),
+        (config(architecture="resnet20_cifar"), "model.safetensors: the net has no layer1.0.se"),
+        (config(architecture="resnet18"), "num_classes 3 and num_features 64; resnet18 with these"),
+        (without("architecture"), "architecture null is no net"),
+        (config(num_classes=10**12), "num_classes must be from 1 to 100,000, it is 1000000000000"),
+        (config(num_classes=True), "num_classes must be from 1"),
+        (config(num_classes=4), "3 different label_names for num_classes 4"),
+        (config(label_names=["a", "b", "a"]), "2 different label_names"),
+        (config(label_names=["a", "b", "c\nd"]), "each on one line"),
+        (config(label_names={"0": "a"}), "label_names must be a list"),
+        (config(pretrained_cfg__label_names=["x", "y", "z"]), "are other ones than label_names"),
+        (config(num_features=65), "num_features 65; se_resnet20_cifar with these model_args has 3 and 64"),
+        (config(model_args__num_classes=5), "model_args.num_classes is 5"),
+        (config(model_args__checkpoint_path="../../x.pth"), "model_args.checkpoint_path is no property of a net"),
+        (config(model_args__pretrained=True), "model_args.pretrained is no property"),
+        (config(model_args__typo=1), "does not describe a net that can be built"),
+        (config(model_args__rd_ratio=1e300), "model_args has a number above 10,000"),
+        (config(model_args__attn_stages=[1, [10**9]]), "model_args has a number above 10,000"),
+        (config(model_args__rd_ratio="much"), "does not describe a net that can be built"),
+        (config(model_args__rd_ratio=4), "layer1.0.se"),
+        (config(model_args=[1]), "pretrained_cfg and model_args must be objects"),
+        (config(pretrained_cfg__input_size=[3, 10**9, 10**9]), "input_size must be three numbers up to 4096"),
+        (config(pretrained_cfg__input_size=[3, 64, 64]), "the input is torch.float32 of (4, 3, 32, 32)"),
+        (config(pretrained_cfg__mean=["x"]), "mean must be a list of numbers"),
+        (config(pretrained_cfg__interpolation=LONG), "does not describe a net that can be built"),
+        (config(pretrained_cfg__architecture="resnet18"), 'unknown key "pretrained_cfg.architecture"'),
+        (config(**{LONG: 1}), "unknown key"),
+        (text("config.json", "{"), "is not valid JSON"),
+        (text("config.json", "[" * 100_000), "is not valid JSON"),
+        (text("config.json", "[]"), "must hold a JSON object"),
+        (text("config.json", " " * 5_000_000 + "{}"), "more than such a file needs"),
+    ],
+)
+def test_a_config_that_is_wrong_or_hostile_is_one_line(staged, fails, harm, message):
+    harm(staged)
+    resum(staged)
+    line = fails("hub", "verify", staged)
+    assert message in line
+    assert len(line) < 1000
+
+
+def tensors(path, change):
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+
+
+def weights(change):
+    return lambda folder: tensors(folder / "model.safetensors", change)
+
+
+def golden(change):
+    return lambda folder: tensors(folder / "test" / "golden.safetensors", change)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (weights(lambda s: s.pop("fc.bias")), "the net needs fc.bias"),
+        (weights(lambda s: s.update(more=torch.ones(1))), "the net has no more"),
+        (
+            weights(lambda s: s.update({"fc.weight": s["fc.weight"][:2].clone()})),
+            "fc.weight is (2, 64), the net needs (3",
+        ),
+        (weights(lambda s: s.update({"fc.weight": s["fc.weight"].double()})), "fc.weight is torch.float64; it must be"),
+        (weights(lambda s: s.update({"bn1.num_batches_tracked": torch.ones(())})), "it must be torch.int64"),
+        (weights(lambda s: s["fc.weight"].fill_(float("nan"))), "fc.weight has NaN or infinite values"),
+        (weights(lambda s: s["fc.bias"].fill_(float("inf"))), "fc.bias has NaN or infinite values"),
+        (weights(lambda s: s["conv1.weight"].add_(0.1)), "is allowed; the weights are other ones"),
+        (text("model.safetensors", "no tensors"), "is not a whole safetensors file"),
+        (golden(lambda s: s["logits"].add_(1e-2)), "logits differ by"),
+        (golden(lambda s: s["features"].mul_(1.01)), "features differ by"),
+        (golden(lambda s: s["logits"].fill_(float("nan"))), "logits differ by nan"),
+        (golden(lambda s: s.pop("features")), "does not hold input, features and logits"),
+        (golden(lambda s: s.update(input=s["input"].half())), "the input is torch.float16"),
+        (golden(lambda s: s.update(logits=s["logits"][:, :2].clone())), "logits is (4, 2), the model gives (4, 3)"),
+    ],
+)
+def test_weights_that_are_other_ones_are_named(staged, fails, harm, message):
+    harm(staged)
+    resum(staged)
+    assert message in fails("hub", "verify", staged)
+
+
+def results(**changes):
+    def harm(folder):
+        path = folder / "results.json"
+        content = json.loads(path.read_text())
+        content["row"].update(changes)
+        path.write_text(json.dumps(content))
+
+    return harm
+
+
+def prose(old, new):
+    def harm(folder):
+        card = (folder / "README.md").read_text()
+        assert old in card
+        (folder / "README.md").write_text(card.replace(old, new))
+
+    return harm
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            results(top1=0.51, top1_low=0.4412, top1_high=0.5784),
+            "README.md claims 50.00% for 'my_birds', results.json 51.00%",
+        ),
+        (results(top1_low=0.1), "the 95 % interval of 50.00% of 200 images is 43.14% to 56.86%, not 10.00% to"),
+        (results(dataset="\x1b[31mbirds"), "a name or data set must be one line"),
+        (results(n=0), "top1 0.5 of 0 images"),
+        (results(top1=float("nan")), "top1 nan of 200 images"),
+        (prose("| 50.00 % |", "| 98.00 % |"), "the table under the front matter does not say 50.00%"),
+        (results(top1="high"), "is no AccuracyRow"),
+        (results(more=1), "is no AccuracyRow"),
+        (text("results.json", "{}"), "results.json"),
+        (text("README.md", "---\nmodel-index: []\n---\n"), "names no top-1"),
+        (text("README.md", "no front matter"), "names no top-1"),
+        (text("README.md", "---\na: !!python/object/apply:os.mkdir [pwned]\n---\n"), "names no top-1"),
+        (text("README.md", "---\n- 1\n---\n"), "names no top-1"),
+        (text("recipe.yaml", "model: [1"), "is not valid YAML"),
+        (text("recipe.yaml", "modle: x"), "unknown key 'modle'"),
+    ],
+)
+def test_a_card_that_claims_something_else_is_refused(staged, fails, harm, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    harm(staged)
+    resum(staged)
+    assert message in fails("hub", "verify", staged)
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.fixture
+def claimed(tmp_path):
+    """A stage whose card claims what its weights score on `tmp_path`/data."""
+    data = write_colours(
+        tmp_path / "data", {"jay": 0, "rook": 1, "wren": 2}, {"test": [20, 20, 20], "train": [1, 1, 1]}
+    )
+    write_run(tmp_path / "run", BIRDS)
+    found = evaluate_folder(load_model(str(tmp_path / "run")), data / "test", workers=0)
+    row = {key: value for key, value in asdict(found).items() if key in ("n", "top1", "top1_low", "top1_high")}
+    write_run_row(tmp_path / "run", row)
+    stage("my_birds", tmp_path / "stage", run=tmp_path / "run")
+    return tmp_path
+
+
+def write_run_row(folder, changes):
+    path = folder / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_the_accuracy_is_held_to_the_claim(claimed, capsys):
+    assert run(["hub", "verify", str(claimed / "stage"), "--data-dir", str(claimed / "data")]) == 0
+    assert "0 images apart, inside of the interval" in " ".join(capsys.readouterr().out.split()).replace(" │ │ │ ", " ")
+
+
+def test_an_accuracy_outside_of_the_interval_is_refused(claimed, fails):
+    low, high = wilson_interval(59, 60)
+    write_run_row(claimed / "run", {"top1": 59 / 60, "top1_low": low, "top1_high": high})
+    stage("my_birds", claimed / "other", run=claimed / "run")
+    line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
+    assert "this is outside of it; are these the images of birds?" in line
+
+
+def test_another_number_of_images_is_refused(claimed, fails):
+    next((claimed / "data" / "test" / "jay").iterdir()).unlink()
+    line = fails("hub", "verify", claimed / "stage", "--data-dir", claimed / "data")
+    assert "has 59 test images, the claim is of 60; give the whole test split" in line
+
+
+def test_a_claim_of_held_out_images_cannot_be_checked(claimed, fails):
+    write_run_row(claimed / "run", {"split": "held-out"})
+    stage("held_out", claimed / "other", run=claimed / "run")
+    line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
+    assert "the card's claim is of the held-out part" in line
+    assert "to choose by: the score is a little too good" in (claimed / "other" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["hub", "verify", "./no/such"], ["hub", "verify", "se_resnet20_cifr"]])
+def test_what_is_neither_folder_nor_name_is_one_line(fails, arguments):
+    line = fails(*arguments)
+    assert "no such folder: no/such" in line or "did you mean se_resnet20_cifar" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(sha256="0" * 64), "the results of each class are of another model.safetensors"),
+        (lambda c: c["confusion"][0].__setitem__(0, 0), "the classes have 8,193 of 9,080 right, the row 91.13%"),
+        (lambda c: c["confusion"].pop(), "are no 10 x 10 table of its classes"),
+        (lambda c: c.update(typo=1), "is no ClassResults"),
+    ],
+)
+def test_results_of_classes_that_are_not_of_the_weights_are_refused(packaged, tmp_path, fails, change, message):
+    folder = shutil.copytree(packaged, tmp_path / "stage")
+    content = json.loads((folder / "results.json").read_text())
+    change(content["classes"])
+    (folder / "results.json").write_text(json.dumps(content))
+    resum(folder)
+    assert message in fails("hub", "verify", folder)
+
+
+NETS = {
+    "grey": {"model": "se_resnet20_cifar", "model_kwargs": {"in_chans": 1, "rd_ratio": 0.5}},
+    "timm": {"model": "test_resnet"},
+    "tokens": {"model": "test_vit"},
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_runs_of_any_net_are_staged_and_pass(tmp_path, net):
+    write_run(tmp_path / "run", ("one|two", "<b>", "drei"), NETS[net])
+    stage(net, tmp_path / "stage", run=tmp_path / "run")
+    verify(tmp_path / "stage")
+    card = (tmp_path / "stage" / "README.md").read_text()
+    assert ("import seattn" in card) == (net == "grey")
+    assert ("squeeze-and-excitation" in card.split("---")[1]) == (net == "grey")

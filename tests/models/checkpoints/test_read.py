@@ -1,0 +1,169 @@
+"""Nothing here unpickles: the source is searched, and each way in is given a pickle that would make a folder."""
+
+import ast
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import seattn
+from seattn.core.errors import UserError
+from seattn.models.load import load_model
+from tests.helpers.colours import write_colours
+from tests.helpers.runs import write_run
+
+ROOT = Path(__file__).parents[3]
+SOURCES = [
+    *Path(seattn.__file__).parent.rglob("*.py"),
+    *(ROOT / "kernels").rglob("*.py"),
+    *(ROOT / "benchmarks").rglob("*.py"),
+]
+MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
+READERS = {"loads", "Unpickler", "read_pickle", "unsafe_load", "full_load", "load_all"}
+ARCH = "se_resnet20_cifar"
+
+
+def unpickles(source):
+    """Where `source` reads pickles or could: (line, code)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".")[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(node.module or "").split(".")[0]]
+            names += [f"torch.{alias.name}" for alias in node.names if node.module == "torch" and alias.name == "load"]
+        elif isinstance(node, ast.Call):
+            called, given = (
+                ast.unparse(node.func),
+                {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords},
+            )
+            unsafe = (
+                (called.endswith("torch.load") and given.get("weights_only") != "True")
+                or ("weights_only" in given and given["weights_only"] != "True")
+                or given.get("allow_pickle", "False") != "False"
+                or called
+                in ("yaml.load", "eval", "exec", "torch.jit.load", "torch.hub.load", "timm.models.load_pretrained")
+                or (called.split(".")[-1] in READERS and called != "json.loads")
+            )
+            found += [(node.lineno, ast.unparse(node))] if unsafe else []
+        found += [(node.lineno, name) for name in names if name in MODULES or name == "torch.load"]
+    return found
+
+
+# The module is named for the exception that torch raises out of it.
+ALLOWED = {("seattn/models/checkpoints/read.py", "pickle")}
+
+
+def test_no_source_reads_pickles():
+    found = {
+        (path.relative_to(ROOT).as_posix(), code)
+        for path in SOURCES
+        for _, code in unpickles(path.read_text(encoding="utf-8"))
+    }
+    assert found == ALLOWED
+    uses = [
+        n for n in ast.walk(ast.parse((ROOT / "seattn" / "_checkpoint.py").read_text())) if isinstance(n, ast.Attribute)
+    ]
+    assert {ast.unparse(n) for n in uses if ast.unparse(n).startswith("pickle")} == {"pickle.UnpicklingError"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "import joblib as j",
+        "from pickle import load",
+        "from torch import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=safe)",
+        "np.load(path, allow_pickle=True)",
+        "load_state_dict(path, weights_only=False)",
+        "yaml.load(text)",
+        "pd.read_pickle(path)",
+        "marshal.loads(x)",
+    ],
+)
+def test_the_search_finds(code):
+    assert unpickles(code)
+
+
+class Intruder:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.fixture
+def pwned(tmp_path):
+    """The folder that must not come to be."""
+    return tmp_path / "pwned"
+
+
+def zipped(path, intruder):
+    torch.save({"epoch": 0, "state_dict": intruder, "args": intruder}, path)
+
+
+def legacy(path, intruder):
+    torch.save({"state_dict": {"fc.weight": intruder}}, path, _use_new_zipfile_serialization=False)
+
+
+def plain(path, intruder):
+    path.write_bytes(pickle.dumps(intruder))
+
+
+def within(path, intruder):
+    """Behind weights that would do."""
+    torch.save({"state_dict": timm.create_model(ARCH).state_dict(), "optimizer": intruder}, path)
+
+
+@pytest.mark.parametrize("write", [zipped, legacy, plain, within])
+@pytest.mark.parametrize("suffix", [".pth.tar", ".safetensors", ".npz"])
+def test_a_pickle_is_refused_in_one_line(tmp_path, pwned, fails, write, suffix):
+    path = tmp_path / f"evil{suffix}"
+    write(path, Intruder(pwned))
+    images = write_colours(tmp_path / "data", {"jay": 0, "rook": 1}, {"test": [1, 1]})
+    for arguments in (
+        ("import", path, tmp_path / "out", "--model", ARCH),
+        ("evaluate", ARCH, "--checkpoint", path, "--data-dir", images),
+        ("predict", images / "test" / "jay" / "0.png", "--checkpoint", path),
+    ):
+        assert path.name in fails(*arguments)
+    with pytest.raises(UserError, match=f"evil{suffix}"):
+        load_model(ARCH, checkpoint=path)
+    assert not pwned.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["last.pth.tar", "model_best.pth.tar"])
+def test_a_run_whose_checkpoint_was_exchanged_is_refused(tmp_path, pwned, fails, name):
+    folder = write_run(tmp_path / "run", ("jay", "rook"), {"seattn": {"early_stop": 3}})
+    within(folder / name, Intruder(pwned))
+    assert "never unpickled" in fails("import", folder, tmp_path / "out")
+    assert not pwned.exists()
+
+
+def test_resuming_from_a_pickle_is_refused(tmp_path, pwned, fails):
+    data = write_colours(tmp_path / "data", {"jay": 0, "rook": 1}, {"train": [8, 8], "test": [1, 1]})
+    recipe = {"epochs": 2, "batch_size": 4, "workers": 0}
+    folder = write_run(tmp_path / "run", ("jay", "rook"), recipe)
+    (folder / "result.json").unlink()
+    within(folder / "last.pth.tar", Intruder(pwned))
+    line = fails("train", folder / "recipe.yaml", "--data-dir", data, "--out", folder, "--resume")
+    assert "cannot resume from" in line
+    assert not pwned.exists()
+
+
+def test_the_shortest_way_out_of_a_pickle_is_real(tmp_path, pwned):
+    path = tmp_path / "evil.pth"
+    zipped(path, Intruder(pwned))
+    torch.load(path, weights_only=False)  # else the tests above hold nothing
+    assert pwned.exists()

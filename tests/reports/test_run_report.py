@@ -1,0 +1,317 @@
+"""`seattn report` as its user meets it: one run or several, with images or without, and all that can be wrong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from seattn.__main__ import main
+from seattn.core.recipe import OurKeys, Recipe
+from seattn.data.open import open_data
+from seattn.evaluation.figures import Plot
+from seattn.evaluation.prediction import predict
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.models.load import load_model
+from seattn.reports.run_report import report_runs
+from seattn.reports.runs import group_runs, open_split, read_run, score_run
+from tests.helpers.page import Page
+from tests.helpers.report_runs import ARCH, write_images, write_run
+
+NAMES = ("cat", "dog", "<b>emu</b>".replace("/", "|"))
+BASE = Recipe(model=ARCH, lr=0.1, epochs=3, warmup_epochs=0)
+FOCAL = replace(BASE, seattn=OurKeys(loss="focal", class_weights="balanced"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images with a validation folder, and no test folder."""
+    return write_images(tmp_path_factory.mktemp("data"), {"train": 4, "validation": 12}, NAMES)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return {
+        "before": write_run(root / "before", NAMES, weights=0, recipe=BASE, result={"held_out_images": 36}),
+        "after": write_run(root / "after", NAMES, weights=1, recipe=FOCAL, result=False),
+        "before-s1": write_run(root / "before-s1", NAMES, weights=2, seed=1, recipe=BASE, result=False),
+        "going": write_run(root / "going", NAMES, epochs=2, recipe=replace(BASE, epochs=9), finished=False),
+    }
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures that are not drawn, where they are not what is tested: they take most of a report's time."""
+    monkeypatch.setattr(Plot, "_svg_uri", lambda self, theme: "data:,")
+    monkeypatch.setattr(Plot, "write_png", lambda self, path: path.touch())
+
+
+def report(out, *args):
+    assert main(["report", *map(str, args), "--out", str(out)]) == 0
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def one(runs, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    return out, report(out, runs["before"], "--data-dir", data)
+
+
+@pytest.fixture(scope="module")
+def two(runs, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("two")
+    return out, report(out, runs["before"], runs["after"], "--data-dir", data)
+
+
+def test_the_page_of_one_run_stands_alone_beside_its_figures(one):
+    out, page = one
+    assert page.stands_alone()
+    assert "<b>emu" not in page.html
+    figures = {path.name for path in out.iterdir()} - {"report.html"}
+    assert figures == {
+        f"{name}.png"
+        for name in (
+            *("curves", "classes", "hardest-class", "confusion", "reliability", "hardest-pairs", "worst-images"),
+        )
+    }
+    assert len(page.having("source", media="(prefers-color-scheme: dark)")) == 5
+
+
+def test_its_numbers_are_those_of_evaluate(one, runs, data):
+    scores = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
+    text = one[1].text
+    assert 0 < scores.top1 < 1
+    assert f"{scores.top1:.1%}top-1 accuracy on 36 images, 95% interval {scores.top1_low:.1%}" in text
+    for score in scores.per_class:
+        assert f"{score.recall:.1%}" in text
+        assert f"{score.precision:.1%}" in text
+    hardest = min(scores.per_class, key=lambda score: (score.recall, score.precision))
+    assert f"The hardest class: {hardest.name}" in text
+    wrong = round(36 * (1 - scores.top1))
+    assert f"of {wrong:,} mistakes" in text
+    assert "the validation split" in text
+
+
+def test_the_same_report_is_the_same_files(one, runs, data, tmp_path):
+    report(tmp_path, runs["before"], "--data-dir", data)
+    for path in one[0].iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_before_and_after_count_the_images_that_changed(two, runs, data):
+    page = two[1]
+    assert page.stands_alone()
+    files = sorted((data / "validation").rglob("*.png"))
+    said = {
+        key: np.array(
+            [
+                p.labels[0] == f.parent.name
+                for p, f in zip(predict(load_model(str(runs[key])), files), files, strict=True)
+            ]
+        )
+        for key in ("before", "after")
+    }
+    gained, lost = (int((said[a] & ~said[b]).sum()) for a, b in (("after", "before"), ("before", "after")))
+    assert gained
+    assert lost
+    assert f"Wrong before, right now: {gained}" in page.text
+    assert f"Right before, wrong now: {lost}" in page.text
+    change = 100 * (said["after"].mean() - said["before"].mean())
+    assert f"{change:+.1f}points of top-1 accuracy: loss=focal, class_weights=balanced against before" in page.text
+    assert "seattn.losscross_entropyfocal" in page.text.replace("\n", "")
+    assert {"gained.png", "lost.png", "class-changes.png"} <= {path.name for path in two[0].iterdir()}
+
+
+def test_weights_of_single_classes_are_one_change_with_names(tmp_path):
+    cats = replace(BASE, seattn=OurKeys(class_weights={"cat": 2.0, "dog": 0.5}))
+    recipes = {"before": BASE, "cats": cats}
+    runs = [read_run(write_run(tmp_path / name, NAMES, recipe=one, finished=False)) for name, one in recipes.items()]
+    assert [group.label for group in group_runs(runs, None)] == ["before", "class_weights=cat 2, dog 0.5"]
+
+
+def test_runs_of_one_recipe_are_one_group_with_mean_and_deviation(runs, data, tmp_path, quick):
+    page = report(tmp_path, runs["before"], runs["before-s1"], runs["after"], "--data-dir", data, "--labels", "a,b")
+    assert page.stands_alone()
+    tops = [
+        evaluate_folder(load_model(str(runs[key])), data / "validation", workers=0).top1
+        for key in ("before", "before-s1")
+    ]
+    assert f"{np.mean(tops):.2%} ± {np.std(tops, ddof=1):.2%} (n = 2)" in page.text
+    assert "b against a" in page.text
+    assert "McNemar" not in page.text  # of single runs only
+    alone = report(tmp_path / "alone", runs["before"], runs["before-s1"], "--data-dir", data)
+    assert "mean of 2 seeds" in alone.text
+    assert "All below is of seed 0" in alone.text
+
+
+def test_without_images_there_are_curves_and_what_more_there_could_be(runs, tmp_path):
+    page = report(tmp_path, runs["before"])
+    assert page.stands_alone()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["curves.png", "report.html"]
+    assert "With --data-dir" in page.text
+    assert "32.0%top-1 accuracy after the last epoch" in page.text
+    assert "3 of 3 epochs, weights of epoch 3, 3 min" in page.text
+
+
+def test_a_run_that_goes_on_has_its_curves_only(runs, data, tmp_path, quick):
+    page = report(tmp_path / "a", runs["going"], "--data-dir", data)
+    assert "going has left no weights (2 of 9 epochs)" in page.text
+    assert "With --data-dir" not in page.text
+    both = report(tmp_path / "b", runs["going"], runs["before"], "--data-dir", data)
+    assert both.stands_alone()
+    assert "2 of 9, no weights" in both.text
+    assert "Confusions and calibration" in both.text
+
+
+def test_the_test_split_is_read_only_when_asked_for(runs, tmp_path, fails, quick):
+    root = write_images(tmp_path / "data", {"train": 4, "validation": 4, "test": 5}, NAMES)
+    (root / "test" / "cat" / "0.png").write_bytes(b"no image")
+    run = write_run(tmp_path / "run", NAMES, result={"held_out_images": 12})
+    page = report(tmp_path / "held", run, "--data-dir", root)
+    assert "test split" not in page.text.lower()
+    assert "cannot read image" in fails("report", run, "--data-dir", root, "--split", "test", "--out", tmp_path / "t")
+    (root / "test" / "cat" / "0.png").unlink()
+    page = report(tmp_path / "test", run, "--data-dir", root, "--split", "test")
+    assert "The test split was read for this page" in page.text
+    assert "on 14 images" in page.text
+
+
+def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
+    root = write_images(tmp_path / "data", {"train": 20}, NAMES)
+    recipe = replace(BASE, seattn=OurKeys(holdout=0.25, holdout_seed=3), workers=0)
+    run = read_run(write_run(tmp_path / "run", NAMES, recipe=recipe, result={"held_out_images": 15}))
+    model = load_model(str(run.path))
+    trained = open_data(recipe, root, model.pretrained_cfg, torch.device("cpu")).held_out
+    split = open_split([run], root, "held-out")
+    assert split.labels.tolist() == trained.labels.tolist()
+    logits = torch.cat([model(x) for x in trained.in_order()]).detach()
+    ours = score_run(run, split, "cpu").probabilities
+    np.testing.assert_allclose(ours, logits.double().softmax(1).numpy(), atol=1e-5)
+
+
+def test_a_log_that_says_something_else_is_told(one, runs, data):
+    scored = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
+    assert abs(scored.top1 - 0.32) > 0.04
+    assert f"The run's own log says 32.00 % on the images that it held out, here it is {scored.top1:.2%}" in one[1].text
+
+
+def test_75_classes_stay_readable(tmp_path):
+    names = [f"species {i:02d} of a long name" for i in range(75)]
+    root = write_images(tmp_path / "data", {"train": 1, "validation": 2}, names)
+    run = write_run(tmp_path / "run", names, result=False)
+    page = report(tmp_path / "one", run, "--data-dir", root)
+    assert page.stands_alone()
+    assert "the other 60 classes" in page.text
+    assert "Confusion matrix of 75 classes" in page.html
+    assert all(page.text.count(name) for name in names)
+
+
+@pytest.mark.slow
+def test_75_classes_before_and_after(tmp_path):
+    names = [f"species {i:02d} of a long name" for i in range(75)]
+    root = write_images(tmp_path / "data", {"train": 1, "validation": 2}, names)
+    runs = [write_run(tmp_path / str(i), names, weights=i, result=False, recipe=r) for i, r in enumerate((BASE, FOCAL))]
+    assert report(tmp_path / "two", *runs, "--data-dir", root).stands_alone()
+
+
+def test_progressive_resizing_and_early_stopping_are_marked(tmp_path, quick):
+    recipe = replace(BASE, epochs=5, seattn=OurKeys(resize=((16, 2),), early_stop=2))
+    path = write_run(tmp_path / "run", NAMES, epochs=4, recipe=recipe)
+    lines = (path / "summary.csv").read_text().splitlines()
+    lines[2] = lines[2].replace("31.0", "77.0")  # the second epoch is the best
+    (path / "summary.csv").write_text("\n".join(lines) + "\n")
+    run = read_run(path)
+    assert run.exported["eval_top1"] == 77
+    assert run.planned == 5
+    page = report(tmp_path / "out", path)
+    assert "4 of 5 epochs, weights of epoch 2" in page.text
+
+
+def test_a_finetune_folder_of_one_class_right_has_a_report(tmp_path, quick):
+    root = write_images(tmp_path / "data", {"train": 2, "validation": 3}, NAMES)
+    run = write_run(tmp_path / "run", NAMES, result=False)
+    for name in NAMES[1:]:  # a class folder may be empty
+        for path in (root / "validation" / name).iterdir():
+            path.unlink()
+    assert report(tmp_path / "out", run, "--data-dir", root).stands_alone()
+
+
+def _damage(path, name, text):
+    (path / name).write_text(text)
+
+
+DAMAGE = {
+    "no folder": (lambda p: [f.unlink() for f in p.iterdir()] and p.rmdir(), "no such run folder"),
+    "no recipe": (lambda p: (p / "recipe.yaml").unlink(), "has no recipe.yaml"),
+    "broken recipe": (lambda p: _damage(p, "recipe.yaml", "lr: [1"), "is not valid YAML"),
+    "no log": (lambda p: (p / "summary.csv").unlink(), "has not finished its first epoch"),
+    "empty log": (lambda p: _damage(p, "summary.csv", ""), "has no epoch"),
+    "log without rows": (
+        lambda p: _damage(p, "summary.csv", "epoch,train_loss,eval_loss,eval_top1,lr\n"),
+        "has no epoch",
+    ),
+    "cut log": (
+        lambda p: _damage(p, "summary.csv", (p / "summary.csv").read_text()[:-20]),
+        "line 4 is damaged",
+    ),
+    "binary log": (lambda p: (p / "summary.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "broken result": (lambda p: _damage(p, "result.json", '{"top1": '), "result.json is damaged"),
+    "other result": (lambda p: _damage(p, "result.json", "[]"), "result.json is damaged"),
+    "broken config": (lambda p: _damage(p, "config.json", "{"), "config.json is not valid JSON"),
+    "cut weights": (
+        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:500]),
+        "model.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_run_is_one_line_and_leaves_nothing(kind, data, tmp_path, fails):
+    damage, says = DAMAGE[kind]
+    run = write_run(tmp_path / "run", NAMES, result={"held_out_images": 36})
+    damage(run)
+    assert says in fails("report", run, "--data-dir", data, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_cannot_be_compared_is_one_line(runs, data, tmp_path, fails):
+    out = ("--out", tmp_path / "out")
+    before, after = runs["before"], runs["after"]
+    assert "is given twice" in fails("report", before, before, *out)
+    assert "--labels must be 2 different names" in fails("report", before, after, "--labels", "a", *out)
+    assert "--labels must be 2 different names" in fails("report", before, after, "--labels", "a,a", *out)
+    assert "--split must be one of" in fails("report", before, "--data-dir", data, "--split", "train", *out)
+    assert "no test split" in fails("report", before, "--data-dir", data, "--split", "test", *out)
+    assert "no data folder" in fails("report", before, "--data-dir", tmp_path / "none", *out)
+    assert "device" in fails("report", before, "--device", "quantum", *out)
+    named = write_run(tmp_path / "n", NAMES, recipe=replace(BASE, seattn=OurKeys(dataset="CIFAR-10")))
+    assert "give runs on the same data" in fails("report", before, named, *out)
+    other = write_run(tmp_path / "o", NAMES, recipe=replace(BASE, seattn=OurKeys(holdout_seed=1)))
+    train_only = write_images(tmp_path / "train_only", {"train": 20}, NAMES)
+    assert "held out other images" in fails("report", after, other, "--data-dir", train_only, *out)
+    counted = write_run(tmp_path / "c", NAMES, result={"held_out_images": 7})
+    assert "held out 7 images, the data folder gives 36" in fails("report", counted, "--data-dir", data, *out)
+    strange = write_images(tmp_path / "strange", {"train": 1, "validation": 2}, ("a", "b"))
+    assert "none of the model's 3 classes" in fails("report", after, "--data-dir", strange, *out)
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in fails("report", before, "--out", tmp_path / "file" / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_class_can_be_looked_at_that_is_not_the_hardest(runs, data, tmp_path, fails, quick):
+    page = report(tmp_path, runs["before"], runs["after"], "--data-dir", data, "--class", "dog")
+    net = load_model(str(runs["before"]))
+    scores = evaluate_folder(net, data / "validation", workers=0)
+    recall = next(score.recall for score in scores.per_class if score.name == "dog")
+    assert f"The recall of dog is {recall:.1%} in before" in page.text
+    wrong = ("report", runs["before"], "--data-dir", data, "--class", "dig", "--out", tmp_path / "wrong")
+    assert "no class 'dig'; they have dog" in fails(*wrong)
+    assert not list((tmp_path / "wrong").iterdir())
+
+
+def test_by_default_the_page_stands_in_the_runs_folder(tmp_path):
+    run = write_run(tmp_path / "run", NAMES)
+    done = report_runs([run])
+    assert done.page == run / "report" / "report.html"
+    assert [path.name for path in done.figures] == ["curves.png"]

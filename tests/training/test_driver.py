@@ -1,0 +1,345 @@
+import csv
+import json
+import logging
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import seattn.data.open
+from seattn.__main__ import main
+from seattn.core import device
+from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
+from seattn.evaluation.scoring import evaluate_folder
+from seattn.training.driver import train
+from seattn.training.loop import TrainingRun
+from seattn.training.run_dir import RunDir
+from seattn.training.update import Updater
+from tests.helpers.colours import RECIPE, write_colours
+
+CLASSES = {"blue": 2, "green": 1, "red": 0}
+BASE = {**RECIPE, "seed": 3, "seattn": {"dataset": "colours", "holdout": 0.2}}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return write_colours(tmp_path_factory.mktemp("colours"), CLASSES, {"train": (20, 20, 20), "test": (10, 10, 10)})
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(**changes):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump({**BASE, **changes}))
+        return path
+
+    return write
+
+
+def summary(run):
+    with (run / "summary.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+
+
+def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe, caplog):
+    caplog.set_level(logging.INFO, "seattn")
+    run = tmp_path / "run"
+    path = recipe(epochs=5, model_ema=True, model_ema_decay=0.9, model_ema_warmup=True)
+    row = train(path, data_dir, run, device="cpu")
+    assert row.top1 > 0.8
+    assert f"test top-1 {100 * row.top1:.2f} % (95 % interval" in caplog.text
+    assert str(run) in caplog.text.splitlines()[-1]
+    assert (row.n, row.split, row.seed, row.epochs) == (30, "test", 3, 5)
+    assert (row.train_images, row.held_out_images) == (48, 12)
+    assert row.top1_low < row.top1 <= row.top1_high
+    assert json.loads((run / "result.json").read_text())["top1"] == row.top1
+    assert not [path for path in run.iterdir() if path.name.endswith(".part") or path.name.startswith("tmp")]
+
+    model = timm.create_model(f"local-dir:{run}", pretrained=True)
+    assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
+    again = evaluate_folder(model, data_dir / "test", workers=0, batch_size=8)
+    assert again.top1 == pytest.approx(row.top1)
+    assert again.loss == pytest.approx(row.loss, rel=1e-3)
+
+    averaged = torch.load(run / "last.pth.tar", weights_only=True)["state_dict_ema"]
+    for key, value in load_file(run / "model.safetensors").items():
+        assert torch.equal(value, averaged[key]), key
+
+
+def test_written_recipe_repeats_the_run_bit_for_bit(tmp_path, data_dir, recipe):
+    train(recipe(), data_dir, tmp_path / "a", device="cpu")
+    train(tmp_path / "a" / "recipe.yaml", data_dir, tmp_path / "b", device="cpu")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert summary(tmp_path / "a") == summary(tmp_path / "b")
+
+
+def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, recipe, monkeypatch):
+    held = []
+    hold_out = seattn.data.open.hold_out
+    monkeypatch.setattr(seattn.data.open, "hold_out", lambda *args: held.append(hold_out(*args)) or held[-1])
+    rows = [
+        train(recipe(epochs=1), data_dir, tmp_path / str(seed), device="cpu", overrides={"seed": seed})
+        for seed in (0, 1)
+    ]
+    assert rows[0].loss != rows[1].loss
+    assert held[0][1].paths == held[1][1].paths
+
+
+def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe, one_thread, capsys):
+    """kill -9 in the middle, then --resume in another process: same schedule, same batches, same bits."""
+    path = recipe(epochs=5, model="se_resnet20_cifar", model_ema=True, model_ema_decay=0.9, drop=0.2, warmup_epochs=2)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = ["train", str(path), "--data-dir", str(data_dir), "--device", "cpu", "--out"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: on more threads the sums are in another order
+    killed = [sys.executable, "-m", "seattn", *command, str(broken)]
+    first = subprocess.Popen(killed, env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (broken / "last.pth.tar").exists():
+        assert first.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not (broken / "result.json").exists()
+    assert 1 <= len(summary(broken)) < 5
+    assert main([*command, str(broken)]) == 2
+    assert "continue it with --resume" in capsys.readouterr().err
+    assert main([*command, str(broken), "--resume"]) == 0
+    assert main([*command, str(whole)]) == 0
+    assert summary(broken) == summary(whole)
+    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    kept = [sorted(path.name for path in run.glob("*.pth.tar")) for run in (broken, whole)]
+    assert kept[0] == kept[1]
+    best = [torch.load(run / "model_best.pth.tar", weights_only=True)["epoch"] for run in (broken, whole)]
+    assert best[0] == best[1] == max(summary(whole), key=lambda row: row["eval_top1"])["epoch"]
+
+
+def test_one_cycle_in_timms_words_goes_up_then_straight_down(tmp_path, data_dir, recipe):
+    train(
+        recipe(sched="poly", decay_rate=1.0, warmup_epochs=2, warmup_prefix=True, epochs=3, warmup_lr=0.01),
+        data_dir,
+        tmp_path / "run",
+        device="cpu",
+    )
+    steps = 48 // 8
+    rates = [entry["lr"] for entry in summary(tmp_path / "run")]  # at the last step of each epoch
+    up = [0.01 + (0.05 - 0.01) * (steps * e - 1) / (2 * steps) for e in (1, 2)]
+    down = [0.05 * (1 - (steps * e - 1) / (3 * steps)) for e in (1, 2, 3)]
+    assert rates == pytest.approx(up + down)
+
+
+def test_adamw_on_a_cosine_with_warm_up(tmp_path, data_dir, recipe):
+    path = recipe(
+        opt="adamw", opt_betas=[0.9, 0.95], weight_decay=0.05, lr=0.002, epochs=3, warmup_epochs=1, min_lr=1e-4
+    )
+    row = train(path, data_dir, tmp_path / "run", device="cpu")
+    steps, total = 48 // 8, 3 * 48 // 8
+    last = [summary(tmp_path / "run")[epoch]["lr"] for epoch in range(3)]
+    warm = 1e-5 + (0.002 - 1e-5) * (steps - 1) / steps
+    cosine = [1e-4 + (0.002 - 1e-4) * (1 + math.cos(math.pi * (steps * e - 1) / total)) / 2 for e in (2, 3)]
+    assert last == pytest.approx([warm, *cosine])
+    groups = torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["optimizer"]["param_groups"]
+    assert {group["betas"] for group in groups} == {(0.9, 0.95)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+    assert math.isfinite(row.loss)
+
+
+def test_test_split_is_read_once_and_after_training(tmp_path, data_dir, recipe, monkeypatch):
+    events = []
+    read, step = seattn.data.open._Opener._files, TrainingRun._train_epoch
+    monkeypatch.setattr(
+        seattn.data.open._Opener, "_files", lambda self, split: events.append(split) or read(self, split)
+    )
+    monkeypatch.setattr(TrainingRun, "_train_epoch", lambda self, e: events.append(e) or step(self, e))
+    train(recipe(), data_dir, tmp_path / "run", device="cpu")
+    assert events == ["train", 0, 1, "test"]
+
+
+def test_validation_split_is_used_where_there_is_one(tmp_path, data_dir, recipe):
+    root = tmp_path / "data"
+    root.mkdir()
+    for name, source in (("train", "train"), ("val", "test"), ("test", "test")):
+        (root / name).symlink_to(data_dir / source)
+    row = train(recipe(epochs=1), root, tmp_path / "run", device="cpu")
+    assert (row.train_images, row.held_out_images) == (60, 30)
+
+
+def test_for_choices_the_test_split_is_left_alone_and_need_not_be_there(tmp_path, data_dir, recipe):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train").symlink_to(data_dir / "train")
+    row = train(recipe(epochs=1), tmp_path / "data", tmp_path / "run", device="cpu", read_test=False)
+    assert (row.split, row.n, row.top1) == ("held-out", 12, row.held_out_top1)
+    with pytest.raises(UserError, match="no test split"):
+        train(recipe(epochs=1), tmp_path / "data", tmp_path / "other", device="cpu")
+
+
+def test_overrides_of_a_recipe_that_is_read_already_are_refused(tmp_path, data_dir, recipe):
+    with pytest.raises(ValueError, match="give them to load_recipe"):
+        train(load_recipe(recipe()), data_dir, tmp_path / "run", overrides={"lr": 1.0})
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_on_epoch_raises_ends_the_run_and_resume_takes_it_up(tmp_path, data_dir, recipe):
+    rows = []
+
+    def stop(row):
+        rows.append(row)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        train(recipe(), data_dir, tmp_path / "run", device="cpu", on_epoch=stop)
+    train(recipe(), data_dir, tmp_path / "run", device="cpu", resume=True, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == [0, 1]
+    train(recipe(), data_dir, tmp_path / "whole", device="cpu")
+    assert summary(tmp_path / "run") == summary(tmp_path / "whole")
+
+
+def test_amp_and_channels_last_are_recorded(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: True)
+    options = {"amp": True, "amp_dtype": "bfloat16", "channels_last": True, "clip_grad": 1.0}
+    path = recipe(epochs=1, model="se_resnet20_cifar", **options)
+    row = train(path, data_dir, tmp_path / "run", device="cpu")
+    assert (row.dtype, row.memory_format) == ("bfloat16", "channels_last")
+    assert row.conditions.torch == torch.__version__
+    assert row.conditions.date
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(tmp_path, data_dir, recipe, monkeypatch, caplog):
+    monkeypatch.setattr(device, "cpu_has_bfloat16", lambda: False)
+    bfloat16 = {"epochs": 1, "amp": True, "amp_dtype": "bfloat16"}
+    row = train(recipe(**bfloat16), data_dir, tmp_path / "run", device="cpu")
+    assert row.dtype == "float32"
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        "this CPU has no bfloat16, in which it would be many times slower: computing in float32"
+    ]
+    written = load_recipe(tmp_path / "run" / "recipe.yaml")
+    assert (written.amp, written.amp_dtype) == (True, "bfloat16")  # the recipe is still the one that was asked for
+    train(recipe(epochs=1), data_dir, tmp_path / "plain", device="cpu")
+    assert summary(tmp_path / "run") == summary(tmp_path / "plain")
+
+
+def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path, data_dir, recipe, monkeypatch):
+    step, calls = Updater.__call__, []
+
+    def broken(self, group):
+        calls.append(None)
+        return step(self, group) if len(calls) <= 8 else torch.tensor(float("nan"))
+
+    monkeypatch.setattr(Updater, "__call__", broken)
+    with pytest.raises(UserError, match=r"became nan at step 2 of epoch 1; lower lr"):
+        train(recipe(), data_dir, tmp_path / "run", device="cpu")
+    assert torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["epoch"] == 0
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_said_in_a_line_and_the_run_goes_on_from_the_epoch_before(
+    tmp_path, data_dir, recipe, monkeypatch
+):
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    save, epochs = torch.save, []
+
+    def on_a_small_disk(content, path, *args, **kwargs):
+        epochs.append(content["epoch"])
+        limit = 100_000 if len(epochs) == 2 else hard
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            save(content, path, *args, **kwargs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    monkeypatch.setattr(torch, "save", on_a_small_disk)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    run = tmp_path / "run"
+    try:
+        with pytest.raises(UserError, match=f"cannot write the checkpoint of epoch 1 into {run}: .*--resume"):
+            train(recipe(), data_dir, run, device="cpu")
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+    assert torch.load(run / "last.pth.tar", weights_only=True)["epoch"] == 0
+    train(recipe(), data_dir, run, resume=True, device="cpu")
+    train(recipe(), data_dir, tmp_path / "whole", device="cpu")
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="is finished"):
+            train(recipe(epochs=1), data_dir, tmp_path / "run", resume=resume, device="cpu")
+
+
+def test_resume_with_another_recipe_names_what_differs(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)  # the run stays unfinished
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    with pytest.raises(UserError, match=r"another recipe \(differs in epochs, lr\)|\(differs in lr, epochs\)"):
+        train(recipe(epochs=2, lr=0.1), data_dir, tmp_path / "run", resume=True, device="cpu")
+
+
+def test_a_run_older_than_a_key_of_recipes_resumes(tmp_path, data_dir, recipe, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_result", lambda *_: None)
+        train(recipe(epochs=1), data_dir, run, device="cpu")
+    kept = yaml.safe_load((run / "recipe.yaml").read_text())
+    del kept["lr_cycle_limit"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(kept))
+    assert train(recipe(epochs=1), data_dir, run, resume=True, device="cpu") is not None
+
+
+def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)
+    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+    last = tmp_path / "run" / "last.pth.tar"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match=rf"cannot resume from {last}"):
+        train(recipe(epochs=1), data_dir, tmp_path / "run", resume=True, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "resnet21_cifar"}, "unknown model 'resnet21_cifar'; did you mean .*resnet20_cifar"),
+        ({"model": "resnet20_cifar.cifar11"}, "no tag 'cifar11'; tags: resnet20_cifar.cifar10"),
+        ({"pretrained": True}, "resnet20_cifar.cifar10 has no pretrained weights yet; those that have: .*se_resnet20"),
+        ({"model": "resnet18", "pretrained": True}, "cannot load the weights of resnet18"),
+        ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
+        ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),
+        ({"opt": "sdg"}, "sdg"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_leaves_nothing(tmp_path, data_dir, recipe, changes, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=message):
+        train(recipe(**changes), data_dir, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_test_split_is_found_before_training(tmp_path, data_dir, recipe):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "train").symlink_to(data_dir / "train")
+    with pytest.raises(UserError, match=f"no test split in {root}"):
+        train(recipe(), root, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unwritable_output_is_found_before_training(tmp_path, data_dir, recipe):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/run"):
+        train(recipe(), data_dir, tmp_path / "file" / "run", device="cpu")
+
+
+def test_absent_device_is_named(tmp_path, data_dir, recipe):
+    with pytest.raises(UserError, match="device 'cuda:99' cannot be used here"):
+        train(recipe(), data_dir, tmp_path / "run", device="cuda:99")
+    assert not (tmp_path / "run").exists()

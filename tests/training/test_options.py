@@ -1,0 +1,236 @@
+"""What a recipe can ask of the training loop, each on a net of one block a stage and a few images of noise."""
+
+import csv
+import importlib.machinery
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from seattn.core.errors import UserError
+from seattn.training.driver import train
+from seattn.training.loop import TrainingRun
+from seattn.training.run_dir import AtomicSaver, RunDir
+from seattn.training.update import Updater
+from tests.helpers.colours import RECIPE, write_colours
+
+BASE = {
+    **RECIPE,
+    "model": "se_resnet20_cifar",
+    "color_jitter": None,
+    "seed": 3,
+    "seattn": {"dataset": "colours", "holdout": 0.2, "crop_padding": 4},
+}
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    counts = {"train": (24, 12, 6), "validation": (6, 6, 6), "test": (4, 4, 4)}  # uneven to train on
+    return write_colours(tmp_path_factory.mktemp("colours"), {"blue": 0, "green": 1, "red": 2}, counts)
+
+
+@pytest.fixture
+def fit(tmp_path, data_dir):
+    def run(ours=None, out="run", resume=False, **changes):
+        path = tmp_path / f"{out}.yaml"
+        path.write_text(yaml.safe_dump({**BASE, **changes, "seattn": {**BASE["seattn"], **(ours or {})}}))
+        return train(path, data_dir, tmp_path / out, device="cpu", resume=resume)
+
+    return run
+
+
+def rows(run):
+    with (run / "summary.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours"),
+    [
+        ({"mixup": 0.2, "cutmix": 1.0, "mixup_off_epoch": 1, "smoothing": 0.1}, {}),
+        ({"bce_loss": True, "bce_target_thresh": 0.2, "mixup": 0.2}, {}),
+        ({"opt": "adamw", "lr": 1e-3, "layer_decay": 0.7, "clip_grad": 1.0, "clip_mode": "agc"}, {}),
+        ({"opt": "lamb", "opt_eps": 1e-6, "sched": "step", "decay_epochs": 1}, {}),
+        ({"torchcompile": "eager", "amp": True, "amp_dtype": "bfloat16", "channels_last": True}, {}),
+        ({"reprob": 0.5, "remode": "pixel", "vflip": 0.5, "color_jitter": 0.2}, {"cutout": 8, "policy": "trivial"}),
+        ({"epochs": 1}, {"loss": "focal", "class_weights": "effective", "sampling": "balanced"}),
+        ({"epochs": 1, "grad_accum_steps": 2}, {"sam_rho": 0.05, "class_weights": "balanced"}),
+        (
+            {"epochs": 1, "workers": 0, "aa": "rand-m5-n1", "scale": [0.5, 1.0]},
+            {"data": "folder", "crop_padding": None},
+        ),
+    ],
+    ids=["mix", "bce", "adamw", "lamb", "compiled", "augment", "focal", "sam", "folder"],
+)
+def test_trains(fit, tmp_path, changes, ours):
+    row = fit(ours, **changes)
+    assert row.n == 12
+    assert all(np.isfinite(r["train_loss"]) for r in rows(tmp_path / "run"))
+    written = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert written["seattn"]["dataset"] == "colours"
+    timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
+
+
+def test_accumulation_makes_fewer_and_larger_updates(fit, tmp_path, monkeypatch):
+    groups, call = [], Updater.__call__
+    monkeypatch.setattr(
+        Updater, "__call__", lambda self, group: groups.append([len(x) for x, _ in group]) or call(self, group)
+    )
+    fit(epochs=1, grad_accum_steps=2)
+    assert groups == [[8, 8], [8, 8], [8]]  # 42 images: five full batches
+
+
+def test_progressive_resizing_trains_small_first(fit, monkeypatch):
+    sides, call = [], Updater.__call__
+    monkeypatch.setattr(
+        Updater, "__call__", lambda self, group: sides.append(group[0][0].shape[-1]) or call(self, group)
+    )
+    fit({"resize": [[16, 1], [24, 1]]}, epochs=3)
+    assert sides == [16] * 5 + [24] * 5 + [32] * 5
+
+
+def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
+    asked = []
+    create = timm.create_model
+
+    def teacher(name, pretrained=False, **kwargs):
+        asked.append((name, pretrained))
+        return create(name, **kwargs)
+
+    monkeypatch.setattr("seattn.training.build.timm.create_model", teacher)
+    fit(epochs=1, kd_model_name="se_resnet20_cifar", kd_temperature=2.0, task_loss_weight=0.5)
+    assert ("se_resnet20_cifar", True) in asked
+
+
+def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_path, monkeypatch):
+    scores = iter([0.3, 0.9, 0.5, 0.4, 0.4])
+    evaluate = TrainingRun._evaluate
+
+    def scored(self, data):
+        result = evaluate(self, data)
+        if len(data) == 12:  # the test split
+            return result
+        return type(result)(**{**vars(result), "top1": next(scores)})
+
+    monkeypatch.setattr(TrainingRun, "_evaluate", scored)
+    row = fit({"early_stop": 2}, epochs=9)
+    run = tmp_path / "run"
+    assert [r["eval_top1"] for r in rows(run)] == pytest.approx([30, 90, 50, 40])
+    assert (row.epochs, row.held_out_top1) == (4, pytest.approx(0.9))
+    best = torch.load(run / "model_best.pth.tar", weights_only=True)
+    assert best["epoch"] == 1
+    assert all(
+        torch.equal(value, best["state_dict"][key]) for key, value in load_file(run / "model.safetensors").items()
+    )
+
+
+def test_a_run_that_had_stopped_early_trains_no_more_when_it_is_resumed(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr("seattn.training.loop.is_stale", lambda history, patience: len(history) == 2)
+    monkeypatch.setattr(RunDir, "write_result", lambda *_: None)  # the run ended before its result
+    fit({"early_stop": 3}, epochs=9)
+    before = rows(tmp_path / "run")
+    fit({"early_stop": 3}, epochs=9, resume=True)
+    assert rows(tmp_path / "run") == before
+
+
+def test_the_second_stage_teaches_the_classifier_alone(fit, tmp_path, monkeypatch):
+    trunks, begin = [], TrainingRun._begin_head
+
+    def spied(self):
+        begin(self)
+        trunks.append({key: value.clone() for key, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(TrainingRun, "_begin_head", spied)
+    fit({"balanced_head_epochs": 2}, epochs=1, model_ema=True, model_ema_decay=0.5)
+    run = tmp_path / "run"
+    assert len(rows(run)) == 3
+    after = load_file(run / "model.safetensors")
+    changed = {key for key, value in trunks[0].items() if not torch.equal(value, after[key])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_run_that_ended_in_its_second_stage_resumes_there(fit, tmp_path, monkeypatch):
+    ours = {"balanced_head_epochs": 2}
+    fit(ours, out="whole", epochs=1)
+    save, epochs = AtomicSaver.save_checkpoint, []
+
+    def dies(self, epoch, **kwargs):
+        save(self, epoch, **kwargs)
+        epochs.append(epoch)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(AtomicSaver, "save_checkpoint", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit(ours, out="broken", epochs=1)
+    fit(ours, out="broken", epochs=1, resume=True)
+    whole, broken = (load_file(tmp_path / out / "model.safetensors") for out in ("whole", "broken"))
+    assert all(torch.equal(value, broken[key]) for key, value in whole.items())
+
+
+def test_events_and_rates_are_written(fit, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fit()
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "events"))
+    events.Reload()
+    logged = [event.value for event in events.Scalars("train_loss")]
+    assert logged == pytest.approx([row["train_loss"] for row in rows(tmp_path / "run")], rel=1e-5)
+    for row in rows(tmp_path / "run"):
+        assert 0 < row["images_per_second"] < row["data_images_per_second"]
+
+
+def test_weights_and_biases_gets_every_epoch(fit, tmp_path, monkeypatch):
+    calls = []
+    wandb = types.ModuleType("wandb")
+    wandb.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    run = types.SimpleNamespace(log=lambda row, step: calls.append((step, row)), finish=lambda: calls.append("finish"))
+    wandb.init = lambda **kwargs: calls.append(kwargs) or run
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    fit(log_wandb=True, wandb_project="zoo")
+    begin, first, second, end = calls
+    assert (begin["project"], begin["config"]["lr"]) == ("zoo", 0.05)
+    assert (first[0], second[0], end) == (0, 1, "finish")
+    assert second[1]["eval_top1"] == pytest.approx(rows(tmp_path / "run")[1]["eval_top1"])
+
+
+def test_model_kwargs_reach_the_net_and_its_config(fit, tmp_path):
+    kwargs = {"attn_placement": "pre", "rd_ratio": [0.5, 0.25, 0.25]}
+    fit(epochs=1, model_kwargs=kwargs)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kwargs.items() <= config["model_args"].items()
+    model = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
+    assert model.layer1[0].attn_placement == "pre"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours", "message"),
+    [
+        ({"amp": True}, {}, "amp_dtype float16 needs CUDA"),
+        ({"model_kwargs": {"attn_placement": "before"}}, {}, "model_kwargs .*placement must be one of standard, pre"),
+        ({"model_kwargs": {"atn": 1}}, {}, "model_kwargs .*atn"),
+        ({"kd_model_name": "resnet21_cifar"}, {}, "unknown model 'resnet21_cifar'"),
+        ({"kd_model_name": "resnet20_cifar"}, {}, "resnet20_cifar.cifar10 has no pretrained weights yet"),
+        ({"kd_model_name": "resnet18"}, {}, "cannot load the weights of resnet18"),
+        ({"log_wandb": True}, {}, "needs the package wandb"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line_and_leaves_nothing(fit, tmp_path, changes, ours, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    if "log_wandb" in changes:
+        try:
+            import wandb  # noqa: F401
+        except ImportError:
+            pass
+        else:
+            pytest.skip("wandb is installed")
+    with pytest.raises(UserError, match=message):
+        fit(ours, **changes)
+    assert not Path(tmp_path / "run").exists()
