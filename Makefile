@@ -26,6 +26,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.:kernels $(BIN)/lint-imports
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
@@ -54,7 +55,7 @@ hub-kernels: | $(BIN)/python
 	$(BIN)/python kernels/hub/stage.py $(or $(FOLDER),build/hub-kernels) $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "seattn needs Python 3.10 or newer, this is " + sys.version.split()[0])'

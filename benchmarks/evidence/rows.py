@@ -1,4 +1,4 @@
-"""Rows of accuracy: appended by code from a finished run, read back typed. One schema, `seattn.rows.AccuracyRow`."""
+"""Rows of accuracy: appended by code from a finished run, read back typed. One schema: `core.rows.AccuracyRow`."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Images per second of each data path alone: `python -m benchmarks.bench_data`, or `make bench-data`.
+"""Images per second of each data path alone: `python -m benchmarks.speed.data`, or `make bench-data`.
 
 Appends a row a case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or the
 sample that ships with the package, repeated; the large ones are that sample enlarged and saved as JPEG, unless

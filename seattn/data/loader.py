@@ -133,7 +133,7 @@ def _loader(dataset: Dataset[Any], workers: int, device: torch.device, **options
 
 
 class FolderTrain:
-    """Training batches of a `FileSet`, as `seattn.data.TrainSplit` says."""
+    """Training batches of a `FileSet`, as `seattn.data.open.TrainSplit` says."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class FolderTrain:
 
 
 class FolderEval:
-    """Batches of a `FileSet` in its order, as `seattn.data.EvalSplit` says."""
+    """Batches of a `FileSet` in its order, as `seattn.data.open.EvalSplit` says."""
 
     def __init__(
         self, files: FileSet, batch_size: int, workers: int, cfg: Mapping[str, Any], device: torch.device

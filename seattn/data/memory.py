@@ -36,7 +36,7 @@ def scaled(size: Size, side: int | None) -> Size:
 
 
 class MemoryTrain:
-    """Training batches of an `ImageSet`, as `seattn.data.TrainSplit` says.
+    """Training batches of an `ImageSet`, as `seattn.data.open.TrainSplit` says.
 
     The crop is from the images as they are kept. timm's scale and ratio resize it to the side that is trained at in one
     step; after a padded crop, which keeps the size, the batch is resized.
@@ -141,7 +141,7 @@ class Finish:
 
 
 class MemoryEval:
-    """Batches of an `ImageSet` in its order, as `seattn.data.EvalSplit` says."""
+    """Batches of an `ImageSet` in its order, as `seattn.data.open.EvalSplit` says."""
 
     def __init__(self, data: ImageSet, batch_size: int, cfg: Mapping[str, Any], device: torch.device) -> None:
         self.labels, self.class_names = data.labels.cpu(), data.class_names

@@ -1,7 +1,7 @@
 """Images for training: an image folder or torchvision's CIFAR files, by one of two paths.
 
-"memory" keeps the decoded set on the device as uint8 and augments whole batches there (`_memory_data.py`); "folder"
-reads files as they are needed, with timm's transforms in worker processes (`_folder_data.py`). Both draw from the same
+"memory" keeps the decoded set on the device as uint8 and augments whole batches there (`memory.py`); "folder"
+reads files as they are needed, with timm's transforms in worker processes (`loader.py`). Both draw from the same
 laws. They differ in what a training crop is cut from: in memory every image has been resized to the model's input size.
 Evaluation is the same on both: timm's transform for the model's cfg.
 Shapes: N images of a set, B of a process' batch, 3 channels, H x W pixels.

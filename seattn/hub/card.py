@@ -24,7 +24,7 @@ from seattn.models._pretrained import DEFAULT_ORG
 
 _ALL = 20  # classes that a table shows without folding
 _HARDEST = 15
-BINS = 15  # of `seattn.evaluate.calibration_bins`
+BINS = 15  # of `seattn.evaluation.scoring.calibration_bins`
 
 
 def result_section(facts: Facts) -> str:

@@ -1,7 +1,7 @@
 """Weights on the Hugging Face Hub: publish them, pull them for use without a network, verify what is there.
 
 Only huggingface_hub talks to the Hub; HF_ENDPOINT, HF_TOKEN and its other settings hold. No wait is longer than
-`seattn/_hub_net_patience.py` says, and every failure is a UserError of one line.
+`seattn/models/_hub.py` says, and every failure is a UserError of one line.
 
 What publishing a folder changes in a repository of the Hub: compared by size and digest, nothing is downloaded.
 

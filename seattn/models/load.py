@@ -30,8 +30,8 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
     Args:
         spec: `arch` or `arch.tag` (a known name wins over a directory of that name), a directory with config.json and
             model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
-        checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code (`seattn.foreign`), of
-            which only tensors are read.
+        checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code
+            (`seattn.models.checkpoints`), of which only tensors are read.
         pretrained: False keeps the random initialisation.
 
     Raises:

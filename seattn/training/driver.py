@@ -33,7 +33,7 @@ def train(
     """Train what the recipe says on `data_dir`, and read the test split once, at the end.
 
     Under `torchrun` each process takes its part of every batch; the first one writes. On a CPU the process keeps up to
-    2 GB of freed memory from now on (`seattn._allocator`).
+    2 GB of freed memory from now on (`seattn.core.device`).
 
     Args:
         recipe: a file of `zoo_configs/`, or what `load_recipe` made of one.

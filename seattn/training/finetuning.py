@@ -1,7 +1,8 @@
 """A folder of a user's images in; a classifier and its score out.
 
 The recipe is chosen by rules (`choose_recipe`) from the number of images, the device and whether the model has trained
-weights, and goes the way of every other recipe: `seattn.train.train`. What was chosen stands in the run's recipe.yaml.
+weights, and goes the way of every other recipe: `seattn.training.train`. What was chosen stands in the run's
+recipe.yaml.
 """
 
 import logging

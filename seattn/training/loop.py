@@ -1,4 +1,4 @@
-"""The visible loop behind `seattn.train.train`: epochs from where the run stands, then the last score.
+"""The visible loop behind `seattn.training.train`: epochs from where the run stands, then the last score.
 
 timm's optimizers, schedulers, mixing, weight averaging and checkpoints. All randomness of an epoch comes from
 (seed, epoch), so a run that was killed and resumed sees what the uninterrupted one would have seen.

@@ -1,4 +1,4 @@
-"""Residual nets of other projects for the tests of `seattn.foreign`: their key names and their arithmetic, in torch.nn.
+"""Residual nets of other projects for the tests of `seattn.models.checkpoints`: key names and arithmetic.
 
 Shapes: B images, C channels, H x W pixels, R hidden channels.
 """

@@ -20,7 +20,7 @@ SPACE = {"lr": {"float": [0.01, 1.0], "log": True}, "seattn.cutout": {"int": [0,
 
 
 class Row:
-    """What a test needs of seattn.rows.AccuracyRow."""
+    """What a test needs of seattn.core.rows.AccuracyRow."""
 
     def __init__(self, top1):
         self.top1 = top1

@@ -46,7 +46,7 @@ def run_search(
 
     Args:
         search: a file of `zoo_configs/searches/`, or what `load_search` made of one.
-        data_dir: as for `seattn.train.train`; validation/… or a part of train judges, test/… is not read.
+        data_dir: as for `seattn.training.train`; validation/… or a part of train judges, test/… is not read.
         out: where the study and its trials' runs go; `runs/search/<name>` by default.
         trials: how many in all, those of former calls included.
         jobs: processes that share the study from here; others may join by another call with the same `out`.

@@ -3,7 +3,7 @@
 The YAML of `zoo_configs/ablations/` says so in these keys: `base`, a recipe's path beside the file; `set`, which may be
 left away, the keys of it that the whole comparison replaces (dotted ones reach below `seattn` and `model_kwargs`);
 `seeds`; and either `variants`, a name and the recipe keys that it replaces beyond those, or `factors` with a `design`
-(`_ablation_factors.py`), which make the variants.
+which make the variants.
 
 Factors of a study: each with levels, the first its reference; a design says which combinations are run.
 ```yaml

@@ -69,7 +69,9 @@ def import_checkpoint(
     keys = set(net.state_dict())
     load_foreign(net, state)
     if set(net.state_dict()) != keys:
-        raise UserError(f"{path} is of a net that no config.json describes; load it with seattn.foreign.load_foreign")
+        raise UserError(
+            f"{path} is of a net that no config.json describes; load it with seattn.models.checkpoints.load_foreign"
+        )
     broken = next((key for key, value in net.state_dict().items() if not value.isfinite().all()), None)
     if broken is not None:
         raise UserError(f"{path}: {broken} has NaN or infinite values: this training broke; take an earlier checkpoint")

@@ -1,7 +1,7 @@
 """The steps of the channel-attention tail written by hand in torch: the CPU's way, and that of GPUs without Triton.
 
 Each direction makes as few tensors of the size of x as it can: on a CPU the first touch of fresh memory costs more than
-the arithmetic. Formulas and names are in `seattn/ops/_attn_tail_op.py`. Any float dtype; statistics and gates in fp32
+the arithmetic. Formulas and names are in `seattn/ops/_tail/operator.py`. Any float dtype; statistics and gates in fp32
 (float64 for float64). A 16-bit x is widened while that is cheap; a larger one is scaled by gates rounded to its dtype,
 and the products under its sums are rounded to it too.
 Shapes: N images, C channels, H x W pixels, R hidden channels.

@@ -2,7 +2,7 @@
 
     normed = a0 x + b0                       a0 = weight rstd, b0 = bias - a0 mean; norm "none": 1 and 0, "frozen": the
                                              given mean and variance, "batch": those of x
-    scale  = excite(mean_p normed)           "none": 1, "se", "ese", "eca" as in seattn/ops/_excite.py
+    scale  = excite(mean_p normed)           "none": 1, "se", "ese", "eca" as in seattn/ops/_tail/excitation.py
     y      = out_act(scale * normed + shortcut)
 Backward, with g = dy where y > 0, S1 = sum_p g, S2 = sum_p g (x - mean), M = N P, m = mean_p x:
     dscale = a0 S2 + bias S1;  dp from dscale through the excitation;  dshortcut = g

@@ -66,7 +66,9 @@ def test_no_source_reads_pickles():
     }
     assert found == ALLOWED
     uses = [
-        n for n in ast.walk(ast.parse((ROOT / "seattn" / "_checkpoint.py").read_text())) if isinstance(n, ast.Attribute)
+        n
+        for n in ast.walk(ast.parse((ROOT / "seattn" / "models" / "checkpoints" / "read.py").read_text()))
+        if isinstance(n, ast.Attribute)
     ]
     assert {ast.unparse(n) for n in uses if ast.unparse(n).startswith("pickle")} == {"pickle.UnpicklingError"}
 
