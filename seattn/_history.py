@@ -34,6 +34,7 @@ def accuracy_row(
     measured_in: Conditions,
 ) -> AccuracyRow:
     """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
+    last = shipped(history, recipe.seattn.early_stop)
     return AccuracyRow(
         name=recipe.model,
         dataset=recipe.seattn.dataset,
@@ -49,7 +50,7 @@ def accuracy_row(
         epochs=len(history),
         train_images=images[0],
         held_out_images=images[1],
-        held_out_top1=shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100,
+        held_out_top1=last["eval_top1"] / 100 if images[1] else None,
         params=params,
         train_seconds=sum(row["train_seconds"] for row in history),
         dtype=dtype,

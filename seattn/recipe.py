@@ -125,6 +125,8 @@ class Recipe:
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
         for name in ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob", "drop"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability")
+        alternate = self.seattn.flips == "alternate"
+        require(not alternate or self.hflip == 0.5, "hflip", self.hflip, "0.5 where seattn.flips is alternate")
         require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
         require(self.cutmix >= 0, "cutmix", self.cutmix, "0 or more")
         one_of("sched", self.sched, SCHEDULERS)

@@ -10,6 +10,7 @@ result.json       the test split's row; a run that has it is finished
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -58,6 +59,8 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
 
     def restore(self, history: Sequence[dict[str, float]]) -> None:
         """Take up after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
+        if math.isnan(history[-1]["eval_top1"]):  # no image is held out, and no checkpoint is the best
+            return
         best = max(history, key=lambda row: row["eval_top1"])
         self.best_epoch, self.best_metric = int(best["epoch"]), best["eval_top1"]
         path = os.path.join(self.checkpoint_dir, f"checkpoint-{self.best_epoch}{self.extension}")
