@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow test-timm lint bench bench-data bench-dispatch bench-plots gpu cards hub-kernels clean
+.PHONY: demo test test-slow test-timm lint bench bench-data bench-dispatch bench-plots gpu cards hub-kernels zoo zoo-status clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -46,6 +46,15 @@ bench-plots: $(VENV)/.cli
 # Correctness, the sanitizer and every benchmark in eight minutes, into the folder GPU_OUT; exit code 2 without a GPU.
 gpu: $(VENV)/.test
 	$(BIN)/python -m benchmarks.gpu
+
+# The trainings of zoo_configs/queue.yaml, stopped and started at any time; DATA=… holds cifar10/train/CLASS/IMAGE and so
+# on, OUT=… keeps the runs (runs/zoo), JOBS=… trainings at once (one a core).
+ZOO := $(BIN)/python -m benchmarks.zoo $(if $(OUT),--out $(OUT))
+zoo: $(VENV)/.cli
+	$(ZOO) $(if $(DATA),--data $(DATA)) $(if $(filter-out auto,$(JOBS)),--jobs $(JOBS))
+
+zoo-status: $(VENV)/.cli
+	@$(ZOO) --status
 
 cards: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.render

@@ -65,20 +65,34 @@ def _read(run_dir: Path) -> AccuracyRow:
 
 
 def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[AccuracyRow]:
-    """Of each name the row that was best on the held-out images, also among the runs of its recipe `before`."""
+    """Of each name the row that was best on the held-out images, also among the runs of its recipe `before`.
+
+    Raises:
+        UserError: if a run of `before` was better, or several runs held out no image that could tell which is.
+    """
     best: dict[str, AccuracyRow] = {}
     for row in rows:
-        if row.name not in best or row.held_out_top1 > best[row.name].held_out_top1:
+        first = best.setdefault(row.name, row)
+        if first is not row and _better(row, first):
             best[row.name] = row
     for row in best.values():
         for other in before:
             same = (other.name, other.recipe) == (row.name, row.recipe)
-            if same and other.held_out_top1 > row.held_out_top1:
+            if same and other.held_out_top1 is not None and row.held_out_top1 is not None and _better(other, row):
                 raise UserError(
                     f"{row.name}: the run of seed {other.seed} was better on the held-out images "
                     f"({other.held_out_top1:.2%}, seed {row.seed} {row.held_out_top1:.2%}); ship that one"
                 )
     return list(best.values())
+
+
+def _better(row: AccuracyRow, other: AccuracyRow) -> bool:
+    if row.held_out_top1 is None or other.held_out_top1 is None:
+        raise UserError(
+            f"{row.name}: a run trained on all images, so that only the test split could say which of several is the "
+            "best; give one run"
+        )
+    return row.held_out_top1 > other.held_out_top1
 
 
 def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:

@@ -45,6 +45,8 @@ def time_rows(run_dir: Path, targets: Sequence[float]) -> list[TimeRow]:
         UserError: if the run is not finished, or a file of it is damaged.
     """
     result, history = read_run(run_dir), read_summary(run_dir)
+    if result.held_out_top1 is None:
+        raise UserError(f"{run_dir} held out no image, so that nothing says when it reached an accuracy")
     rows = []
     for target in targets:
         reached = next((i for i, row in enumerate(history) if row["eval_top1"] >= 100 * target), None)

@@ -14,7 +14,7 @@ import seattn  # noqa: F401  registers the models
 from benchmarks.evidence.rows import read_rows
 from seattn.core.recipe import load_recipe
 
-CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parent.parent / "zoo_configs").glob("*.*.yaml"))  # queue.yaml is a list of them
 STEMS = ("resnet18_cifar", "resnet18_stem7_cifar", "resnet18_deep_cifar", "resnet14_deep_cifar")
 each_recipe = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 SCRIPTS = os.environ.get("TIMM_SCRIPTS")
@@ -39,7 +39,7 @@ def test_there_is_one_for(name):
 @each_recipe
 def test_reads_and_is_named_after_its_model(path):
     recipe = load_recipe(path)
-    name = path.stem.removesuffix(".cpu")
+    name = path.stem.removesuffix(".cpu").removesuffix(".zoo")
     assert recipe.model == name
     assert name in get_arch_pretrained_cfgs(name.partition(".")[0])
     assert timm.get_pretrained_cfg(name).num_classes == recipe.num_classes

@@ -24,6 +24,8 @@ CLASS_WEIGHTS = ("none", "balanced", "effective")
 SAMPLINGS = ("shuffle", "balanced")
 POLICIES = ("", "cifar10", "imagenet", "randaugment", "trivial")
 DATA_PATHS = ("auto", "memory", "folder")
+CROP_BORDERS = ("black", "reflect")
+FLIPS = ("random", "alternate")
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class OurKeys:
             are to come from images larger than the model's input.
         crop_padding: pixels of black that a training image gets on each side before a random crop to its size, in place
             of timm's `scale` and `ratio`; None leaves those.
+        crop_border: what `crop_padding` adds: "black" pixels, or "reflect", the image mirrored at its edge.
+        flips: "random" mirrors a training image left to right with probability `hflip` in every epoch. "alternate"
+            draws once for each image, and then mirrors the image in every second epoch, so that two successive epochs
+            see both sides (Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6); it needs `hflip` 0.5, and
+            images that are kept in memory.
         cutout: side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none.
             It shrinks with the image under `resize`.
         policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide);
             timm's own policies are `aa`, for data "folder". Either takes the place of `color_jitter`, as in timm.
-        holdout: part of the train split that is held out for every choice, when the data have no validation split.
+        holdout: part of the train split that is held out for every choice, when the data have no validation split; 0
+            trains on the whole train split, and no accuracy is known before the end.
         holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
         loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).
         focal_gamma: its exponent.
@@ -59,6 +67,8 @@ class OurKeys:
     dataset: str = ""
     data: str = "auto"
     crop_padding: int | None = None
+    crop_border: str = "black"
+    flips: str = "random"
     cutout: int = 0
     policy: str = ""
     holdout: float = 0.1
@@ -73,11 +83,15 @@ class OurKeys:
     early_stop: int | None = None
 
     def __post_init__(self) -> None:
-        require(0 < self.holdout < 1, "seattn.holdout", self.holdout, "between 0 and 1")
+        require(0 <= self.holdout < 1, "seattn.holdout", self.holdout, "from 0 up to, not including, 1")
         require(
             self.crop_padding is None or self.crop_padding >= 0, "seattn.crop_padding", self.crop_padding, "0 or more"
         )
         require(self.cutout >= 0, "seattn.cutout", self.cutout, "0 or more")
+        one_of("seattn.crop_border", self.crop_border, CROP_BORDERS)
+        one_of("seattn.flips", self.flips, FLIPS)
+        in_files = self.flips == "alternate" and self.data == "folder"
+        require(not in_files, "seattn.flips", self.flips, "random where seattn.data is folder")
         one_of("seattn.data", self.data, DATA_PATHS)
         one_of("seattn.policy", self.policy, POLICIES)
         one_of("seattn.loss", self.loss, LOSSES)
@@ -91,6 +105,10 @@ class OurKeys:
         require(self.balanced_head_epochs >= 0, "seattn.balanced_head_epochs", self.balanced_head_epochs, "0 or more")
         require(self.sam_rho is None or self.sam_rho > 0, "seattn.sam_rho", self.sam_rho, "above 0, or left away")
         require(self.early_stop is None or self.early_stop >= 1, "seattn.early_stop", self.early_stop, "at least 1")
+        unseen = self.early_stop is not None and self.holdout == 0
+        require(
+            not unseen, "seattn.early_stop", self.early_stop, "omitted where holdout is 0: no image judges an epoch"
+        )
         both = self.early_stop is not None and self.balanced_head_epochs > 0
         require(not both, "seattn.early_stop", self.early_stop, "left away where balanced_head_epochs is set")
         for stage in self.resize:
@@ -215,6 +233,8 @@ class Recipe:
         require(0 <= self.smoothing < 1, "smoothing", self.smoothing, "from 0 up to, not including, 1")
         for name in ("hflip", "vflip", "reprob", "mixup_prob", "mixup_switch_prob", "drop"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability")
+        alternate = self.seattn.flips == "alternate"
+        require(not alternate or self.hflip == 0.5, "hflip", self.hflip, "0.5 where seattn.flips is alternate")
         require(self.mixup >= 0, "mixup", self.mixup, "0 or more")
         require(self.cutmix >= 0, "cutmix", self.cutmix, "0 or more")
         one_of("sched", self.sched, SCHEDULERS)

@@ -38,7 +38,7 @@ class AccuracyRow:
         name: `arch.tag`.
         split: "test", which took no part in any choice, or "held-out", the part of train that choices are made on.
         n: images of the split; `top1_low`, `top1_high` are the 95 % Wilson interval; all in 0..1.
-        held_out_top1: on the part of the train split that was held out, for comparison.
+        held_out_top1: on the part of the train split that was held out, for comparison; None where none was.
         train_seconds: time in training steps, without evaluation, on `hardware`.
         dtype: of the training.
         recipe: the file of `zoo_configs/` that the run followed, without its suffix; "" where it was none of
@@ -60,7 +60,7 @@ class AccuracyRow:
     epochs: int
     train_images: int
     held_out_images: int
-    held_out_top1: float
+    held_out_top1: float | None
     params: int
     train_seconds: float
     dtype: str

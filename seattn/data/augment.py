@@ -31,16 +31,30 @@ def draw_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor
     return torch.randint(2 * padding + 1, (count, 2), generator=generator)
 
 
-def crop_padded(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Crop each image (B, H, W, 3) at its offset out of a black border of `padding` pixels, as RandomCrop."""
+def crop_padded(images: Tensor, offsets: Tensor, padding: int, border: str = "black") -> Tensor:
+    """Crop each image (B, H, W, 3) at its offset out of a border of `padding` pixels, as RandomCrop.
+
+    Args:
+        border: "black", or "reflect" for the image mirrored at its edge, whose own row or column is not repeated;
+            `padding` is then less than H and W.
+    """
     count, height, width, _ = images.shape
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, 3)
-    wide = width + 2 * padding
-    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # (B, H)
-    columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # (B, W)
-    first = torch.arange(count, device=images.device)[:, None, None] * (height + 2 * padding)
-    index = (first + rows[:, :, None]) * wide + columns[:, None, :]  # (B, H, W)
-    return padded.view(-1, 3).index_select(0, index.view(-1)).view(images.shape)
+    rows = offsets[:, :1] + torch.arange(height, device=images.device) - padding  # (B, H), of the image itself
+    columns = offsets[:, 1:] + torch.arange(width, device=images.device) - padding  # (B, W)
+    if border == "reflect":
+        rows, columns = _reflected(rows, height), _reflected(columns, width)
+    else:
+        images = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, 3)
+        rows, columns = rows + padding, columns + padding
+    first = torch.arange(count, device=images.device)[:, None, None] * images.shape[1]
+    index = (first + rows[:, :, None]) * images.shape[2] + columns[:, None, :]  # (B, H, W)
+    return images.reshape(-1, 3).index_select(0, index.view(-1)).view(count, height, width, 3)
+
+
+def _reflected(place: Tensor, size: int) -> Tensor:
+    """Places of a line of `size` pixels, where those before its first pixel and after its last are mirrored into it."""
+    last = size - 1
+    return last - (last - place.abs()).abs()
 
 
 def draw_boxes(

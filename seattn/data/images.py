@@ -127,13 +127,15 @@ def load_cifar(data_dir: Path, folder: str, split: str, size: Size) -> ImageSet:
 
 
 def hold_out(train: AnySet, fraction: float, seed: int) -> tuple[AnySet, AnySet]:
-    """Split off `fraction` of the images, each class by its share; the same images for the same seed.
+    """Split off `fraction` of the images, each class by its share; the same images for the same seed; 0: none.
 
     Raises:
         UserError: if a class has too few images to stand on both sides.
     """
     from sklearn.model_selection import train_test_split  # not for whoever only reads an image
 
+    if fraction == 0:
+        return train, train.subset(torch.arange(0))
     try:
         kept, held = train_test_split(
             np.arange(len(train)), test_size=fraction, random_state=seed, stratify=train.labels.numpy()

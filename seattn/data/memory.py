@@ -17,6 +17,8 @@ from seattn.data.images import ImageSet, Size
 from seattn.data.policy import Policy
 from seattn.data.sampling import epoch_order, stream
 
+_FLIPS = -1  # in place of an epoch: the stream that draws which images the first epoch mirrors
+
 
 class Share:
     """What one process takes of the draws for a global batch."""
@@ -73,15 +75,26 @@ class MemoryTrain:
         if balanced is None:
             balanced = recipe.seattn.sampling == "balanced"
         target_size = scaled(self.size, size)
+        mirrored = self._mirrored(epoch)
         policy = Policy(recipe.seattn.policy, target_size) if recipe.seattn.policy else None
         generator = stream(recipe.seed, epoch)
         finish = Finish(recipe, share, scaled_by=target_size[0] / self.size[0])
         order = epoch_order(self.labels, generator, balanced=balanced)
         for global_batch in order.split(share.whole)[: self.batches()]:
             index = share.of(global_batch)  # (B,)
-            images = self._augmented(self._images[index], target_size, policy, generator)
+            images = self._images[index]
+            if mirrored is not None:
+                images = augment.flip(images, mirrored[index], axis=2)
+            images = self._augmented(images, target_size, policy, generator)
             x = augment.normalize(images, self.mean, self.std)  # (B, 3, H, W)
             yield finish(x, generator), self._labels[index]
+
+    def _mirrored(self, epoch: int) -> Tensor | None:
+        """(N,) bool: the images that this epoch mirrors; None where each draws by itself."""
+        if self.recipe.seattn.flips == "random":
+            return None
+        first = augment.draw_flips(len(self), 0.5, stream(self.recipe.seed, _FLIPS))
+        return (first ^ bool(epoch % 2)).to(self._images.device)
 
     def _augmented(
         self, images: Tensor, size: Size, policy: Policy | None, generator: torch.Generator
@@ -94,8 +107,10 @@ class MemoryTrain:
             bicubic = augment.draw_flips(whole, chance, generator)
             images = augment.resized_crop(images, share.of(boxes), size, share.of(bicubic))
         elif padding:
-            images = augment.crop_padded(images, share.of(augment.draw_offsets(whole, padding, generator)), padding)
-        for axis, probability in ((2, recipe.hflip), (1, recipe.vflip)):
+            offsets = share.of(augment.draw_offsets(whole, padding, generator))
+            images = augment.crop_padded(images, offsets, padding, recipe.seattn.crop_border)
+        hflip = recipe.hflip if recipe.seattn.flips == "random" else 0.0
+        for axis, probability in ((2, hflip), (1, recipe.vflip)):
             if probability:
                 flips = augment.draw_flips(whole, probability, generator)
                 images = augment.flip(images, share.of(flips), axis=axis)

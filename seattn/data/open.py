@@ -198,6 +198,8 @@ class _Opener:
             raise UserError("aa and seattn.policy are two policies; give one of them")
         if wanted == "folder":
             return wanted
+        if self.recipe.seattn.flips == "alternate":
+            wanted = "memory"
         excess = self._excess(files)
         if wanted == "memory":
             _refuse_aa(self.recipe)

@@ -46,7 +46,9 @@ def train_transform(recipe: "Recipe", cfg: Mapping[str, Any], size: Size) -> Tra
     )
     if recipe.seattn.crop_padding is not None:
         own: Size = tuple(cfg["input_size"][1:])
-        padded = [transforms.RandomCrop(own, padding=recipe.seattn.crop_padding), *crop.transforms[1:]]
+        border = {"black": "constant", "reflect": "reflect"}[recipe.seattn.crop_border]
+        cut = transforms.RandomCrop(own, padding=recipe.seattn.crop_padding, padding_mode=border)
+        padded = [cut, *crop.transforms[1:]]
         smaller = [] if size == own else [transforms.Resize(size, antialias=True)]
         crop = transforms.Compose([_Squash(own), *padded, *smaller])
     if recipe.seattn.policy:

@@ -154,6 +154,11 @@ def _reading(facts: Facts) -> str:
         for other in before
     ]
     chosen = " ".join([*said, "Nothing else was chosen on it: " if said else "Nothing was chosen on it: "])
+    if row.held_out_top1 is None:
+        return (
+            f"One run, seed {row.seed}, trained on all {total:,} images for training; the test split was read after "
+            f"training. {chosen}the recipe was chosen in shorter runs that held out a part of the train split."
+        )
     return (
         f"One run, seed {row.seed}; the test split was read after training. {chosen}"
         f"{row.held_out_images:,} of {total:,} images for training were held out for that, and on them the net has "

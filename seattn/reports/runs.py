@@ -198,6 +198,8 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
                 f"{theirs.holdout_seed}) than {runs[0].path} ({ours.holdout:g}, {ours.holdout_seed}): the first may "
                 "have trained on what the other is judged by; report them one by one, or on --split test"
             )
+    if ours.holdout == 0:
+        raise UserError(f"{runs[0].path} was trained on all images and held out none; give --split test")
     what = f"{ours.holdout:.0%} of the train split in {data_dir}, held out by seed {ours.holdout_seed}"
     if cifar is not None:
         return _split(hold_out(load_split(data_dir, "train", _CIFAR_SIZE), ours.holdout, ours.holdout_seed)[1], what)

@@ -68,6 +68,8 @@ def train(
             find_split(data_dir, split)  # raises, and says what is missing
     if target.type == "cpu":
         keep_freed_memory()
+    if not (read_test or recipe.seattn.holdout or has_split(data_dir, "validation")):
+        raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
     with processes.group(target):
         path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
         run_dir = RunDir(path, recipe, resume=resume) if processes.first else None

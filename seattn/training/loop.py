@@ -5,6 +5,7 @@ timm's optimizers, schedulers, mixing, weight averaging and checkpoints. All ran
 """
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -141,22 +142,22 @@ class TrainingRun:
             loss, rates = self._train_epoch(epoch)
             self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
             if run_dir is not None and self.log is not None:
-                held_out = self._evaluate(self.data.held_out)
+                eval_loss, eval_top1 = self._held_out_scores()
                 row = {
                     "epoch": epoch,
                     "train_loss": loss,
-                    "eval_loss": held_out.loss,
-                    "eval_top1": 100 * held_out.top1,
+                    "eval_loss": eval_loss,
+                    "eval_top1": eval_top1,
                     "lr": self.optimizer.param_groups[0]["lr"],
                     **rates.row(),
                 }
                 history.append(row)
                 run_dir.write_summary(history)
-                self.saver.save_checkpoint(epoch, metric=row["eval_top1"])
+                self.saver.save_checkpoint(epoch, metric=eval_top1 if len(self.data.held_out) else None)
                 self.log.write(row)
                 _logger.info(
-                    "epoch %d/%d: train loss %.4f, held-out top-1 %.2f %%, %s",
-                    *(epoch + 1, end + head, loss, row["eval_top1"], rates),
+                    "epoch %d/%d: train loss %.4f, held-out top-1 %s, %s",
+                    *(epoch + 1, end + head, loss, self._in_words(eval_top1), rates),
                 )
                 if on_epoch is not None:
                     on_epoch(row)
@@ -246,6 +247,16 @@ class TrainingRun:
             return batch
         x, target = self.mixup(*batch)
         return x, target
+
+    def _held_out_scores(self) -> tuple[float, float]:
+        """Mean loss and top-1 in per cent of the images held out; NaN where the recipe holds out none."""
+        if not len(self.data.held_out):
+            return math.nan, math.nan
+        scores = self._evaluate(self.data.held_out)
+        return scores.loss, 100 * scores.top1
+
+    def _in_words(self, top1: float) -> str:
+        return f"{top1:.2f} %" if len(self.data.held_out) else "unknown (no image is held out)"
 
     def _evaluate(self, data: EvalSplit) -> Evaluation:
         """In fp32, as a user will run the net."""

@@ -12,6 +12,7 @@ What a run's epochs say together: when to end early, which epoch's weights are s
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -63,6 +64,8 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
 
     def restore(self, history: Sequence[dict[str, float]]) -> None:
         """Take up after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
+        if math.isnan(history[-1]["eval_top1"]):  # no image is held out, and no checkpoint is the best
+            return
         best = max(history, key=lambda row: row["eval_top1"])
         self.best_epoch, self.best_metric = int(best["epoch"]), best["eval_top1"]
         path = os.path.join(self.checkpoint_dir, f"checkpoint-{self.best_epoch}{self.extension}")
@@ -186,6 +189,7 @@ def accuracy_row(
     measured_in: Conditions,
 ) -> AccuracyRow:
     """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
+    last = shipped(history, recipe.seattn.early_stop)
     return AccuracyRow(
         name=recipe.model,
         dataset=recipe.seattn.dataset,
@@ -201,7 +205,7 @@ def accuracy_row(
         epochs=len(history),
         train_images=images[0],
         held_out_images=images[1],
-        held_out_top1=shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100,
+        held_out_top1=last["eval_top1"] / 100 if images[1] else None,
         params=params,
         train_seconds=sum(row["train_seconds"] for row in history),
         dtype=dtype,

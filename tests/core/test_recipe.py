@@ -73,7 +73,14 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
             "seattn.class_weights must be str .*float.*, got {'cat': 'big'}",
         ),
         ({"seattn": {"class_weights": 2}}, "seattn.class_weights must be str .*, got 2"),
-        ({"seattn": {"holdout": 0.0}}, "seattn.holdout must be between 0 and 1"),
+        ({"seattn": {"holdout": 1.0}}, "seattn.holdout must be from 0 up to, not including, 1"),
+        ({"seattn": {"holdout": 0, "early_stop": 3}}, "seattn.early_stop must be omitted where holdout is 0"),
+        ({"seattn": {"flips": "alternate"}, "hflip": 0.3}, "hflip must be 0.5 where seattn.flips is alternate"),
+        (
+            {"seattn": {"flips": "alternate", "data": "folder"}},
+            "seattn.flips must be random where seattn.data is folder",
+        ),
+        ({"seattn": {"crop_border": "white"}}, "seattn.crop_border must be one of black, reflect, got 'white'"),
     ],
 )
 def test_bad_value_is_named_in_one_line(raw, message):

@@ -246,3 +246,14 @@ def test_an_empty_batch_goes_through():
     coloured = augment.color_jitter(small, *augment.draw_jitter(0, 0.4, g))
     x = augment.erase(augment.normalize(coloured, (0.5,) * 3, (0.2,) * 3), augment.draw_squares(0, 2, (4, 4), g))
     assert x.shape == (0, 3, 4, 4)
+
+
+def test_crop_reflects_as_torchvision_pads():
+    from torchvision.transforms.functional import crop, pad
+
+    images = torch.randint(256, (9, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    offsets = augment.draw_offsets(9, 4, torch.Generator().manual_seed(1))
+    found = augment.crop_padded(images, offsets, 4, "reflect")
+    for image, (top, left), cut in zip(images, offsets.tolist(), found, strict=True):
+        padded = pad(image.permute(2, 0, 1), [4, 4, 4, 4], padding_mode="reflect")
+        assert torch.equal(crop(padded, top, left, 5, 7).permute(1, 2, 0), cut)

@@ -13,6 +13,7 @@ from seattn.data.duplicates import warn_of_shared_files
 from seattn.data.folders import has_split
 from seattn.data.images import ImageSet, hold_out
 from seattn.data.loader import FolderEval
+from seattn.data.memory import MemoryTrain
 from seattn.data.open import load_folder, load_split, open_data
 from seattn.data.sampling import epoch_order
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
@@ -415,3 +416,27 @@ def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monke
         open_data(recipe({"data": "folder"}), tmp_path, cfg, CPU)
     with pytest.raises(UserError, match=r"needs seattn.data 'folder'"):
         open_data(recipe(aa="rand-m9"), tmp_path, cfg, CPU)
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs(tmp_path):
+    """Each image is mirrored in one of two successive epochs; about half of them in the first."""
+    shape = (64, 4, 4, 3)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = ImageSet(images, torch.arange(64), tuple("abcdefgh" * 8))
+    ours = {"flips": "alternate", "crop_padding": 0}
+    recipe = parse_recipe(
+        {"model": "se_resnet20_cifar", "lr": 0.1, "batch_size": 16, "color_jitter": 0, "seattn": ours}
+    )
+    train = MemoryTrain(data, recipe, {"mean": (0.0,) * 3, "std": (1.0,) * 3}, torch.device("cpu"))
+    mirrored = []
+    for epoch in range(3):
+        seen = torch.zeros(64, dtype=torch.bool)
+        for x, index in train.epoch(epoch):
+            shown = (x.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+            plain = (shown == images[index]).flatten(1).all(1)
+            assert torch.equal(torch.where(plain[:, None, None, None], shown, shown.flip(2)), images[index])
+            seen[index] = ~plain
+        mirrored.append(seen)
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert torch.equal(mirrored[0], mirrored[2])
+    assert 16 < mirrored[0].sum() < 48

@@ -1,0 +1,406 @@
+"""Train the queue of the zoo's weights: `make zoo`, or `python -m benchmarks.zoo --data DIR --out DIR`.
+
+zoo_configs/queue.yaml lists what to train, the most important entry first. One process a core trains, each on one
+thread and at the lowest priority. The command can be stopped, killed and started at any time: a run continues after its
+last finished epoch, a finished run is skipped, a failed one is shown and tried again by the next start. A lock on each
+run, which its training process holds too, keeps two commands from training one run.
+
+The code that trains is a git worktree in OUT/code, at the commit that was checked out when the run first started.
+Changes to this checkout therefore do not reach a run, and the run's row names the commit that trained it. OUT/zoo.log
+gets a line a minute; `make zoo-status` prints a table.
+"""
+
+import fcntl
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType, NoneType
+from typing import IO
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._command import Parser, command
+from benchmarks.evidence.rows import read_run
+from seattn.core.errors import UserError
+from seattn.core.files import write_text
+from seattn.core.recipe import Recipe, load_recipe
+from seattn.data.folders import class_folders, find_split, has_split
+from seattn.models.listing import check_name
+from seattn.training.run_dir import read_summary
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "zoo_configs"
+_KEYS = {"recipe", "seed", "data", "holdout", "floor"}
+_POLL = 1.0  # seconds between two looks at the training processes
+_LOG_EVERY = 60.0  # seconds between two lines of OUT/zoo.log
+_TAKEN = "another command trains this run"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training of the queue.
+
+    Args:
+        recipe: a file of `zoo_configs/` without its suffix.
+        data: the folder in --data that holds its images.
+        holdout: part of the train split to hold out; 0 trains on all images.
+        floor: test top-1 in per cent that the weights must reach to be published; None where no weights are wanted.
+    """
+
+    recipe: str
+    seed: int
+    data: str
+    holdout: float
+    floor: float | None
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return f"{self.recipe}-s{self.seed}" + ("" if self.holdout == 0 else f"-h{self.holdout:g}")
+
+    def load(self) -> Recipe:
+        """The recipe with this entry's seed and part held out."""
+        return load_recipe(CONFIGS / f"{self.recipe}.yaml", {"seed": self.seed, "seattn.holdout": self.holdout})
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run's folder says: `word` is waiting, running, stopped, finished or failed; accuracies are in per cent."""
+
+    word: str
+    epochs: int = 0
+    planned: int = 0
+    images_per_second: float | None = None
+    held_out: float | None = None
+    seconds_left: float | None = None
+    test: float | None = None
+    reason: str = ""
+
+
+def read_queue(path: Path) -> list[Entry]:
+    """The entries of a queue file.
+
+    Raises:
+        UserError: naming the entry and the key, where one is unknown, missing or of the wrong type.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the queue {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"the queue {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, list) or not raw:
+        raise UserError(f"the queue {path} must be a list of entries, for example '- {{recipe: …, seed: 0, …}}'")
+    entries = [_entry(item, f"{path}, entry {number}") for number, item in enumerate(raw, 1)]
+    for entry in entries:
+        if entries.count(entry) > 1 or sum(other.name == entry.name for other in entries) > 1:
+            raise UserError(f"{path}: the entry {entry.name} occurs more than once; give each its own seed")
+    return entries
+
+
+def _entry(item: object, where: str) -> Entry:
+    if not isinstance(item, dict):
+        raise UserError(f"{where}: must be a mapping with the keys {', '.join(sorted(_KEYS))}, got {item!r}")
+    if set(item) != _KEYS:
+        wrong = [f"unknown key {key!r}" for key in item if key not in _KEYS]
+        wrong += [f"the key {key!r} is missing" for key in sorted(_KEYS) if key not in item]
+        raise UserError(f"{where}: {'; '.join(wrong)}")
+    number = (int, float)
+    types: dict[str, tuple[type, ...]] = {"recipe": (str,), "seed": (int,), "data": (str,), "holdout": number}
+    types["floor"] = (*number, NoneType)
+    for key, kind in types.items():
+        if not isinstance(item[key], kind) or isinstance(item[key], bool):
+            raise UserError(f"{where}: {key} has the wrong type: {item[key]!r}")
+    return Entry(item["recipe"], item["seed"], item["data"], float(item["holdout"]), item["floor"])
+
+
+def check(entry: Entry, data: Path) -> None:
+    """Refuse an entry that could not be trained to its end.
+
+    Raises:
+        UserError: if its recipe is missing or wrong, its images are not in `data`, or the two do not fit.
+    """
+    try:
+        recipe = entry.load()
+        check_name(recipe.model)
+    except UserError as error:
+        raise UserError(f"queue entry {entry.name}: {error}") from error
+    folder = data / entry.data
+    for split in ("train", "test"):
+        if not has_split(folder, split):
+            find_split(folder, split)  # raises, and says what is missing
+    if (folder / "train").is_dir():
+        classes = len(class_folders(folder / "train"))
+        if recipe.num_classes not in (None, classes):
+            raise UserError(
+                f"queue entry {entry.name}: {folder} has {classes} classes, the recipe has num_classes "
+                f"{recipe.num_classes}"
+            )
+
+
+def look(entry: Entry, out: Path) -> State:
+    """The state of an entry's run."""
+    folder = out / entry.name
+    planned = entry.load().run_epochs
+    if (folder / "result.json").exists():
+        row = read_run(folder)
+        held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
+        rate = row.epochs * row.train_images / row.train_seconds
+        return State("finished", row.epochs, planned, rate, held_out, 0.0, 100 * row.top1)
+    running = is_locked(folder)
+    history = read_summary(folder)
+    failure = _beside(folder, ".failed")
+    reason = "" if running or not failure.exists() else failure.read_text(encoding="utf-8").strip()
+    word = "running" if running else "failed" if reason else "stopped" if history else "waiting"
+    if not history:
+        return State(word, 0, planned, reason=reason)
+    last = history[-1]
+    held = None if math.isnan(last["eval_top1"]) else last["eval_top1"]
+    left = (planned - len(history)) * last["train_seconds"]
+    return State(word, len(history), planned, last["images_per_second"], held, left, reason=reason)
+
+
+def status(entries: Sequence[Entry], out: Path) -> Table:
+    """A table of all entries."""
+    table = Table("entry", "state", "epoch", "images/s", "held-out %", "time left", "test %", "floor %")
+    for entry in entries:
+        state = look(entry, out)
+        left = "" if state.seconds_left is None else str(timedelta(seconds=round(state.seconds_left)))
+        table.add_row(
+            entry.name,
+            state.word + (f": {state.reason}" if state.reason else ""),
+            f"{state.epochs}/{state.planned}",
+            _number(state.images_per_second, 0),
+            _number(state.held_out, 2),
+            left,
+            _number(state.test, 2),
+            _number(entry.floor, 1),
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    """The file beside a run's folder that has the folder's name and that suffix."""
+    return folder.with_name(folder.name + suffix)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process trains the run in `folder` now."""
+    try:
+        with _beside(folder, ".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class Training:
+    """One process that trains one run, at the lowest priority and on one thread.
+
+    The process inherits the open lock file: the lock ends when both this command and the training are gone, also by
+    `kill -9`.
+
+    Raises:
+        UserError: if another process trains the run.
+    """
+
+    def __init__(self, entry: Entry, data: Path, out: Path) -> None:
+        self.entry, self.folder = entry, out / entry.name
+        self._lock = _beside(self.folder, ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise UserError(_TAKEN) from error
+        self._failure = _beside(self.folder, ".failed")
+        self._failure.unlink(missing_ok=True)
+        code = code_for(self.folder, out)
+        self.log = _beside(self.folder, ".log")
+        self._file: IO[bytes] = self.log.open("ab")
+        arguments = [
+            *(sys.executable, "-m", "seattn", "train", str(code / "zoo_configs" / f"{entry.recipe}.yaml")),
+            *("--data-dir", str(data / entry.data), "--out", str(self.folder), "--resume", "--device", "cpu"),
+            *("--set", f"seed={entry.seed}", "--set", f"seattn.holdout={entry.holdout:g}"),
+        ]
+        path = os.pathsep.join([str(code), str(code / "kernels")])
+        self._process = subprocess.Popen(
+            ["nice", "-n", "19", *arguments],
+            cwd=code,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            pass_fds=(self._lock.fileno(),),
+        )
+
+    def ended(self) -> bool:
+        """Whether the process is gone; a failure is then noted beside the run."""
+        code = self._process.poll()
+        if code is None:
+            return False
+        self._lock.close()
+        self._file.close()
+        if code != 0:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+            write_text(self._failure, last + "\n")
+        return True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with an error."""
+        return self._process.poll() not in (None, 0)
+
+    def stop(self) -> None:
+        """End the process; the run continues after its last finished epoch when it is started again."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._lock.close()
+        self._file.close()
+
+
+def code_for(folder: Path, out: Path) -> Path:
+    """The worktree whose code trains the run in `folder`: of the commit that it started with, else of the last commit.
+
+    Raises:
+        UserError: if git cannot make it.
+    """
+    note = _beside(folder, ".commit")
+    if (folder / "last.pth.tar").exists() and note.exists():
+        commit = note.read_text(encoding="utf-8").strip()
+    else:
+        commit = _git("rev-parse", "HEAD")
+        write_text(note, commit + "\n")
+    worktree = out / "code" / commit[:12]
+    if not (worktree / "seattn").is_dir():
+        _git("worktree", "prune")
+        _git("worktree", "add", "--force", "--detach", str(worktree), commit)
+    return worktree
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"git {arguments[0]} failed: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
+
+
+def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int) -> list[str]:
+    """Train what is not finished, `jobs` runs at once in the order of the entries.
+
+    Returns:
+        The names of the runs that failed.
+    """
+    waiting, running, failed = list(entries), list[Training](), list[str]()
+    logged = -math.inf
+    with (out / "zoo.log").open("a", encoding="utf-8") as log, _stopped_by_signals():
+        try:
+            while waiting or running:
+                for training in [training for training in running if training.ended()]:
+                    running.remove(training)
+                    logged = -math.inf
+                    if training.failed:
+                        failed.append(training.entry.name)
+                while waiting and len(running) < jobs:
+                    entry = waiting.pop(0)
+                    if look(entry, out).word in ("finished", "running"):
+                        continue
+                    try:
+                        running.append(Training(entry, data, out))
+                    except UserError as error:
+                        if str(error) != _TAKEN:
+                            raise
+                    logged = -math.inf
+                if time.monotonic() - logged >= _LOG_EVERY:
+                    logged = time.monotonic()
+                    _write_progress(log, running, waiting, failed, out)
+                time.sleep(_POLL)
+        finally:
+            for training in running:
+                training.stop()
+    return failed
+
+
+def _write_progress(
+    log: IO[str], running: Sequence[Training], waiting: Sequence[Entry], failed: Sequence[str], out: Path
+) -> None:
+    parts = []
+    for training in running:
+        state = look(training.entry, out)
+        left = "" if state.seconds_left is None else f", {timedelta(seconds=round(state.seconds_left))} left"
+        rate = "" if state.images_per_second is None else f", {state.images_per_second:.0f} images/s"
+        parts.append(f"{training.entry.name} {state.epochs}/{state.planned}{rate}{left}")
+    parts.append(f"{len(waiting)} waiting")
+    if failed:
+        parts.append(f"failed: {', '.join(failed)}")
+    line = f"{datetime.now().isoformat(' ', 'seconds')} {'; '.join(parts)}"
+    print(line, file=log, flush=True)
+    print(line, flush=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@command("zoo")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--queue", type=Path, default=CONFIGS / "queue.yaml", help="the list of entries")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds the entries' data folders")
+    parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where runs and code are kept")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once; default: one a core")
+    parser.add_argument("--status", action="store_true", help="print a table of all entries, train nothing")
+    args = parser.parse_args(arguments)
+    if args.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, got {args.jobs}")
+    entries = read_queue(args.queue)
+    out = args.out.resolve()
+    if args.status:
+        Console().print(status(entries, out))
+        return 0
+    for entry in entries:
+        check(entry, args.data)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        failed = run_queue(entries, args.data.resolve(), out, args.jobs)
+    except KeyboardInterrupt:
+        print("zoo: stopped; the same command continues after the last finished epoch of each run", file=sys.stderr)
+        return 130
+    for name in failed:
+        print(f"zoo: {name} failed: {_beside(out / name, '.failed').read_text().strip()}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

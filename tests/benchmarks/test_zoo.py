@@ -1,0 +1,180 @@
+"""The queue of trainings: a bad entry is one line; killed runs end with the weights of a run that was not killed."""
+
+import hashlib
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from benchmarks import zoo
+from seattn.data.samples import load_sample
+
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = {"recipe": "resnet20_cifar.cifar10.cpu", "seed": 0, "data": "images", "holdout": 0.1, "floor": 50}
+NAME = "resnet20_cifar.cifar10.cpu-s0-h0.1"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder that holds images/{train,test}/<class>/<name>: 16 and 2 images of each class of the packaged sample."""
+    root = tmp_path_factory.mktemp("data")
+    sample = load_sample("cifar10")
+    for label, name in enumerate(sample.class_names):
+        members = (sample.labels == label).nonzero()[0]
+        for split, chosen in {"train": members[:16], "test": members[16:18]}.items():
+            folder = root / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in chosen:
+                Image.fromarray(sample.images[i]).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def queue(tmp_path):
+    def write(*entries):
+        path = tmp_path / "queue.yaml"
+        path.write_text(yaml.safe_dump(list(entries)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fails(capsys, queue, data, tmp_path):
+    def call(*entries, data_dir=data):
+        arguments = ["--queue", str(queue(*entries)), "--data", str(data_dir), "--out", str(tmp_path / "out")]
+        assert zoo.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert not (tmp_path / "out").exists()
+        return err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "resnet21_cifar"}, "queue entry resnet21_cifar-s0-h0.1: cannot read recipe"),
+        ({"recipe": "resnet20_cifar.cifar100"}, "images has 10 classes, the recipe has num_classes 100"),
+        ({"data": "nowhere", "seed": 1}, "no data folder"),
+        ({"seed": "one"}, "entry 2: seed has the wrong type: 'one'"),
+        ({"holdout": 1.5}, "seattn.holdout must be from 0 up to, not including, 1, got 1.5"),
+        ({"flor": 3}, "entry 2: unknown key 'flor'"),
+        ({}, "the entry resnet20_cifar.cifar10.cpu-s0-h0.1 occurs more than once"),
+    ],
+    ids=lambda value: "-".join(value) or "twice" if isinstance(value, dict) else "",
+)
+def test_a_bad_entry_is_one_line_before_anything_trains(fails, change, message):
+    assert message in fails(ENTRY, {**ENTRY, **change})
+
+
+def test_a_missing_key_and_an_empty_queue_are_named(fails):
+    assert "the key 'floor' is missing" in fails({key: value for key, value in ENTRY.items() if key != "floor"})
+    assert "must be a list of entries" in fails()
+
+
+def test_the_queue_that_ships_names_recipes_that_exist():
+    entries = zoo.read_queue(zoo.CONFIGS / "queue.yaml")
+    for entry in entries:
+        recipe = entry.load()
+        assert recipe.seattn.holdout == entry.holdout
+        assert recipe.seed == entry.seed
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    folder = tmp_path / NAME
+    assert not zoo.is_locked(folder)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"""
+import fcntl, time
+file = open({str(folder) + ".lock"!r}, "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+""",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        holder.stdout.readline()
+        assert zoo.is_locked(folder)
+        assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "running"
+        assert zoo.run_queue([zoo.Entry(**ENTRY)], tmp_path, tmp_path, 1) == []
+        assert not folder.exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not zoo.is_locked(folder)
+
+
+def test_the_table_shows_what_runs_have_reached(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    columns = "epoch,train_loss,eval_loss,eval_top1,lr,images_per_second,data_images_per_second,train_seconds"
+    (folder / "summary.csv").write_text(f"{columns}\n0,2,1.5,40.25,0.1,500,9000,90\n1,1,1.2,51.5,0.1,480,9000,95\n")
+    (tmp_path / "resnet20_cifar.cifar10.cpu-s1-h0.1.failed").write_text("seattn: no space left\n")
+    text = io.StringIO()
+    entries = [zoo.Entry(**{**ENTRY, "seed": seed}) for seed in (0, 1, 2)]
+    Console(file=text, width=160).print(zoo.status(entries, tmp_path))
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if NAME[:-7] in line
+    ]
+    assert rows[0] == [NAME, "stopped", "2/10", "480", "51.50", "0:12:40", "", "50.0"]
+    assert rows[1][1:3] == ["failed: seattn: no space left", "0/10"]
+    assert rows[2][1:3] == ["waiting", "0/10"]
+
+
+def start(queue, data, out):
+    command = [sys.executable, "-m", "benchmarks.zoo", "--queue", str(queue), "--data", str(data), "--out", str(out)]
+    return subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+
+
+def digest(out):
+    return hashlib.sha256((out / NAME / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_three_kills_at_random_moments_give_the_weights_of_an_unkilled_run(queue, data, tmp_path):
+    path = queue(ENTRY)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(path, data, whole).wait() == 0
+    seconds = zoo.read_run(whole / NAME).train_seconds
+    moments = random.Random()
+    for _ in range(3):
+        process = start(path, data, killed)
+        while not (killed / NAME / "recipe.yaml").exists() and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(moments.uniform(0, seconds / 2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(path, data, killed).wait() == 0
+    assert digest(killed) == digest(whole)
+    assert zoo.look(zoo.Entry(**ENTRY), killed).word == "finished"
+    assert start(path, data, killed).wait() == 0  # nothing is left to do
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_shown_and_the_others_go_on(queue, data, tmp_path, capsys):
+    """The folder of the first run holds a checkpoint without its recipe."""
+    other = {**ENTRY, "seed": 1}
+    out = tmp_path / "out"
+    (out / NAME).mkdir(parents=True)
+    (out / NAME / "last.pth.tar").write_bytes(b"no checkpoint")
+    assert zoo.main(["--queue", str(queue(ENTRY, other)), "--data", str(data), "--out", str(out), "--jobs", "1"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"zoo: {NAME} failed: ")
+    assert zoo.look(zoo.Entry(**other), out).word == "finished"
