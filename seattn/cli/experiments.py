@@ -1,7 +1,4 @@
-"""The command `ablate`: train a study's missing runs and print what its runs say.
-
-The command `search`.
-"""
+"""The commands that train many times: `ablate` compares variants over seeds, `search` looks for the best values."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,7 +1,4 @@
-"""A profile as tables in the terminal.
-
-An evaluation as tables in the terminal.
-"""
+"""Tables in the terminal: the nets of this package, a profile, an evaluation."""
 
 from collections.abc import Sequence
 from itertools import groupby

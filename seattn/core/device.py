@@ -1,8 +1,7 @@
-"""In what a run computes: what its recipe says, or float32 where the device has no such arithmetic.
+"""The device of a run: found by its name, the dtype of its autocast, and memory that its steps free and use again.
 
-Training on a CPU keeps the memory that a step frees for the next step.
 glibc gives large blocks back to the system as soon as they are free. A training step then takes its activations from
-the system anew, which fills each page with zeros first. https://man7.org/linux/man-pages/man3/mallopt.3.html
+the system again, which fills each page with zeros first. https://man7.org/linux/man-pages/man3/mallopt.3.html
 """
 
 import ctypes

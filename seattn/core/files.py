@@ -1,7 +1,4 @@
-"""Files that are whole or absent: write beside the target, then rename over it.
-
-Folders that are whole or absent: filled beside the target, then renamed.
-"""
+"""Files and folders that are whole or absent: written beside the target, then renamed."""
 
 import hashlib
 import os

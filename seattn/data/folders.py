@@ -1,7 +1,4 @@
-"""The splits of an image-folder tree: where they are, which classes and files they hold, which files are damaged.
-
-A user's own folder of images: its classes, whether every image can be read, and its splits where it has none.
-"""
+"""Image folders: where the splits are, their classes and files, which files are damaged, splits where there are none."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,6 @@
-"""A report's figure: inline SVG for a light and a dark page, a PNG that stands alone; colours of Okabe and Ito.
+"""Figures of a net: inline SVG for a light and a dark page, a PNG that stands alone; colours of Okabe and Ito.
 
-The report's figures of one evaluation: confusions and calibration.
-Shapes: K classes.
+Those of one evaluation are here too: confusions and calibration. Shapes: K classes.
 """
 
 import base64

@@ -1,10 +1,7 @@
-"""Gates by depth: the spatial gates of CBAM, and how much the channel gates of different images differ, layer by layer.
+"""Gates by depth: the channel gates that attention layers give an image, CBAM's spatial gates, and their spread.
 
 Hu et al., CVPR 2018, section 7.2, find early layers' gates alike for all classes and later ones' their own.
-Shapes: C channels, H x W pixels of a layer's map.
-
-The channel gates that a model's attention layers give one image, layer by layer.
-Shapes: B images, C channels of a layer, H x W pixels.
+Shapes: B images, C channels, H x W pixels of a layer's map.
 """
 
 from collections.abc import Callable, Sequence

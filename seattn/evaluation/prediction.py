@@ -1,9 +1,6 @@
-"""From image files to class probabilities: read, resize as the model was trained, forward, top k.
+"""From image files to class probabilities: read, resize as the model was trained, forward, top k; what the net saw.
 
 Shapes: B images of a batch, N of all, K classes, C channels, H x W pixels.
-
-Images as a net sees them: resized and cropped by its transform, the normalisation taken back.
-Shapes: B images of a batch, C channels, H x W pixels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

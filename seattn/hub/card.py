@@ -1,9 +1,6 @@
 """Model cards and result tables, rendered from measured rows and recipes: nothing in them is typed by hand.
 
-The parts of a card that rows and classes fill, as Markdown.
 Shapes: K classes.
-
-What cards say of a data set and of a recipe.
 """
 
 import math

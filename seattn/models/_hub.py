@@ -1,11 +1,10 @@
-"""What any failure of a request to the Hub is to the user: one line that says what to do, and never the token.
+"""The one way to ask the Hub: bounded waits, checked files, and a failure as one line, never with the token.
 
-Bounds on how long huggingface_hub waits: by itself it posts without a time-out and sleeps for any Retry-After.
+huggingface_hub by itself posts without a time-out and sleeps for any Retry-After.
 Everything hangs on one setting of the Hub's client, HF_HUB_DOWNLOAD_TIMEOUT (10 seconds): a question must be answered
 within it, an upload within PATIENCE times it, and a request is tried anew for no longer than that. So a server that
 answers nothing costs 60 seconds and one more wait; a download that gets data goes on for as long as it gets some.
-
-Files of the Hub, in the cache of huggingface_hub and held to the digests by which it names them there.
+Files are in the cache of huggingface_hub and held to the digests by which it names them there.
 """
 
 import hashlib

@@ -1,11 +1,7 @@
-"""CBAM's spatial gate: a gate for every pixel from the maximum and the mean of its channels and those around it.
+"""CBAM's two gates: of every channel from its mean and its maximum, of every pixel from those of its channels around.
 
-Woo et al., CBAM, ECCV 2018, https://arxiv.org/abs/1807.06521, eq. 3, with the official code's batch norm.
-Shapes: B images, C channels, H x W pixels, k x k window.
-
-CBAM's channel gate: a gate for every channel from its mean and its maximum.
-Woo et al., CBAM, ECCV 2018, https://arxiv.org/abs/1807.06521, eq. 2. Shapes: B images, C channels, H x W pixels,
-R hidden channels.
+Woo et al., CBAM, ECCV 2018, https://arxiv.org/abs/1807.06521, eq. 2 and 3, with the official code's batch norm.
+Shapes: B images, C channels, H x W pixels, R hidden channels, k x k window.
 """
 
 import torch

@@ -1,6 +1,5 @@
-"""Explanations as one HTML page, and their figures as PNGs beside it.
+"""Explanations as one HTML page: an image beside its map, gates by depth; the figures also as PNGs beside it.
 
-The figures of explanations: an image beside its map, gates by depth.
 Shapes: H x W pixels.
 """
 

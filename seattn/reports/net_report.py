@@ -1,9 +1,6 @@
-"""One HTML page on what a model does on a set of images; it needs no other file and no network.
+"""One HTML page on what a model does on a set of images, those of a run's test split too; it needs no other file.
 
 Shapes: N images, K classes, C channels, H x W pixels.
-
-The report of a fine-tuned net: what it does on the test split of its run.
-Shapes: N images, K classes.
 """
 
 import platform

@@ -1,9 +1,7 @@
-"""What a run says of each epoch beside summary.csv: TensorBoard events and Weights & Biases.
+"""What a run says of each epoch: its progress, its speed, TensorBoard events and Weights & Biases.
 
-How fast an epoch goes, and whether data or computing sets the pace.
-On a GPU work is queued: what is waited for there is the host's part of the data.
-
-The progress of an epoch of training, on a terminal.
+The speed says whether data or computing sets the pace. On a GPU work is queued: what is waited for there is the host's
+part of the data.
 """
 
 import logging
