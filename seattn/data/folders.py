@@ -1,4 +1,4 @@
-"""Image folders: where the splits are, their classes and files, which files are damaged, splits where there are none."""
+"""Image folders: their splits, classes and files, which files are damaged, and splits where there are none."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
