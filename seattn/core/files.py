@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written beside the target, then renamed."""
+"""Files and folders that are whole or absent: written beside the target, then renamed; and locks of folders."""
 
 import hashlib
 import os
@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from seattn.core.errors import UserError
 
@@ -100,3 +102,22 @@ def _replace(part: Path, target: Path) -> None:
         before.replace(target)
         raise
     shutil.rmtree(before, ignore_errors=True)
+
+
+def folder_lock(folder: Path) -> FileLock:
+    """A lock for the one process that works in `folder`; the system releases it when that process ends, also by a kill.
+
+    `acquire` waits a moment, since `is_locked` holds the lock while it looks, and then raises `filelock.Timeout`.
+    """
+    return FileLock(folder / ".lock", timeout=1)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the lock of `folder` now."""
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        with folder_lock(folder).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

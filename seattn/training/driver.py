@@ -76,12 +76,11 @@ def train(
         processes.wait()
         try:
             run = TrainingRun(recipe, data_dir, path, target, processes, skip_bad=skip_bad)
-        except BaseException:
-            if run_dir is not None:
-                run_dir.abandon()
-            raise
-        try:
-            return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
+            try:
+                return run.run(run_dir, read_test=read_test, on_epoch=on_epoch)
+            finally:
+                if run.log is not None:
+                    run.log.close()
         finally:
-            if run.log is not None:
-                run.log.close()
+            if run_dir is not None:
+                run_dir.close()

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import Timeout
 from timm.models import save_for_hf
 from timm.utils import CheckpointSaver
 from torch import nn
 
 from seattn.core.errors import UserError, first_line
-from seattn.core.files import atomic_path, require_writable, write_text
+from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow, Conditions
 
@@ -73,35 +74,49 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
 
 
 class RunDir:
-    """The folder of one run.
+    """The folder of one run, locked against other processes until `close`; the lock ends with the process.
 
     Raises:
-        UserError: if it cannot be written, or holds a run that this one would overwrite or does not continue.
+        UserError: if it cannot be written, if another process trains in it, or if it holds a run that this one would
+            overwrite or does not continue.
     """
 
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
         self.path = path
         self.checkpoint = path / "last.pth.tar"
-        if (path / "result.json").exists():
-            raise UserError(f"the run in {path} is finished; give another --out to train again")
-        if self.checkpoint.exists() and not resume:
-            raise UserError(f"{path} holds an unfinished run; continue it with --resume or give another --out")
         self._made = not path.exists()
         require_writable(path)
-        if self.checkpoint.exists():
-            self._check_same(recipe)
+        self._lock = folder_lock(path)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(f"another process trains in {path}; wait until it ends, or give another --out") from None
+        try:
+            self._check(recipe, resume=resume)
+        except UserError:
+            self.close()
+            raise
 
     def start(self, recipe: Recipe) -> None:
         """Put the resolved recipe there, unless it is there already."""
         if not self.checkpoint.exists():
             recipe.write(self.path / "recipe.yaml")
 
-    def abandon(self) -> None:
-        """Leave no empty folder behind if the run never started."""
-        if self._made and not any(self.path.iterdir()):
+    def close(self) -> None:
+        """Release the folder for other processes; remove it if the run left nothing in it."""
+        lock = self.path / ".lock"
+        if self._made and list(self.path.iterdir()) == [lock]:
+            lock.unlink()
             self.path.rmdir()
+        self._lock.release()
 
-    def _check_same(self, recipe: Recipe) -> None:
+    def _check(self, recipe: Recipe, *, resume: bool) -> None:
+        if (self.path / "result.json").exists():
+            raise UserError(f"the run in {self.path} is finished; give another --out to train again")
+        if not self.checkpoint.exists():
+            return
+        if not resume:
+            raise UserError(f"{self.path} holds an unfinished run; continue it with --resume or give another --out")
         before = load_recipe(self.path / "recipe.yaml").to_dict()  # a key that is newer than the run: its default
         now = recipe.to_dict()
         changed = [key for key in now if before[key] != now[key]]

@@ -46,5 +46,6 @@ def write_run(folder: Path, class_names: tuple[str, ...], recipe: dict[str, Any]
     run = RunDir(folder, made, resume=False)
     run.start(made)
     run.export(create_model(dataclasses.replace(made, pretrained=False)), class_names)
+    run.close()
     (folder / "result.json").write_text(json.dumps(asdict(dataclasses.replace(ROW, name=made.model, **row))))
     return folder

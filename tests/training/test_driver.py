@@ -19,6 +19,7 @@ import seattn.data.open
 from seattn.__main__ import main
 from seattn.core import device
 from seattn.core.errors import UserError
+from seattn.core.files import is_locked
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.scoring import evaluate_folder
 from seattn.training.driver import train
@@ -276,6 +277,25 @@ def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
     for resume in (False, True):
         with pytest.raises(UserError, match="is finished"):
             train(recipe(epochs=1), data_dir, tmp_path / "run", resume=resume, device="cpu")
+
+
+def test_a_second_training_in_a_folder_is_refused_until_the_first_process_ends(tmp_path, data_dir, recipe, fails):
+    """The first process is killed, which leaves its lock file but not its lock."""
+    run = tmp_path / "run"
+    run.mkdir()
+    hold = (
+        "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
+        "time.sleep(99)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, run / ".lock"], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"1\n"
+    for more in ([], ["--resume"]):
+        line = fails("train", recipe(epochs=1), "--data-dir", data_dir, "--out", run, "--device", "cpu", *more)
+        assert f"another process trains in {run}; wait until it ends, or give another --out" in line
+    holder.kill()
+    holder.wait()
+    assert train(recipe(epochs=1), data_dir, run, device="cpu") is not None
+    assert not is_locked(run)
 
 
 def test_resume_with_another_recipe_names_what_differs(tmp_path, data_dir, recipe, monkeypatch):
