@@ -13,10 +13,9 @@ from torch import nn
 from seattn.blocks.attended.base import Attended
 from seattn.blocks.excitation import Reason, excitation_of, is_known, known_types
 from seattn.blocks.fused.base import Fused, fused_class, fused_types, plain_class
-from seattn.layers import Cbam, EfficientChannelAttn, SqueezeExcite
+from seattn.layers import get_attn, list_attn
 
 _MARK = "_seattn_accelerated"  # an attribute of each instance that `restore` shall put back
-_OWN = (SqueezeExcite, EfficientChannelAttn, Cbam)
 # timm's attention for which there is no op: named in the report, so that its absence is no riddle.
 _WITHOUT_OP = (
     LightCbamModule,
@@ -106,7 +105,7 @@ def _why_not(module: nn.Module, target: type[Fused] | None) -> Reason | None:
     kind = type(module)
     if isinstance(module, Attended):
         return f"attention of seattn, placement {module.attn_placement}: it calls its ops by itself"
-    if kind in _OWN:
+    if kind in map(get_attn, list_attn()):
         return "a layer of seattn: it calls its op by itself"
     if is_known(kind):
         reason = excitation_of(module)

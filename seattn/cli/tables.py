@@ -135,9 +135,11 @@ def nets_tables(nets: Sequence[Net]) -> list[Table]:
             table.add_column(heading, justify="right", min_width=9)
         table.add_column("weights", overflow="fold")
         for net in rows:
-            size = "x".join(map(str, net.costs.input_size))
-            parameters = f"{net.costs.parameters / 1e6:.2f} M"
-            table.add_row(Text(net.name), parameters, number(net.costs.macs), size, Text(_places(net.weights)))
+            costs = ["", "", ""]
+            if net.costs is not None:
+                size = "x".join(map(str, net.costs.input_size))
+                costs = [f"{net.costs.parameters / 1e6:.2f} M", number(net.costs.macs), size]
+            table.add_row(Text(net.name), *costs, Text(_places(net.weights)))
         tables.append(table)
     return tables
 

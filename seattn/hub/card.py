@@ -5,7 +5,6 @@ Shapes: K classes.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
@@ -17,6 +16,9 @@ from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow
 from seattn.evaluation.scoring import ClassScore, wilson_interval, worst_pairs
 from seattn.hub.facts import ClassResults, Facts
+from seattn.layers import attn_paper
+from seattn.models._datasets import About, about
+from seattn.models._family import split_attn
 from seattn.models._pretrained import DEFAULT_ORG
 
 _ALL = 20  # classes that a table shows without folding
@@ -177,90 +179,11 @@ def _seeds(row: AccuracyRow, rows: Sequence[AccuracyRow]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class DatasetText:
-    """`what` follows the name; `limits` and `licence` are of sentences; `hub` is the name on the Hub, if it has one."""
-
-    what: str = ""
-    limits: str = ""
-    licence: str = ""
-    hub: str | None = None
-    cite: str = ""
-
-
-_KRIZHEVSKY = """@techreport{krizhevsky2009learning,
-  title = {Learning Multiple Layers of Features from Tiny Images},
-  author = {Krizhevsky, Alex},
-  institution = {University of Toronto},
-  year = {2009}
-}"""
-_TINY = (
-    "The photographs are of 32 pixels, with the thing in the middle: larger ones must be scaled down and look other "
-    "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
-    "are wrong (about half a percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
-)
-_FOR_RESEARCH = "(Krizhevsky 2009) was published for research without a licence text."
-
-DATASETS = {
-    "CIFAR-10": DatasetText(
-        "50,000 photographs for training, ten classes",
-        _TINY,
-        f"CIFAR-10 {_FOR_RESEARCH}",
-        "uoft-cs/cifar10",
-        _KRIZHEVSKY,
-    ),
-    "CIFAR-100": DatasetText(
-        "50,000 photographs for training, a hundred classes",
-        _TINY.replace("about half a percent", "about six percent"),
-        f"CIFAR-100 {_FOR_RESEARCH}",
-        "uoft-cs/cifar100",
-        _KRIZHEVSKY,
-    ),
-    "Butterfly-75": DatasetText(
-        "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
-        "5,189 photographs for training, near-duplicates kept together there",
-        "The photographs are JPEG files of low quality, whose artefacts the net may go by, and some labels are wrong "
-        "(COPPER TAIL holds other species). Species are told apart by their looks on photographs of mostly open wings; "
-        "nothing here is fit for surveys or science.",
-        "The parent set is listed as CC0, but some photographs carry the marks of agencies: the weights and scores are "
-        "published, the photographs are not.",
-    ),
-}
-
-
-def dataset_text(name: str) -> DatasetText:
-    """What is known of the data set `name`; nothing of a user's."""
-    return DATASETS.get(name, DatasetText())
-
-
-_SE = """@inproceedings{hu2018squeeze,
-  title = {Squeeze-and-Excitation Networks},
-  author = {Hu, Jie and Shen, Li and Sun, Gang},
-  booktitle = {CVPR},
-  year = {2018}
-}"""
-_ECA = """@inproceedings{wang2020eca,
-  title = {ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks},
-  author = {Wang, Qilong and Wu, Banggu and Zhu, Pengfei and Li, Peihua and Zuo, Wangmeng and Hu, Qinghua},
-  booktitle = {CVPR},
-  year = {2020}
-}"""
-_CBAM = """@inproceedings{woo2018cbam,
-  title = {CBAM: Convolutional Block Attention Module},
-  author = {Woo, Sanghyun and Park, Jongchan and Lee, Joon-Young and Kweon, In So},
-  booktitle = {ECCV},
-  year = {2018}
-}"""
 _SEATTN = """@software{seattn,
   title = {seattn: squeeze-and-excitation, CBAM and ECA attention for timm},
   author = {{The seattn maintainers}},
   license = {Apache-2.0}
 }"""
-_KINDS = {
-    "se_": ("squeeze-and-excitation ([Hu et al. 2018](https://arxiv.org/abs/1709.01507))", _SE),
-    "eca_": ("efficient channel attention ([Wang et al. 2020](https://arxiv.org/abs/1910.03151))", _ECA),
-    "cbam_": ("convolutional block attention ([Woo et al. 2018](https://arxiv.org/abs/1807.06521))", _CBAM),
-}
 # By a part of the architecture's name; the first that it has.
 _FAMILIES = {
     "preact_resnet": "A pre-activation ResNet",
@@ -273,16 +196,20 @@ _FAMILIES = {
 
 def family_text(architecture: str) -> str:
     """What kind of net it is and with which attention; for a net of timm's, its name."""
-    kind = next((text for prefix, (text, _) in _KINDS.items() if architecture.startswith(prefix)), None)
+    attention, _ = split_attn(architecture)
     family = next((text for part, text in _FAMILIES.items() if part in architecture), None)
     known = f"{family} (`{architecture}`)" if family else f"A net `{architecture}`"
-    return f"{known} with {kind}" if kind else known
+    if attention is None:
+        return known
+    paper = attn_paper(attention)
+    return f"{known} with " + (f"{paper.title} ([{paper.authors}]({paper.url}))" if paper else f"{attention} attention")
 
 
-def citation(facts: Facts, data: DatasetText) -> str:
+def citation(facts: Facts, data: About) -> str:
     """What to cite, in BibTeX."""
-    of_net = [entry for prefix, (_, entry) in _KINDS.items() if facts.recipe.model.startswith(prefix)]
-    entries = "\n\n".join([_SEATTN, *of_net, *([data.cite] if data.cite else [])])
+    attention, _ = split_attn(facts.recipe.model)
+    paper = attn_paper(attention) if attention else None
+    entries = "\n\n".join(entry for entry in (_SEATTN, paper.bibtex if paper else "", data.cite) if entry)
     return f"## Citation\n\n```bibtex\n{entries}\n```\n"
 
 
@@ -339,7 +266,7 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
 
     `org` is whose repository it is for; without one the project's, and of a user's weights not known yet.
     """
-    data = dataset_text(facts.row.dataset)
+    data = about(facts.row.dataset)
     parts = [
         f"---\n{_front(facts, cfg, data).to_yaml()}\n---\n\n# {facts.name}\n",
         _what(facts, cfg, data),
@@ -372,7 +299,7 @@ def render_table(weights: Sequence[Facts]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _front(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> ModelCardData:
+def _front(facts: Facts, cfg: PretrainedCfg, data: About) -> ModelCardData:
     row = facts.row
     se = (cfg.architecture or "").startswith("se_")
     where: dict[str, Any] = {
@@ -410,7 +337,7 @@ def _base_model(facts: Facts) -> str | None:
     return f"{cfg.hf_hub_id}{own_name}" if cfg.hf_hub_id == "timm/" else cfg.hf_hub_id
 
 
-def _what(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
+def _what(facts: Facts, cfg: PretrainedCfg, data: About) -> str:
     row, base = facts.row, _base_model(facts)
     start = f", from the weights [{base}](https://huggingface.co/{base})" if base else ""
     on = f"{row.dataset}: {data.what}" if data.what else row.dataset or "a folder of images"
@@ -477,7 +404,7 @@ seattn train recipe.yaml --data-dir DIR
 """
 
 
-def _limits(facts: Facts, cfg: PretrainedCfg, data: DatasetText) -> str:
+def _limits(facts: Facts, cfg: PretrainedCfg, data: About) -> str:
     licence = (
         f"## Licence\n\nWeights and code: Apache-2.0. {data.licence}\n"
         if facts.of_project

@@ -14,7 +14,7 @@ from torch import nn
 
 from seattn.layers._bottleneck import bottleneck_width, remap_bottleneck
 from seattn.layers._norm import batch_norm_of
-from seattn.layers._registry import register_attn, require_two_sigmoid
+from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
 from seattn.ops._tail.excitation import check_names, gate_fn
 
@@ -101,7 +101,20 @@ class SpatialAttn(nn.Module):
         return x * gate.to(x.dtype)  # (B, C, H, W)
 
 
-@register_attn("cbam")
+_PAPER = Paper(
+    "convolutional block attention",
+    "Woo et al. 2018",
+    "https://arxiv.org/abs/1807.06521",
+    """@inproceedings{woo2018cbam,
+  title = {CBAM: Convolutional Block Attention Module},
+  author = {Woo, Sanghyun and Park, Jongchan and Lee, Joon-Young and Kweon, In So},
+  booktitle = {ECCV},
+  year = {2018}
+}""",
+)
+
+
+@register_attn("cbam", _PAPER)
 class Cbam(nn.Module):
     """Channel attention, then spatial attention, equation 1: which features matter, then where.
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from seattn.layers._registry import register_attn, require_two_sigmoid
+from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.ops import efficient_channel_attn
 from seattn.ops._tail.excitation import check_names, gate_fn
 
@@ -27,7 +27,20 @@ def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> 
     return max(t if t % 2 else t + 1, 3)
 
 
-@register_attn("eca")
+_PAPER = Paper(
+    "efficient channel attention",
+    "Wang et al. 2020",
+    "https://arxiv.org/abs/1910.03151",
+    """@inproceedings{wang2020eca,
+  title = {ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks},
+  author = {Wang, Qilong and Wu, Banggu and Zhu, Pengfei and Li, Peihua and Zuo, Wangmeng and Hu, Qinghua},
+  booktitle = {CVPR},
+  year = {2020}
+}""",
+)
+
+
+@register_attn("eca", _PAPER)
 class EfficientChannelAttn(nn.Module):
     """y = x * gate(conv1d(mean(x))): a channel is gated by the means of its k neighbours.
 

@@ -12,14 +12,27 @@ from timm.models import register_notrace_function
 from torch import nn
 
 from seattn.layers._bottleneck import bottleneck_width, remap_in_place
-from seattn.layers._registry import register_attn, require_two_sigmoid
+from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
 from seattn.ops._tail.excitation import check_names
 
 register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 
 
-@register_attn("se")
+_PAPER = Paper(
+    "squeeze-and-excitation",
+    "Hu et al. 2018",
+    "https://arxiv.org/abs/1709.01507",
+    """@inproceedings{hu2018squeeze,
+  title = {Squeeze-and-Excitation Networks},
+  author = {Hu, Jie and Shen, Li and Sun, Gang},
+  booktitle = {CVPR},
+  year = {2018}
+}""",
+)
+
+
+@register_attn("se", _PAPER)
 class SqueezeExcite(nn.Module):
     """y = x * gate(W2 act(W1 mean(x) + b1) + b2): a channel is gated by what the whole image shows in all channels.
 

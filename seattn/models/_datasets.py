@@ -1,4 +1,4 @@
-"""What the data sets are: class names in the order of the outputs, channel mean and standard deviation."""
+"""The data sets that nets of this package are trained on: what their cfgs need, and what cards say of them."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,40 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 @dataclass(frozen=True)
-class DatasetInfo:
-    """A data set as a model's cfg describes it; mean and std are of pixel values in 0..1, channels R, G, B."""
+class About:
+    """What a card says of a data set.
 
+    Args:
+        what: size and origin, to follow the name.
+        limits: sentences on what a net that learned from the data set cannot do.
+        licence: a sentence.
+        hub: name of the data set on the Hub.
+        cite: BibTeX.
+    """
+
+    what: str = ""
+    limits: str = ""
+    licence: str = ""
+    hub: str | None = None
+    cite: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set.
+
+    Args:
+        title: its name in rows and cards.
+        label_names: class names in the order of a net's outputs.
+        mean, std: of pixel values in 0..1, channels R, G, B.
+        about: what a card says of it.
+    """
+
+    title: str
     label_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
+    about: About = About()
 
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -49,17 +77,70 @@ MADAGASCAN SUNSET MOTH, OLEANDER HAWK MOTH, POLYPHEMUS MOTH, ROSY MAPLE MOTH, SI
 WHITE LINED SPHINX MOTH
 """
 
-DATASETS = {
-    "cifar10": DatasetInfo(tuple(_CIFAR10.split()), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": DatasetInfo(tuple(_CIFAR100.split()), (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
 _SPECIES = tuple(" ".join(name.split()) for name in _BUTTERFLY75.split(","))
 _MOTHS = tuple(" ".join(name.split()) for name in _ONLY_BUTTERFLY100.split(","))
 _RENAMED = {"IPHICLUS SISTER": "Iphiclus sister"}
-_SPECIES100 = tuple(sorted(_RENAMED.get(name, name) for name in _SPECIES + _MOTHS))
 
-BUTTERFLIES = {
-    "butterfly75": DatasetInfo(_SPECIES, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "butterfly100": DatasetInfo(_SPECIES100, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+_KRIZHEVSKY = """@techreport{krizhevsky2009learning,
+  title = {Learning Multiple Layers of Features from Tiny Images},
+  author = {Krizhevsky, Alex},
+  institution = {University of Toronto},
+  year = {2009}
+}"""
+_TINY = (
+    "The photographs are of 32 pixels, with the thing in the middle: larger ones must be scaled down and look other "
+    "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
+    "are wrong (about {} percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
+)
+_FOR_RESEARCH = "{} (Krizhevsky 2009) was published for research without a licence text."
+
+# By the tag of weights, `arch.tag`.
+DATASETS = {
+    "cifar10": Dataset(
+        "CIFAR-10",
+        tuple(_CIFAR10.split()),
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        about=About(
+            "50,000 photographs for training, ten classes",
+            limits=_TINY.format("half a"),
+            licence=_FOR_RESEARCH.format("CIFAR-10"),
+            hub="uoft-cs/cifar10",
+            cite=_KRIZHEVSKY,
+        ),
+    ),
+    "cifar100": Dataset(
+        "CIFAR-100",
+        tuple(_CIFAR100.split()),
+        mean=(0.5071, 0.4866, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        about=About(
+            "50,000 photographs for training, a hundred classes",
+            limits=_TINY.format("six"),
+            licence=_FOR_RESEARCH.format("CIFAR-100"),
+            hub="uoft-cs/cifar100",
+            cite=_KRIZHEVSKY,
+        ),
+    ),
+    "butterfly75": Dataset(
+        "Butterfly-75",
+        _SPECIES,
+        about=About(
+            "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
+            "5,189 photographs for training, near-duplicates kept together there",
+            limits="The photographs are JPEG files of low quality, whose artefacts the net may go by, and some labels "
+            "are wrong (COPPER TAIL holds other species). Species are told apart by their looks on photographs of "
+            "mostly open wings; nothing here is fit for surveys or science.",
+            licence="The parent set is listed as CC0, but some photographs carry the marks of agencies: the weights "
+            "and scores are published, the photographs are not.",
+        ),
+    ),
+    "butterfly100": Dataset("Butterfly-100", tuple(sorted(_RENAMED.get(name, name) for name in _SPECIES + _MOTHS))),
 }
+CIFAR = ("cifar10", "cifar100")
+BUTTERFLIES = ("butterfly75", "butterfly100")
+
+
+def about(title: str) -> About:
+    """What a card says of the data set with this title; nothing for a user's own."""
+    return next((data.about for data in DATASETS.values() if data.title == title), About())

@@ -8,19 +8,28 @@ from timm.models import register_model
 from torch import nn
 
 from seattn.blocks.attended.insert import Attention, insert_attention
-from seattn.models._datasets import DATASETS
+from seattn.layers import list_attn
+from seattn.models._datasets import CIFAR, DATASETS
 from seattn.models._pretrained import build, weight_source
-
-KINDS = {"": None, "se_": "se", "eca_": "eca", "cbam_": "cbam"}
 
 Row = TypeVar("Row")
 
 
-def variants(nets: Mapping[str, Row], kinds: Sequence[str] = tuple(KINDS)) -> Iterator[tuple[str, Row, str | None]]:
-    """(name, row, attention layer) of every net of a family."""
+def variants(nets: Mapping[str, Row], *, plain: bool = True) -> Iterator[tuple[str, Row, str | None]]:
+    """(name, row, attention layer) of every net of a family: the plain ones, and one for each attention layer."""
     for net, row in nets.items():
-        for prefix in kinds:
-            yield f"{prefix}{net}", row, KINDS[prefix]
+        if plain:
+            yield net, row, None
+        for layer in list_attn():
+            yield f"{layer}_{net}", row, layer
+
+
+def split_attn(name: str) -> tuple[str | None, str]:
+    """The attention layer and the plain net of a name: ("se", "resnet18_cifar"), (None, "resnet18_cifar")."""
+    for layer in list_attn():
+        if name.startswith(f"{layer}_"):
+            return layer, name.removeprefix(f"{layer}_")
+    return None, name
 
 
 def entry_point(module: str, variant: str, doc: str, create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -97,5 +106,5 @@ def cifar_cfgs(variant: str, *, side: int, first_conv: str, classifier: str) -> 
             "license": "apache-2.0",
             **weight_source(f"{variant}.{tag}"),
         }
-        for tag, data in DATASETS.items()
+        for tag, data in ((tag, DATASETS[tag]) for tag in CIFAR)
     }

@@ -5,7 +5,7 @@ Parameters and MACs of every net here, from a file that `make cards` writes: bui
 
 import difflib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import timm
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, split_model_name_tag
 
 from seattn.core.errors import UserError
+from seattn.models._family import split_attn
 
 COSTS = Path(__file__).resolve().parent / "costs.json"
 
@@ -54,13 +55,13 @@ class Net:
     Args:
         name: without a tag.
         family: the module of `seattn.models` that it is from.
-        costs: parameters, MACs for one image, and the image's size.
+        costs: parameters, MACs for one image, and the image's size; None for a net that is newer than the file.
         weights: tag (a data set; "" for a net without tags) -> "package", "Hub" or "none".
     """
 
     name: str
     family: str
-    costs: Costs
+    costs: Costs | None
     weights: dict[str, str]
 
     @property
@@ -70,7 +71,8 @@ class Net:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"name": self.name, "family": self.family, **asdict(self.costs), "weights": self.weights}
+        costs = asdict(self.costs) if self.costs else dict.fromkeys(field.name for field in fields(Costs))
+        return {"name": self.name, "family": self.family, **costs, "weights": self.weights}
 
 
 def list_nets(pattern: str | None = None, *, family: str | None = None, pretrained: bool = False) -> list[Net]:
@@ -85,7 +87,7 @@ def list_nets(pattern: str | None = None, *, family: str | None = None, pretrain
         UserError: if there is no such family, or nothing is left.
     """
     costs = read_costs()
-    nets = [Net(name, _family(name), costs[name], _weights(name)) for name in our_models()]
+    nets = [Net(name, _family(name), costs.get(name), _weights(name)) for name in our_models()]
     families = sorted({net.family for net in nets})
     if family is not None and family not in families:
         raise UserError(f"unknown family {family!r}; families: {', '.join(families)}")
@@ -102,18 +104,11 @@ def list_nets(pattern: str | None = None, *, family: str | None = None, pretrain
         given += [f"the family {family}"] if family is not None else []
         given += ["trained weights"] if pretrained else []
         raise UserError(f"no net here fits {' and '.join(given)}; `seattn list` shows all")
-    return sorted(found, key=lambda net: (families.index(net.family), _plain(net.name), net.name))
+    return sorted(found, key=lambda net: (families.index(net.family), split_attn(net.name)[1], net.name))
 
 
 def _family(name: str) -> str:
     return timm.model_entrypoint(name).__module__.rpartition(".")[2]
-
-
-def _plain(name: str) -> str:
-    """The name without the kind of attention, so that a net stands beside its twins."""
-    for kind in ("se_", "eca_", "cbam_"):
-        name = name.removeprefix(kind)
-    return name
 
 
 def _weights(name: str) -> dict[str, str]:

@@ -83,7 +83,7 @@ class _Net:
     channel_multiplier: float = 1.0
 
 
-# A new net is one row: it gets its plain, se_, eca_ and cbam_ entry points.
+# A new net is one row: it gets a plain entry point and one for each attention layer.
 _NETS = {"mobilenetv2_cifar": _Net()}
 
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(

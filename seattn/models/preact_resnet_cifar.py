@@ -144,7 +144,7 @@ class _Net:
     stem_chs: int = 16
 
 
-# A new net is one row: it gets its plain, se_, eca_ and cbam_ entry points.
+# A new net is one row: it gets a plain entry point and one for each attention layer.
 _NETS = {
     "preact_resnet18_cifar": _Net("basic", (2, 2, 2, 2), (64, 128, 256, 512), stem_chs=64),
     "preact_resnet164_cifar": _Net("bottleneck", (18, 18, 18), (64, 128, 256)),

@@ -15,14 +15,13 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from seattn.blocks.fused.residual import FusedBasicBlock, FusedBottleneck
-from seattn.models._datasets import BUTTERFLIES
+from seattn.models._datasets import BUTTERFLIES, DATASETS
 from seattn.models._family import create_net, entry_point, variants
 from seattn.models._pretrained import weight_source
 
 __all__: list[str] = []  # register_model adds the entry points
 
 _BLOCKS = {"basic": FusedBasicBlock, "bottleneck": FusedBottleneck}
-_KINDS = ("se_", "eca_", "cbam_")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class _Net:
     base_width: int = 64
 
 
-# A new net is one row: it gets its se_, eca_ and cbam_ entry points.
+# A new net is one row: it gets an entry point for each attention layer.
 _NETS = {
     "resnet18": _Net("basic", (2, 2, 2, 2)),
     "resnet34": _Net("basic", (3, 4, 6, 3)),
@@ -58,7 +57,8 @@ def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
         "license": "apache-2.0",
     }
     cfgs = {}
-    for tag, data in BUTTERFLIES.items():
+    for tag in BUTTERFLIES:
+        data = DATASETS[tag]
         cfgs[f"{variant}.{tag}"] = {
             **cfg,
             "input_size": (3, 160, 160),
@@ -72,7 +72,7 @@ def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
 
 
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
-    {name: cfg for variant, _, _ in variants(_NETS, _KINDS) for name, cfg in _cfgs(variant).items()}
+    {name: cfg for variant, _, _ in variants(_NETS, plain=False) for name, cfg in _cfgs(variant).items()}
 )
 
 
@@ -90,6 +90,6 @@ def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = 
     )
 
 
-for _variant, _row, _layer in variants(_NETS, _KINDS):
+for _variant, _row, _layer in variants(_NETS, plain=False):
     _doc = f"{_variant}: {_layer} attention, {sum(_row.layers)} {_row.block} blocks."
     globals()[_variant] = entry_point(__name__, _variant, _doc, partial(_create, _variant, _row, _layer))

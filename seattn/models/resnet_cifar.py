@@ -201,7 +201,7 @@ class _Net:
         return 32 // _STEM_STRIDES[self.stem] >> (len(self.layers) - 1)
 
 
-# A new net is one row: it gets its plain, se_, eca_ and cbam_ entry points.
+# A new net is one row: it gets a plain entry point and one for each attention layer.
 _NETS = {
     "resnet20_cifar": _Net("basic", (3, 3, 3), (16, 32, 64)),
     "resnet32_cifar": _Net("basic", (5, 5, 5), (16, 32, 64)),

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from seattn.blocks.fused.base import plain_class
 from seattn.blocks.tail import can_trace_tail, residual_tail, traced_tail
+from seattn.layers._registry import Registry
 from seattn.ops._kernel import is_cpu_inference
 
 Class = TypeVar("Class", bound=type["Attended"])
 
 PLACEMENTS = ("standard", "pre", "post", "identity")
 
-_ATTENDED: dict[type[nn.Module], type["Attended"]] = {}
+_ATTENDED: Registry[type[nn.Module]] = Registry("{key} has an attended class already: {value}")
 _NO_ACT = nn.Identity()
 
 
@@ -122,14 +123,7 @@ def attended(plain: type[nn.Module]) -> Callable[[Class], Class]:
     Raises:
         ValueError: if there is one for `plain` already.
     """
-
-    def register(cls: Class) -> Class:
-        if plain in _ATTENDED:
-            raise ValueError(f"{plain.__name__} has an attended class already: {_ATTENDED[plain].__name__}")
-        _ATTENDED[plain] = cls
-        return cls
-
-    return register
+    return _ATTENDED.register(plain)
 
 
 def attended_class(kind: type[nn.Module]) -> type[Attended] | None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from seattn.blocks.attended.base import PLACEMENTS, Attended, attended_class, attended_types
-from seattn.layers._registry import get_attn, list_attn
+from seattn.layers._registry import get_attn, is_attn
 
 STARTS = ("paper", "identity")
 
@@ -94,7 +94,6 @@ def insert_attention(model: nn.Module, attention: Attention) -> None:
 
 def extract_attention(model: nn.Module) -> int:
     """Take out what `insert_attention` put in, in place; the number of layers that were there."""
-    ours = tuple(get_attn(name) for name in list_attn())
     count = 0
     for module in list(model.modules()):
         block: Any = module
@@ -105,7 +104,7 @@ def extract_attention(model: nn.Module) -> int:
             block.__class__ = block.__dict__.pop("_seattn_class")
             del block.attn_placement
             delattr(block, kind._slot)
-        elif not kind._has_own_place or not isinstance(block.se, ours):
+        elif not kind._has_own_place or not is_attn(block.se):
             continue
         if kind._has_own_place:
             block.se = None

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from seattn.layers._registry import Registry
+
 Class = TypeVar("Class", bound=type["Fused"])
 
-_FUSED: dict[type[nn.Module], type["Fused"]] = {}
+_FUSED: Registry[type[nn.Module]] = Registry("{key} has a fused class already: {value}")
 _PLAIN: dict[type, type[nn.Module]] = {}
 
 
@@ -64,15 +66,14 @@ def fused(plain: type[nn.Module]) -> Callable[[Class], Class]:
     Raises:
         ValueError: if there is one for `plain` already.
     """
+    register = _FUSED.register(plain)
 
-    def register(cls: Class) -> Class:
-        if plain in _FUSED:
-            raise ValueError(f"{plain.__name__} has a fused class already: {_FUSED[plain].__name__}")
-        _FUSED[plain], _PLAIN[cls] = cls, plain
+    def register_both(cls: Class) -> Class:
+        _PLAIN[cls] = plain
         cls._plain = _renamed(plain.forward)
-        return cls
+        return register(cls)
 
-    return register
+    return register_both
 
 
 def fused_class(kind: type[nn.Module]) -> type[Fused] | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.evaluation.profile.costs import Profile, Stage, profile
-from seattn.models._family import KINDS
+from seattn.models._family import split_attn
 from seattn.models.listing import check_name
 
 NO_TWIN = "none"
@@ -97,13 +97,12 @@ def compare(
 
 
 def twin(spec: str) -> str | None:
-    """The plain net of a se_, eca_ or cbam_ name, with its tag where it has that; None if there is none."""
+    """The plain net of a name with attention, with its tag if it has that tag; None if there is no plain net."""
     arch, tag = split_model_name_tag(spec)
-    for prefix in filter(None, KINDS):
-        plain = arch.removeprefix(prefix)
-        if plain != arch and timm.is_model(plain):
-            return f"{plain}.{tag}" if tag and f"{plain}.{tag}" in get_arch_pretrained_cfgs(plain) else plain
-    return None
+    attention, plain = split_attn(arch)
+    if attention is None or not timm.is_model(plain):
+        return None
+    return f"{plain}.{tag}" if tag and f"{plain}.{tag}" in get_arch_pretrained_cfgs(plain) else plain
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
