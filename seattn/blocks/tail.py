@@ -1,45 +1,20 @@
 """The end of a residual block, out_act(attn(bn(x)) + shortcut), in one op as far as its modules allow.
 
 Shapes: B images, C channels, H x W pixels.
-
-Whether an op may do a module's work in its place: not if the module would be missed.
-A hook on the module would no longer fire, and a forward of the instance's own would no longer be called.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from timm.layers import BatchNormAct2d, DropPath
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from seattn.blocks.excitation import Reason, excitation_of
 from seattn.layers._norm import batch_norm_of
+from seattn.layers._watched import may_skip
 from seattn.ops import efficient_channel_attn_add_act, squeeze_excite_add_act
 from seattn.ops._tail.excitation import NO_EXCITATION, Excitation
+from seattn.ops._tail.norm import BatchNorm
 from seattn.ops._tail.run import infer, leaves_norm_to_torch, run
-
-
-def may_skip(*modules: nn.Module | None) -> bool:
-    """True if nobody watches these modules or their children: no hooks, no forward set on an instance."""
-    if _has_any_global_hook():
-        return False
-    # Asked in every call, so in one frame and without nn.Module's lookup.
-    seen = list(modules)
-    for module in seen:  # which grows by the children
-        if module is None:
-            continue
-        own = module.__dict__
-        if (
-            own["_forward_hooks"]
-            or own["_forward_pre_hooks"]
-            or own["_backward_hooks"]
-            or own["_backward_pre_hooks"]
-            or "forward" in own
-        ):
-            return False
-        if own["_modules"]:
-            seen += own["_modules"].values()
-    return True
 
 
 class Plan(NamedTuple):
@@ -94,35 +69,48 @@ def residual_tail(
         quick: `is_cpu_inference` of x or of what it was made of.
     """
     plan = plan_tail(bn, attn, act, drop_path)
-    e = plan.excitation
-    norm, overwrite = None, False
+    if plan.excitation is None:
+        x = x if bn is None else bn(x)
+        x = x if attn is None else attn(x)  # without attention: a hook watches every module
+        return _add(x, shortcut, act, drop_path)
     # An empty batch passes through nn.BatchNorm2d; the op refuses it.
-    if bn is not None and plan.norm and x.shape[0] > 0 and (plan.add or attn is not None):
-        assert isinstance(bn, nn.BatchNorm2d)
-        assert e is not None
-        training = bn.training or bn.running_mean is None
-        if (quick and not training) or leaves_norm_to_torch(x, e, training):
-            x, overwrite = bn(x), True  # here, not in the op: the memory of its input is free for the next step
-            if e.kind == "none":
-                return _call(act, x.add_(shortcut))
-        else:
-            norm = batch_norm_of(bn)
-    elif bn is not None:
-        x = bn(x)
-    if e is None:
-        x = x if attn is None else attn(x)  # none: a hook watches every module
-    elif norm is not None or e.kind != "none":
-        out_act = "relu" if plan.relu else "identity"
-        if quick and norm is None:
-            x = infer(x, shortcut if plan.add else None, e, out_act, overwrite=overwrite)
-        else:
-            x = run(x, shortcut if plan.add else None, e, norm, out_act, overwrite=overwrite)
-        if plan.add:
-            return x if plan.relu else _call(act, x)
+    fusible = plan.norm and x.shape[0] > 0 and (plan.add or attn is not None)
+    if fusible:
+        x, norm = _apply_norm(x, bn, plan.excitation, quick)
+    else:
+        x, norm = (x if bn is None else bn(x)), None
+    x_is_ours = fusible and norm is None  # nobody else holds it
+    if attn is None and norm is None:
+        return act(x.add_(shortcut)) if x_is_ours else _add(x, shortcut, act, drop_path)
+    x = _attend(x, shortcut, plan, norm, quick=quick, overwrite=x_is_ours)
+    if plan.add:
+        return x if plan.relu else act(x)
+    return _add(x, shortcut, act, drop_path)
+
+
+def _apply_norm(x: Tensor, bn: Any, excitation: Excitation, quick: bool) -> tuple[Tensor, BatchNorm | None]:
+    """bn(x), which frees the memory of x for the next step; or x and the norm's arguments, for an op to apply both."""
+    training = bn.training or bn.running_mean is None
+    if (quick and not training) or leaves_norm_to_torch(x, excitation, training):
+        return bn(x), None
+    return x, batch_norm_of(bn)
+
+
+def _attend(x: Tensor, shortcut: Tensor, plan: Plan, norm: BatchNorm | None, *, quick: bool, overwrite: bool) -> Tensor:
+    """The op: norm, attention, addition and ReLU as the plan has them."""
+    assert plan.excitation is not None
+    out_act = "relu" if plan.relu else "identity"
+    added = shortcut if plan.add else None
+    if quick and norm is None:
+        return infer(x, added, plan.excitation, out_act, overwrite=overwrite)
+    return run(x, added, plan.excitation, norm, out_act, overwrite=overwrite)
+
+
+def _add(x: Tensor, shortcut: Tensor, act: nn.Module, drop_path: nn.Module | None) -> Tensor:
+    """act(drop_path(x) + shortcut), not in place: the backward of a norm, or a hook, may hold x."""
     if drop_path is not None:
         x = drop_path(x)
-    # Not in place, as timm: another norm's backward, or a hook, may have kept x.
-    return _call(act, (x + shortcut).to(x.dtype))
+    return act((x + shortcut).to(x.dtype))
 
 
 def can_trace_tail(attn: nn.Module, drop_path: nn.Module | None) -> bool:
@@ -133,7 +121,7 @@ def can_trace_tail(attn: nn.Module, drop_path: nn.Module | None) -> bool:
 
 def traced_tail(x: Tensor, shortcut: Tensor, *, attn: nn.Module, act: nn.Module) -> Tensor:
     """act(attn(x) + shortcut) as the same op that runs outside of torch.fx, one node of the graph."""
-    e = excitation_of(attn)
+    e = excitation_of(attn, traced=True)
     assert not isinstance(e, Reason)
     assert e.w1 is not None
     relu = type(act) is nn.ReLU
@@ -143,12 +131,7 @@ def traced_tail(x: Tensor, shortcut: Tensor, *, attn: nn.Module, act: nn.Module)
     else:
         assert e.w2 is not None
         x = squeeze_excite_add_act(x, shortcut, e.w1, e.b1, e.w2, e.b2, act=e.act, gate=e.gate, out_act=out_act)
-    return x if relu or type(act) is nn.Identity else _call(act, x)
-
-
-def _call(act: nn.Module, x: Tensor) -> Tensor:
-    y: Tensor = act(x)
-    return y
+    return x if relu or type(act) is nn.Identity else act(x)
 
 
 def _does_nothing(drop_path: nn.Module | None) -> bool:

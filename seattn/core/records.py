@@ -65,7 +65,7 @@ def from_flat(cls: type[Row], flat: Mapping[str, Any]) -> Row:
     typed = {key: _typed(hints[key], value) for key, value in flat.items()}
     where = {name: typed.pop(name) for name in _CONDITIONS}
     make: Any = cls
-    return make(**typed, conditions=Conditions(**where))  # type: ignore[no-any-return]
+    return make(**typed, conditions=Conditions(**where))
 
 
 def _columns(cls: Any) -> list[str]:

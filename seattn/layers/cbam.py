@@ -15,6 +15,7 @@ from torch import nn
 from seattn.layers._bottleneck import bottleneck_width, remap_bottleneck
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
+from seattn.layers._watched import reads_weights
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
 from seattn.ops._tail.excitation import check_names, gate_fn
 
@@ -43,13 +44,14 @@ class ChannelAttn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
             return x * self._gate(x).to(x.dtype)
+        if not reads_weights(self.fc1, self.fc2):
+            return x * self._gate(x).to(x.dtype)
         w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
         return cbam_channel_gate(x, w1, self.fc1.bias, w2, self.fc2.bias, gate=self.gate_name)  # (B, C, H, W)
 
     def _gate(self, x: torch.Tensor) -> torch.Tensor:
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B, C, 1, 1) each
-        logits: torch.Tensor = self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu())  # (B, C, 1, 1)
-        return gate_fn(logits, self.gate_name)
+        return gate_fn(self.fc2(self.fc1(mean).relu()) + self.fc2(self.fc1(peak).relu()), self.gate_name)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
@@ -83,12 +85,20 @@ class SpatialAttn(nn.Module):
         if torch.jit.is_scripting():
             return self._by_modules(x)
         # fx would keep the norm's mode and its count of batches of the moment of tracing; as a module it stays a node.
-        if type(self.bn) is not nn.BatchNorm2d or isinstance(x, torch.fx.Proxy):
+        if (
+            isinstance(x, torch.fx.Proxy)
+            or type(self.bn) is not nn.BatchNorm2d
+            or not reads_weights(self.conv, self.bn)
+        ):
             return self._by_modules(x)
         norm = batch_norm_of(self.bn)
-        running = (norm.running_mean, norm.running_var)
         return cbam_spatial_gate(
-            *(x, self.conv.weight, *running, norm.weight, norm.bias),
+            x,
+            self.conv.weight,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
             training=norm.training,
             momentum=norm.momentum,
             eps=norm.eps,
@@ -152,8 +162,7 @@ class Cbam(nn.Module):
         self.spatial = SpatialAttn(spatial_kernel_size, gate=gate, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.spatial(self.channel(x))
-        return y
+        return self.spatial(self.channel(x))
 
     def start_at_identity(self) -> None:
         """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid".

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
+from seattn.layers._watched import reads_weights
 from seattn.ops import efficient_channel_attn
 from seattn.ops._tail.excitation import check_names, gate_fn
 
@@ -75,12 +76,13 @@ class EfficientChannelAttn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation
             return x * self.gate(x)[:, :, None, None].to(x.dtype)
+        if not reads_weights(self.conv):
+            return x * self.gate(x)[:, :, None, None].to(x.dtype)
         return efficient_channel_attn(x, self.conv.weight.flatten(), gate=self.gate_name)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C), that `forward` applies to x (B, C, H, W)."""
-        logits: torch.Tensor = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1)  # (B, C)
-        return gate_fn(logits, self.gate_name)
+        return gate_fn(self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1), self.gate_name)
 
     def start_at_identity(self) -> None:
         """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""

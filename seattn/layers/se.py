@@ -13,8 +13,9 @@ from torch import nn
 
 from seattn.layers._bottleneck import bottleneck_width, remap_in_place
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
+from seattn.layers._watched import reads_weights
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
-from seattn.ops._tail.excitation import check_names
+from seattn.ops._tail.excitation import act_fn, check_names, gate_fn
 
 register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 
@@ -76,14 +77,22 @@ class SqueezeExcite(nn.Module):
         w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of kernel
             return squeeze_excite_reference(x, w1, self.fc1.bias, w2, self.fc2.bias, self.act_name, self.gate_name)
+        if not reads_weights(self.fc1, self.fc2):
+            return x * self._gate_by_modules(x).to(x.dtype)
         return squeeze_excite(x, w1, self.fc1.bias, w2, self.fc2.bias, act=self.act_name, gate=self.gate_name)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, (B, C) in fp32, that `forward` applies to x (B, C, H, W)."""
+        if not reads_weights(self.fc1, self.fc2):
+            return self._gate_by_modules(x).flatten(1).float()
         w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)
         return squeeze_excite_gate_reference(
             x, w1, self.fc1.bias, w2, self.fc2.bias, act=self.act_name, gate=self.gate_name
         )
+
+    def _gate_by_modules(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = act_fn(self.fc1(x.mean((2, 3), keepdim=True)), self.act_name)  # (B, R, 1, 1)
+        return gate_fn(self.fc2(hidden), self.gate_name)  # (B, C, 1, 1)
 
     def start_at_identity(self) -> None:
         """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""
@@ -92,9 +101,33 @@ class SqueezeExcite(nn.Module):
         if self.fc2.bias is not None:
             nn.init.zeros_(self.fc2.bias)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         remap_in_place(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        names = {f"{prefix}{name}" for name in ("fc1.weight", "fc2.weight", "fc1.bias", "fc2.bias")}
+        if (
+            strict
+            and self.fc1.bias is not None
+            and {name for name in names if name in state_dict}
+            == {
+                f"{prefix}fc1.weight",
+                f"{prefix}fc2.weight",
+            }
+        ):
+            error_msgs.append(
+                f"the squeeze-excite {prefix[:-1] or 'of this state'} has no biases: build it with bias=False"
+            )
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def extra_repr(self) -> str:
         return f"act={self.act_name}, gate={self.gate_name}"

@@ -35,8 +35,7 @@ def split_attn(name: str) -> tuple[str | None, str]:
 def entry_point(module: str, variant: str, doc: str, create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Register `create(pretrained, **kwargs)` with timm as `variant` of `module`; the module keeps the result."""
     create.__name__, create.__module__, create.__doc__ = variant, module, doc
-    registered: Callable[..., nn.Module] = register_model(create)
-    return registered
+    return register_model(create)
 
 
 def create_net(

@@ -31,8 +31,7 @@ _logger = logging.getLogger("seattn")
 @cache
 def weight_index() -> dict[str, dict[str, str]]:
     """`arch.tag` -> {"file", "sha256"} of the weights that belong to this version of the package."""
-    index: dict[str, dict[str, str]] = json.loads((WEIGHTS / "index.json").read_text(encoding="utf-8"))
-    return index
+    return json.loads((WEIGHTS / "index.json").read_text(encoding="utf-8"))
 
 
 def weight_source(name: str) -> dict[str, str]:
@@ -153,8 +152,7 @@ def build(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, *
         else:
             model.pretrained_cfg[key] = value
     _logger.info("%s: weights from %s", _name(variant, cfg), _source(cfg, path))
-    built: nn.Module = model
-    return built
+    return model
 
 
 def _source(cfg: PretrainedCfg, path: Path) -> str:

@@ -100,17 +100,6 @@ def test_training_and_running_statistics_are_those_of_the_modules(options):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_another_batch_norm_is_called_as_the_module_it_is():
-    layer = Cbam(16, rd_channels=3)
-    calls = []
-    layer.spatial.bn.register_forward_hook(lambda *_: calls.append(1))
-    layer(torch.randn(2, 16, 3, 3))
-    assert calls == []  # part of the op
-    layer = by_modules(layer)
-    layer(torch.randn(2, 16, 3, 3))
-    assert calls == [1]
-
-
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("trace", [torch.jit.script, torch.fx.symbolic_trace], ids=["script", "fx"])
 def test_traced_layer_computes_the_same_and_keeps_its_mode(trace, training):

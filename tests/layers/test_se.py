@@ -90,8 +90,11 @@ def test_remap_leaves_the_given_state_and_our_own_names_alone():
 
 
 def test_missing_bias_is_reported_not_invented():
-    with pytest.raises(RuntimeError, match=r"fc1\.bias"):
+    with pytest.raises(RuntimeError, match=r"fc1\.bias(.|\n)*of this state has no biases: build it with bias=False"):
         SqueezeExcite(32, rd_ratio=1 / 8).load_state_dict(LinearSE(32, 8).state_dict())
+    theirs = nn.Sequential(nn.Identity(), LinearSE(32, 8)).state_dict()
+    with pytest.raises(RuntimeError, match="the squeeze-excite 1 has no biases: build it with bias=False"):
+        nn.Sequential(nn.Identity(), SqueezeExcite(32, rd_ratio=1 / 8)).load_state_dict(theirs)
 
 
 def test_two_sigmoid_with_zero_last_layer_is_the_identity():

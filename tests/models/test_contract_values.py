@@ -13,6 +13,7 @@ from timm.layers import set_scriptable
 from timm.models import create_feature_extractor
 from timm.utils import ModelEmaV3
 
+import seattn
 from tests.models._zoo import RUN, TRACED, TRUNKS, attention, build, create, each, images, kind, name_of
 
 
@@ -195,12 +196,22 @@ def test_fx_graph_computes_the_same_forward_and_backward(traced):
         assert sum(call in (op, f"{op}_add_act") for call in calls) == len(attention(traced))
 
 
-@pytest.mark.parametrize("name", ["se_preact_resnet18_cifar", "eca_wrn16_8_cifar", "se_mobilenetv2_cifar"])
-def test_fx_graph_of_a_block_with_one_op_at_its_end_gives_the_same_bits(name):
-    model, x = create(name).eval(), images(name)
-    last = model.pretrained_cfg["classifier"]
+@pytest.mark.parametrize(
+    "name", ["se_preact_resnet18_cifar", "eca_wrn16_8_cifar", "se_mobilenetv2_cifar", "regnetx_002"]
+)
+def test_fx_graph_of_a_block_with_one_op_at_its_end_has_the_same_bits_and_every_parameter(name):
+    model = create(name)
+    if not attention(model):
+        seattn.add_attention(model, "se", inplace=True)
+    x, last = torch.randn(2, 3, 32, 32), model.pretrained_cfg["classifier"]
+    graph = create_feature_extractor(model.eval(), [last])
     with torch.no_grad():
-        assert torch.equal(create_feature_extractor(model, [last])(x)[last].flatten(1), model(x))
+        assert torch.equal(graph(x)[last].flatten(1), model(x))
+    assert {name for name, _ in graph.named_parameters()} == {name for name, _ in model.named_parameters()}
+    copy.deepcopy(model)
+    again = copy.deepcopy(graph)
+    again.train()(x)[last].square().mean().backward()
+    assert [name for name, p in again.named_parameters() if p.grad is None] == []
 
 
 def test_compiles_whole(traced):

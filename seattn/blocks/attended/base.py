@@ -46,8 +46,7 @@ class Attended:
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            y: Tensor = self._steps(x)
-            return y
+            return self._steps(x)
         else:  # TorchScript leaves this branch alone
             return _forward(self, x)
 
@@ -66,8 +65,7 @@ class Attended:
         return y
 
     def _attend(self: Any, x: Tensor) -> Tensor:
-        y: Tensor = self.se(x)
-        return y
+        return self.se(x)
 
     def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the branch sees, and the shortcut."""

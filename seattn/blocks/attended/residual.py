@@ -32,14 +32,12 @@ class AttendedBasicBlock(_TimmResNetBlock, FusedBasicBlock):
     """timm's BasicBlock."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn2(self._branch(x))
-        return y
+        return self.bn2(self._branch(x))
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         if self.drop_path is not None:
             y = self.drop_path(y)
-        out: Tensor = self.act2(y + shortcut)
-        return out
+        return self.act2(y + shortcut)
 
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, self.act2
@@ -54,14 +52,12 @@ class AttendedBottleneck(_TimmResNetBlock, FusedBottleneck):
     """timm's Bottleneck: ResNet, ResNeXt, WRN."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn3(self._branch(x))
-        return y
+        return self.bn3(self._branch(x))
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         if self.drop_path is not None:
             y = self.drop_path(y)
-        out: Tensor = self.act3(y + shortcut)
-        return out
+        return self.act3(y + shortcut)
 
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, self.act3
@@ -73,8 +69,7 @@ class AttendedBottleneck(_TimmResNetBlock, FusedBottleneck):
 
 class _TorchvisionResNetBlock(Attended):
     def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
-        out: Tensor = self.relu(y + shortcut)
-        return out
+        return self.relu(y + shortcut)
 
     def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
         return None, self.relu
@@ -85,8 +80,7 @@ class AttendedTorchvisionBasicBlock(_TorchvisionResNetBlock, FusedTorchvisionBas
     """torchvision's BasicBlock."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn2(self._branch(x))
-        return y
+        return self.bn2(self._branch(x))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -98,8 +92,7 @@ class AttendedTorchvisionBottleneck(_TorchvisionResNetBlock, FusedTorchvisionBot
     """torchvision's Bottleneck: ResNet, ResNeXt, WRN."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn3(self._branch(x))
-        return y
+        return self.bn3(self._branch(x))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -114,8 +107,7 @@ class _PreActBlock(Attended):
         return inner, (x if self.downsample is None else self.downsample(inner))
 
     def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
-        out: Tensor = self.drop_path(y) + shortcut
-        return out
+        return self.drop_path(y) + shortcut
 
     def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, _NO_ACT
@@ -126,8 +118,7 @@ class AttendedPreActBasic(_PreActBlock, timm_resnetv2.PreActBasic):
     """timm's pre-activation basic block: PreActResNet, WRN of the paper."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(self.norm2(self.conv1(x)))
-        return y
+        return self.conv2(self.norm2(self.conv1(x)))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -139,8 +130,7 @@ class AttendedPreActBottleneck(_PreActBlock, timm_resnetv2.PreActBottleneck):
     """timm's pre-activation bottleneck."""
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(x)))))
-        return y
+        return self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(x)))))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -153,8 +143,7 @@ class _BesideSlot(Attended):
     _slot = "attn"
 
     def _attend(self: Any, x: Tensor) -> Tensor:
-        y: Tensor = self.attn(x)
-        return y
+        return self.attn(x)
 
 
 @attended(timm_regnet.Bottleneck)
@@ -165,14 +154,12 @@ class AttendedRegNetBottleneck(_BesideSlot, timm_regnet.Bottleneck):
         return x, (x if self.downsample is None else self.downsample(x))
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv3(self.se(self.conv2(self.conv1(x))))
-        return y
+        return self.conv3(self.se(self.conv2(self.conv1(x))))
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         if self.downsample is not None:
             y = self.drop_path(y) + shortcut
-        out: Tensor = self.act3(y)
-        return out
+        return self.act3(y)
 
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, self.act3
@@ -194,12 +181,10 @@ class AttendedTorchvisionRegNetBlock(_BesideSlot, torchvision_regnet.ResBottlene
         return x, (x if self.proj is None else self.proj(x))
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.f(x)
-        return y
+        return self.f(x)
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
-        out: Tensor = self.activation(shortcut + y)
-        return out
+        return self.activation(shortcut + y)
 
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return None, self.activation
@@ -241,8 +226,7 @@ class AttendedInvertedResidual(_MobileBlock, InvertedResidual):
             x = self.bn_s2d(self.conv_s2d(x))
         x = self.bn1(self.conv_pw(x))
         x = self.se(self.aa(self.bn2(self.conv_dw(x))))
-        y: Tensor = self.bn3(self.conv_pwl(x))
-        return y
+        return self.bn3(self.conv_pwl(x))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -258,8 +242,7 @@ class AttendedDepthwiseSeparableConv(_MobileBlock, DepthwiseSeparableConv):
         if self.conv_s2d is not None:
             x = self.bn_s2d(self.conv_s2d(x))
         x = self.se(self.aa(self.bn1(self.conv_dw(x))))
-        y: Tensor = self.bn2(self.conv_pw(x))
-        return y
+        return self.bn2(self.conv_pw(x))
 
     @staticmethod
     def _channels(block: Any) -> Channels:
@@ -275,8 +258,7 @@ class AttendedTorchvisionInvertedResidual(_BesideSlot, torchvision_mobilenetv2.I
         return x, x
 
     def _residual(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(x)
-        return y
+        return self.conv(x)
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         return shortcut + y if self.use_res_connect else y

@@ -29,8 +29,7 @@ class Fused:
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            y: Tensor = self._plain(x)
-            return y
+            return self._plain(x)
         else:  # TorchScript leaves this branch alone
             return _forward(self, x)
 
@@ -50,13 +49,12 @@ class Fused:
     @staticmethod
     def _covered(module: Any) -> nn.Module | None:
         """The attention that is reported with the module."""
-        return module  # type: ignore[no-any-return]
+        return module
 
 
 def _forward(module: Fused, x: Tensor) -> Tensor:
     if isinstance(x, torch.fx.Proxy):  # the graph shall have timm's modules as nodes
-        y: Tensor = module._plain(x)
-        return y
+        return module._plain(x)
     return module._run_fused(x)
 
 

@@ -14,10 +14,11 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from seattn.blocks.excitation import LABELS, Reason, act_name, add_reader, excitation_of, gate_name, is_pointwise
+from seattn.blocks.excitation import LABELS, Reason, act_name, add_reader, excitation_of, gate_name
 from seattn.blocks.fused.base import Fused, fused, plain_class
-from seattn.blocks.tail import may_skip, norm_reason
+from seattn.blocks.tail import norm_reason
 from seattn.layers._norm import batch_norm_of
+from seattn.layers._watched import is_pointwise, may_skip
 from seattn.ops._kernel import is_cpu_inference
 from seattn.ops._tail.run import run
 from seattn.ops.cbam import cbam_channel_gate, cbam_spatial_gate
@@ -29,10 +30,10 @@ class _Attention(Fused):
     def _run_fused(self: Any, x: Tensor) -> Tensor:
         # In inference on a CPU nothing can be saved, and code that no other layer runs finds the caches cold.
         if is_cpu_inference(x):
-            return self._plain(x)  # type: ignore[no-any-return]
+            return self._plain(x)
         e = excitation_of(self)
         if isinstance(e, Reason) or not may_skip(*self._modules.values()):  # changed since it was accelerated
-            return self._plain(x)  # type: ignore[no-any-return]
+            return self._plain(x)
         return run(x, None, e, None, "identity")
 
     @staticmethod
@@ -100,8 +101,7 @@ class FusedCbamModule(Fused, CbamModule):
         # takes longer than what it saves.
         plain = x.shape[0] == 0 or (x.shape[0] == 1 and is_cpu_inference(x))
         if plain or not may_skip(*self._modules.values()) or self._why_not(self) is not None:
-            y: Tensor = self._plain(x)
-            return y
+            return self._plain(x)
         channel, spatial = self.channel, self.spatial
         w1, w2 = channel.fc1.weight.flatten(1), channel.fc2.weight.flatten(1)  # (R, C), (C, R)
         act, gate = act_name(channel.act), gate_name(channel.gate)

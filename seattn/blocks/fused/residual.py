@@ -33,8 +33,7 @@ class _Block(Fused):
         bn, attn, act, drop_path = self._tail_parts()
         quick = is_cpu_inference(x)
         if quick and attn is None:  # three steps, which nothing can shorten
-            whole: Tensor = self._plain(x)
-            return whole
+            return self._plain(x)
         y = self._branch(x)  # (B, C, H, W)
         shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
         return residual_tail(y, shortcut, bn=bn, attn=attn, act=act, drop_path=drop_path, quick=quick)
@@ -70,8 +69,7 @@ class _Block(Fused):
 
 def _tail_parts(block: nn.Module) -> TailParts:
     kind: Any = fused_class(type(block)) or type(block)
-    parts: TailParts = kind._tail_parts(block)
-    return parts
+    return kind._tail_parts(block)
 
 
 @fused(BasicBlock)
@@ -80,8 +78,7 @@ class FusedBasicBlock(_Block, BasicBlock):  # type: ignore[misc]  # timm's class
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.drop_block(self.bn1(self.conv1(x)))
-        y: Tensor = self.conv2(self.aa(self.act1(x)))
-        return y
+        return self.conv2(self.aa(self.act1(x)))
 
     def _tail_parts(self) -> TailParts:
         return TailParts(self.bn2, self.se, self.act2, self.drop_path)
@@ -94,8 +91,7 @@ class FusedBottleneck(_Block, Bottleneck):  # type: ignore[misc]
     def _branch(self, x: Tensor) -> Tensor:
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.drop_block(self.bn2(self.conv2(x)))
-        y: Tensor = self.conv3(self.aa(self.act2(x)))
-        return y
+        return self.conv3(self.aa(self.act2(x)))
 
     def _tail_parts(self) -> TailParts:
         return TailParts(self.bn3, self.se, self.act3, self.drop_path)
@@ -104,8 +100,7 @@ class FusedBottleneck(_Block, Bottleneck):  # type: ignore[misc]
 class _LegacyBottleneck(_Block):
     def _branch(self: Any, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
-        y: Tensor = self.conv3(self.relu(self.bn2(self.conv2(x))))
-        return y
+        return self.conv3(self.relu(self.bn2(self.conv2(x))))
 
     def _tail_parts(self: Any) -> TailParts:
         return TailParts(self.bn3, self.se_module, self.relu, None)
@@ -132,8 +127,7 @@ class FusedSEResNetBlock(_Block, senet.SEResNetBlock):
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
-        y: Tensor = self.relu(self.bn2(self.conv2(x)))
-        return y
+        return self.relu(self.bn2(self.conv2(x)))
 
     def _tail_parts(self) -> TailParts:
         return TailParts(None, self.se_module, self.relu, None)
@@ -144,8 +138,7 @@ class FusedTorchvisionBasicBlock(_Block, torchvision_resnet.BasicBlock):  # type
     """torchvision's BasicBlock."""
 
     def _branch(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv2(self.relu(self.bn1(self.conv1(x))))
-        return y
+        return self.conv2(self.relu(self.bn1(self.conv1(x))))
 
     def _tail_parts(self) -> TailParts:
         return TailParts(self.bn2, None, self.relu, None)
@@ -157,8 +150,7 @@ class FusedTorchvisionBottleneck(_Block, torchvision_resnet.Bottleneck):  # type
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
-        y: Tensor = self.conv3(self.relu(self.bn2(self.conv2(x))))
-        return y
+        return self.conv3(self.relu(self.bn2(self.conv2(x))))
 
     def _tail_parts(self) -> TailParts:
         return TailParts(self.bn3, None, self.relu, None)

@@ -123,8 +123,7 @@ def _build(path: Path, config: Mapping[str, Any]) -> nn.Module:
             f"{path}: num_classes {config['num_classes']} and num_features {_short(config.get('num_features'))}; "
             f"{config['architecture']} with these model_args has {outputs} and {features}"
         )
-    built: nn.Module = model
-    return built
+    return model
 
 
 def _short(value: object) -> str:

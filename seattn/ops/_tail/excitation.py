@@ -164,7 +164,7 @@ def gate_fn(z: Tensor, gate: str) -> Tensor:
 def gate_grad(grad: Tensor, scale: Tensor, gate: str) -> Tensor:
     """The gradient of the logits from that of the gates, at the gates' values."""
     if gate == "sigmoid":
-        return torch.ops.aten.sigmoid_backward(grad, scale)  # type: ignore[no-any-return]
+        return torch.ops.aten.sigmoid_backward(grad, scale)
     if gate == "two_sigmoid":
         return grad * scale * (1 - scale / 2)
     assert gate == "hard_sigmoid"
@@ -175,13 +175,13 @@ def act_grad(grad: Tensor, hidden: Tensor, act: str) -> Tensor:
     """The gradient of the hidden values from that of their activations."""
     aten = torch.ops.aten
     if act == "relu":
-        return aten.threshold_backward(grad, hidden, 0)  # type: ignore[no-any-return]
+        return aten.threshold_backward(grad, hidden, 0)
     if act == "silu":
-        return aten.silu_backward(grad, hidden)  # type: ignore[no-any-return]
+        return aten.silu_backward(grad, hidden)
     if act == "gelu":
-        return aten.gelu_backward(grad, hidden)  # type: ignore[no-any-return]
+        return aten.gelu_backward(grad, hidden)
     if act == "hard_swish":
-        return aten.hardswish_backward(grad, hidden)  # type: ignore[no-any-return]
+        return aten.hardswish_backward(grad, hidden)
     assert act == "identity"
     return grad
 
