@@ -25,6 +25,10 @@ Checkpoint = Annotated[
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")]
 
+NoExif = Annotated[
+    bool, typer.Option("--no-exif", help="Do not turn images by their EXIF orientation; timm does not either.")
+]
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("demo"),
@@ -49,6 +53,11 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
     device: Device = "cpu",
+    no_exif: NoExif = False,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text file: the class folder of each output of the model, one a line."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
 ) -> None:
@@ -66,7 +75,9 @@ def evaluate(
     cifar = cifar_folder(data_dir)
     data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))  # before the model's turn
     net = load_model(model, checkpoint=checkpoint, device=device)
-    evaluation = evaluate_split(net, data_dir, split, batch_size=batch_size, workers=workers)
+    evaluation = evaluate_split(
+        net, data_dir, split, batch_size=batch_size, workers=workers, exif=not no_exif, class_map=class_map
+    )
     text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
     if out is not None:
         write_text(out, text + "\n")
@@ -82,13 +93,15 @@ def predict(
     checkpoint: Checkpoint = None,
     topk: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 5,
     device: Device = "cpu",
+    no_exif: NoExif = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name what images show."""
     from seattn.evaluation.prediction import predict as predict_images
     from seattn.models.load import load_model
 
-    predictions = predict_images(load_model(model, checkpoint=checkpoint, device=device), images, topk)
+    net = load_model(model, checkpoint=checkpoint, device=device)
+    predictions = predict_images(net, images, topk, exif=not no_exif)
     if as_json:
         print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
         return

@@ -43,6 +43,11 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def printable(name: str | Path) -> str:
+    """A name of a file as valid Unicode: a byte that is not UTF-8 becomes the replacement character."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def require_writable(folder: Path) -> None:
     """Make `folder` and prove that a file can be written there, before any long work starts.
 

@@ -1,8 +1,9 @@
-"""Augmentations of whole batches on any device: one function draws, on the CPU, another does what was drawn.
+"""Augmentations of whole batches on any device: one function draws on the CPU, another one applies the draws.
 
-Each has the law of torchvision's or timm's transform of PIL images; colours and resampling are computed as Pillow does,
-to a level in 255 (a few levels where a resize shrinks: Pillow rounds between its two passes, in either order).
-Shapes: B images of a batch, H x W pixels, 3 channels last; boxes are (top, left, height, width) in pixels.
+Each has the distribution of torchvision's or timm's transform of PIL images. Colours and resampling are computed as in
+Pillow, to one level in 255 (a few levels where a resize shrinks: Pillow rounds between its two passes).
+Shapes: B images of a batch, H x W pixels, C channels, which are last in images of uint8: 1 (grey), 3 (RGB) or 4 (RGBA);
+boxes are (top, left, height, width) in pixels.
 """
 
 import math
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # H, W
-ATTEMPTS = 10  # at a box that fits, in torchvision and in timm
+ATTEMPTS = 10  # draws of a box until one fits, in torchvision and in timm
 
 
 def draw_flips(count: int, probability: float, generator: torch.Generator) -> Tensor:
@@ -22,7 +23,7 @@ def draw_flips(count: int, probability: float, generator: torch.Generator) -> Te
 
 
 def flip(images: Tensor, flips: Tensor, *, axis: int) -> Tensor:
-    """Mirror the images (B, H, W, 3) that `flips` (B,) names: axis 2 left to right, axis 1 upside down."""
+    """Mirror the images (B, H, W, C) that `flips` (B,) names: axis 2 left to right, axis 1 upside down."""
     return torch.where(flips[:, None, None, None], images.flip(axis), images)
 
 
@@ -32,23 +33,23 @@ def draw_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor
 
 
 def crop_padded(images: Tensor, offsets: Tensor, padding: int, border: str = "black") -> Tensor:
-    """Crop each image (B, H, W, 3) at its offset out of a border of `padding` pixels, as RandomCrop.
+    """Crop each image (B, H, W, C) at its offset out of a border of `padding` pixels, as RandomCrop.
 
     Args:
         border: "black", or "reflect" for the image mirrored at its edge, whose own row or column is not repeated;
             `padding` is then less than H and W.
     """
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     rows = offsets[:, :1] + torch.arange(height, device=images.device) - padding  # (B, H), of the image itself
     columns = offsets[:, 1:] + torch.arange(width, device=images.device) - padding  # (B, W)
     if border == "reflect":
         rows, columns = _reflected(rows, height), _reflected(columns, width)
     else:
-        images = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, 3)
+        images = F.pad(images, (0, 0, padding, padding, padding, padding))  # (B, H + 2p, W + 2p, C)
         rows, columns = rows + padding, columns + padding
     first = torch.arange(count, device=images.device)[:, None, None] * images.shape[1]
     index = (first + rows[:, :, None]) * images.shape[2] + columns[:, None, :]  # (B, H, W)
-    return images.reshape(-1, 3).index_select(0, index.view(-1)).view(count, height, width, 3)
+    return images.reshape(-1, channels).index_select(0, index.view(-1)).view(count, height, width, channels)
 
 
 def _reflected(place: Tensor, size: int) -> Tensor:
@@ -68,13 +69,17 @@ def draw_boxes(
     area = _uniform((count, ATTEMPTS), scale, generator) * height * width
     shape = _uniform((count, ATTEMPTS), (math.log(ratio[0]), math.log(ratio[1])), generator).exp()
     w, h = (area * shape).sqrt().round(), (area / shape).sqrt().round()  # (B, 10)
-    place = torch.rand((2, count, ATTEMPTS), generator=generator, dtype=torch.float64)
-    top, left = (place[0] * (height - h + 1)).floor(), (place[1] * (width - w + 1)).floor()
+    boxes = _placed(h, w, size, generator)  # (B, 10, 4)
     fits = (w <= width) & (h <= height)
-    boxes = torch.stack([top, left, h, w], -1)  # (B, 10, 4)
     chosen = boxes[torch.arange(count), fits.byte().argmax(1)]  # (B, 4)
-    fallback = torch.tensor(_middle_box(size, ratio), dtype=torch.float64)
-    return torch.where(fits.any(1)[:, None], chosen, fallback).long()
+    return torch.where(fits.any(1)[:, None], chosen, torch.tensor(_middle_box(size, ratio)))
+
+
+def _placed(h: Tensor, w: Tensor, size: Size, generator: torch.Generator) -> Tensor:
+    """(..., 4) int64: boxes of heights h (...) and widths w (...), each at a random place of the image."""
+    place = torch.rand((2, *h.shape), generator=generator, dtype=torch.float64)
+    top, left = (place[0] * (size[0] - h + 1)).floor(), (place[1] * (size[1] - w + 1)).floor()
+    return torch.stack([top, left, h, w], -1).long()
 
 
 def _middle_box(size: Size, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -88,7 +93,7 @@ def _middle_box(size: Size, ratio: tuple[float, float]) -> tuple[int, int, int, 
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: Size, bicubic: Tensor) -> Tensor:
-    """Cut `boxes` (B, 4) out of images (B, H, W, 3) uint8 and resize them to (B, *size, 3), as Pillow does.
+    """Cut `boxes` (B, 4) out of images (B, H, W, C) uint8 and resize them to (B, *size, C), as Pillow does.
 
     Pillow's filters are sums over rows and columns, so a resize is two products with matrices; where it shrinks, the
     filter widens (antialiasing). `F.grid_sample` and `F.interpolate` differ: the first does not antialias and reads
@@ -97,17 +102,18 @@ def resized_crop(images: Tensor, boxes: Tensor, size: Size, bicubic: Tensor) -> 
     Args:
         bicubic: (B,) bool, bilinear where False.
     """
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     down = resize_weights(boxes[:, 0], boxes[:, 2], height, size[0], bicubic)  # (B, size[0], H)
     across = resize_weights(boxes[:, 1], boxes[:, 3], width, size[1], bicubic)  # (B, size[1], W)
-    x = images.permute(0, 1, 3, 2).float().reshape(count, height * 3, width)  # (B, H * 3, W)
-    x = (x @ across.mT).add_(0.5).floor_().clamp_(0, 255).view(count, height, 3 * size[1])  # (B, H, 3 * size[1])
-    x = (down @ x).add_(0.5).floor_().clamp_(0, 255).view(count, size[0], 3, size[1])  # (B, size[0], 3, size[1])
-    return x.permute(0, 1, 3, 2).to(torch.uint8)  # (B, *size, 3)
+    x = images.permute(0, 1, 3, 2).float().reshape(count, height * channels, width)  # (B, H * C, W)
+    x = (x @ across.mT).add_(0.5).floor_().clamp_(0, 255).view(count, height, channels * size[1])
+    x = (down @ x).add_(0.5).floor_().clamp_(0, 255)  # (B, size[0], C * size[1])
+    x = x.view(count, size[0], channels, size[1])
+    return x.permute(0, 1, 3, 2).to(torch.uint8)  # (B, *size, C)
 
 
 def resize_weights(start: Tensor, length: Tensor, inputs: int, outputs: int, bicubic: Tensor) -> Tensor:
-    """(B, outputs, inputs): how much of each input pixel each output pixel is, for boxes [start, start + length)."""
+    """(B, outputs, inputs): the weight of each input pixel in each output pixel, for boxes [start, start + length)."""
     step = (length.float() / outputs)[:, None, None]  # input pixels an output pixel, (B, 1, 1)
     centre = (torch.arange(outputs, device=start.device) + 0.5)[None, :, None] * step  # (B, outputs, 1)
     place = torch.arange(inputs, device=start.device)[None, None] - start[:, None, None]  # (B, 1, inputs)
@@ -121,7 +127,7 @@ def resize_weights(start: Tensor, length: Tensor, inputs: int, outputs: int, bic
 
 
 def resize(images: Tensor, size: Size) -> Tensor:
-    """Images (B, H, W, 3) uint8 at another size, bilinear, antialiased where it shrinks."""
+    """Images (B, H, W, C) uint8 at another size, bilinear, antialiased where it shrinks."""
     count, height, width, _ = images.shape
     if (height, width) == size:
         return images
@@ -136,33 +142,38 @@ def draw_jitter(count: int, strength: float, generator: torch.Generator) -> tupl
 
 
 def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Change brightness (0), contrast (1) and saturation (2) of images (B, H, W, 3) uint8, as ColorJitter."""
-    x = images.float()
-    for turn in order.unbind(1):  # (B,)
+    """Change brightness (0), contrast (1) and saturation (2) of images (B, H, W, C) uint8, as ColorJitter.
+
+    The fourth channel stays as it is; the saturation of grey images does, too.
+    """
+    x, alpha = images[..., :3].float(), images[..., 3:]
+    for step in order.unbind(1):  # (B,)
         grey = _grey(x)  # (B, H, W, 1)
         mean = (grey.mean((1, 2, 3), keepdim=True) + 0.5).floor()  # (B, 1, 1, 1)
-        kind = turn[:, None, None, None]
-        base = torch.where(kind == 2, grey, torch.where(kind == 1, mean, 0.0))  # what a factor of 0 gives
-        factor = factors.gather(1, turn[:, None])[:, :, None, None]  # (B, 1, 1, 1)
+        kind = step[:, None, None, None]
+        base = torch.where(kind == 2, grey, torch.where(kind == 1, mean, 0.0))  # the result for a factor of 0
+        factor = factors.gather(1, step[:, None])[:, :, None, None]  # (B, 1, 1, 1)
         x = (base + factor * (x - base)).clamp(0, 255).floor()
-    return x.to(torch.uint8)
+    return torch.cat([x.to(torch.uint8), alpha], -1)
 
 
 def _grey(x: Tensor) -> Tensor:
+    if x.shape[-1] == 1:
+        return x
     red, green, blue = x.int().split(1, 3)
     grey: Tensor = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16  # Pillow's fixed point
     return grey.float()
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images (B, H, W, 3) uint8 as (B, 3, H, W) float32 of zero mean, channels last in memory."""
+    """Images (B, H, W, C) uint8 as (B, C, H, W) float32 of zero mean, channels last in memory."""
     shift = torch.tensor(mean, device=images.device) * 255
     scale = 1 / (torch.tensor(std, device=images.device) * 255)
     return ((images.float() - shift) * scale).permute(0, 3, 1, 2)
 
 
 def draw_squares(count: int, side: int, size: Size, generator: torch.Generator) -> Tensor:
-    """(B, 1, 4): squares about a pixel of the image, parts of which may lie outside; Cutout of DeVries and Taylor."""
+    """(B, 1, 4): squares around a pixel of the image, which may reach beyond it; DeVries and Taylor's Cutout."""
     centres = torch.stack([torch.randint(n, (count,), generator=generator) for n in size], 1)  # (B, 2)
     sides = torch.full((count, 2), side)
     return torch.cat([centres - side // 2, sides], 1)[:, None]
@@ -181,15 +192,13 @@ def draw_erasing(count: int, probability: float, most: int, size: Size, generato
     area = _uniform(shape, (0.02, 1 / 3), generator) * height * width / blocks[:, None, None]
     aspect = _uniform(shape, (math.log(0.3), -math.log(0.3)), generator).exp()
     h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # (B, most, 10)
-    place = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
-    top, left = (place[0] * (height - h + 1)).floor(), (place[1] * (width - w + 1)).floor()
+    boxes = _placed(h, w, size, generator)  # (B, most, 10, 4)
     fits = (h < height) & (w < width)
-    boxes = torch.stack([top, left, h, w], -1).long()  # (B, most, 10, 4)
     first = fits.byte().argmax(2)[:, :, None, None].expand(-1, -1, 1, 4)
     chosen = boxes.gather(2, first).squeeze(2)  # (B, most, 4)
     erased = torch.rand(count, generator=generator) < probability
-    kept = fits.any(2) & erased[:, None] & (torch.arange(most) < blocks[:, None])
-    return torch.where(kept[:, :, None], chosen, 0)
+    used = fits.any(2) & erased[:, None] & (torch.arange(most) < blocks[:, None])
+    return torch.where(used[:, :, None], chosen, 0)
 
 
 def inside(boxes: Tensor, size: Size) -> Tensor:
@@ -202,10 +211,10 @@ def inside(boxes: Tensor, size: Size) -> Tensor:
 
 
 def erase(x: Tensor, boxes: Tensor, fill: Tensor | float = 0.0) -> Tensor:
-    """Put `fill` in place of what lies in the boxes (B, R, 4) of x (B, 3, H, W); a later box lies above an earlier.
+    """Overwrite the boxes (B, R, 4) of x (B, C, H, W) by `fill`; a later box lies above an earlier one.
 
     Args:
-        fill: one number, or (B, R, 3, H or 1, W or 1) of them; 0 is the mean, after `normalize`.
+        fill: one number, or (B, R, C, H or 1, W or 1) of them; 0 is the mean, after `normalize`.
     """
     for block in range(boxes.shape[1]):
         value = fill[:, block] if isinstance(fill, Tensor) else fill

@@ -1,4 +1,4 @@
-"""Images that stand in two splits, found by content.
+"""Images that are in two splits, found by content.
 
 Shapes: N images of a set, H x W pixels.
 """
@@ -11,38 +11,45 @@ from pathlib import Path
 
 import torch
 
-_HEAD = 2**16  # bytes of a file that are compared before all of it
+from seattn.core.files import printable
+
+_HEAD = 2**16  # bytes of a file that are compared first
 _logger = logging.getLogger("seattn")
 
 
 def warn_of_shared_files(test: Sequence[Path], train: Sequence[Path]) -> None:
     """Warn, in one line, of test files whose bytes (SHA-256) are those of a training file."""
-    heads = _first_of(_head, train)
-    found = [(path, other) for path in test if (other := heads.get(_head(path)))]
-    if found:  # few: now all of their bytes, against every training file that begins alike
-        wanted = {_head(path) for path, _ in found}
-        whole = _first_of(_content, [path for path in train if _head(path) in wanted])
-        _warn_of_pairs([(path, other) for path, _ in found if (other := whole.get(_content(path)))], len(test))
+    train_heads = _by_digest(_head, train)
+    candidates = [path for path in test if _head(path) in train_heads]
+    if candidates:  # few: their whole bytes are compared with those of every training file that begins alike
+        heads = {_head(path) for path in candidates}
+        contents = _by_digest(_content, [path for path in train if _head(path) in heads])
+        pairs = [(path, contents.get(_content(path))) for path in candidates]
+        _warn_of_pairs([(printable(path), printable(twin)) for path, twin in pairs if twin is not None], len(test))
 
 
 def warn_of_shared_images(test: torch.Tensor, train: torch.Tensor) -> None:
     """Warn, in one line, of test images (N, H, W, 3) whose pixels (SHA-256) are those of a training image."""
     known = {hashlib.sha256(image.tobytes()).digest(): i for i, image in enumerate(train.numpy())}
-    found = [(i, known.get(hashlib.sha256(image.tobytes()).digest())) for i, image in enumerate(test.numpy())]
-    _warn_of_pairs([(f"image {i}", f"image {j}") for i, j in found if j is not None], len(test))
+    pairs = [(i, known.get(hashlib.sha256(image.tobytes()).digest())) for i, image in enumerate(test.numpy())]
+    _warn_of_pairs([(f"image {i}", f"image {j}") for i, j in pairs if j is not None], len(test))
 
 
-def _warn_of_pairs(pairs: Sequence[tuple[object, object]], count: int) -> None:
+def _warn_of_pairs(pairs: Sequence[tuple[str, str]], count: int) -> None:
     if pairs:
         _logger.warning(
-            "%d of %d test images also stand in train, by content: the score is too high; the first is %s, there %s",
-            *(len(pairs), count, *pairs[0]),
+            "%d of %d test images are also in train, by content: the score is too high; the first is %s, in train %s",
+            len(pairs),
+            count,
+            pairs[0][0],
+            pairs[0][1],
         )
 
 
-def _first_of(key: Callable[[Path], bytes], paths: Sequence[Path]) -> dict[bytes, Path]:
+def _by_digest(digest: Callable[[Path], bytes], paths: Sequence[Path]) -> dict[bytes, Path]:
+    """Digest -> the first path that has it."""
     with ThreadPoolExecutor() as pool:
-        return dict(zip(reversed(list(pool.map(key, paths))), reversed(paths), strict=True))
+        return dict(zip(reversed(list(pool.map(digest, paths))), reversed(paths), strict=True))
 
 
 def _head(path: Path) -> bytes:

@@ -1,69 +1,206 @@
-"""Image folders: their splits, classes and files, which files are damaged, and splits where there are none."""
+"""A folder of images: where its splits are, which classes and files they hold, and which files are damaged."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from seattn.core.errors import UserError
-from seattn.data.images import DECODE_ERRORS, FileSet, Size, cifar_folder, read_rgb
+from seattn.core.files import printable
+from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder
 
-_SUFFIXES = frozenset(Image.registered_extensions())
-_VALIDATION = ("validation", "val", "valid")  # as timm's image-folder reader spells it
-_LOOKED_AT = 64  # images, to see whether a set is of large ones
+# The names of a split's folder, in any case, with "-" or a space for "_"; the first that is there is taken.
+SPLITS = {
+    "train": ("train", "training", "seg_train", "train_set", "training_set", "trainset", "train_data", "train_images"),
+    "validation": ("validation", "val", "valid", "seg_val", "validation_set", "val_set", "valid_set", "val_images"),
+    "test": ("test", "testing", "seg_test", "test_set", "testing_set", "testset", "test_data", "test_images"),
+}
+# Copies, previews and waste that operating systems and servers put into folders, beside names that begin with a dot.
+_NO_DATA = {"@eadir", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found", "__pycache__"}
+_NO_DATA |= {"system volume information", "thumbs.db", "desktop.ini"}
+_COUNTS_SHOWN = 12  # classes whose counts are printed
 _logger = logging.getLogger("seattn")
 
 
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in `folder`, sorted, without hidden ones and those that are no data."""
+    try:
+        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+    except OSError as error:
+        raise UserError(f"cannot list the folder {printable(folder)}: {error.strerror}") from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _NO_DATA
+
+
+def find_splits(data_dir: Path) -> dict[str, Path]:
+    """The folders of `data_dir` that are called like splits, by "train", "validation" and "test".
+
+    Raises:
+        UserError: if `data_dir` is not a folder that can be listed.
+    """
+    if not data_dir.is_dir():
+        raise UserError(
+            f"no data folder {printable(data_dir)}; give a folder that holds train/<class>/<image> and test/…, or "
+            "<class>/<image>"
+        )
+    found, folders = {}, class_folders(data_dir)
+    for split, names in SPLITS.items():
+        if matching := _called(names, folders):
+            path = data_dir / matching[0]
+            while len(inside := class_folders(path)) == 1 and _called(names, inside):  # seg_train/seg_train/<class>
+                path = path / inside[0]
+            found[split] = path
+    return found
+
+
+def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Those of `folders` with one of `names`, in the order of `names`."""
+    plain = {folder: folder.lower().replace("-", "_").replace(" ", "_") for folder in folders}
+    matching = [folder for folder in folders if plain[folder] in names]
+    return sorted(matching, key=lambda folder: (names.index(plain[folder]), folder not in names))
+
+
 def find_split(data_dir: Path, split: str) -> Path:
-    """The folder of `split` ("train", "validation", "test") in an image-folder tree.
+    """The folder of `split`, "train", "validation" or "test", in `data_dir`.
 
     Raises:
         UserError: if it is not there.
     """
-    if not data_dir.is_dir():
-        raise UserError(f"no data folder {data_dir}; give a folder that holds train/<class>/<image> and test/…")
-    for name in _VALIDATION if split == "validation" else (split,):
-        if (data_dir / name).is_dir():
-            return data_dir / name
-    raise UserError(f"no {split} split in {data_dir}; it should hold {split}/<class>/<image>")
+    splits = find_splits(data_dir)
+    if split not in splits:
+        present = f"has {_listed(splits)} only" if splits else "has no splits"
+        raise UserError(
+            f"no {split} split in {printable(data_dir)}, which {present}; it should hold {split}/<class>/<image>"
+        )
+    return splits[split]
+
+
+def _listed(splits: Mapping[str, Path]) -> str:
+    return ", ".join(printable(path.name) for path in splits.values())
 
 
 def has_split(data_dir: Path, split: str) -> bool:
-    """Whether that split is there, without reading an image."""
+    """Whether the split is there, without reading an image."""
     if cifar_folder(data_dir) is not None:
         return split in ("train", "test")
-    try:
-        find_split(data_dir, split)
-    except UserError:
-        return False
-    return True
+    return data_dir.is_dir() and split in find_splits(data_dir)
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in `folder`, sorted."""
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
+def split_folder(data_dir: Path, split: str) -> Path:
+    """The folder of `split` in `data_dir`; or `data_dir` itself, if it holds class folders and no split.
 
-
-def list_files(folder: Path) -> FileSet:
-    """The images of `folder`/<class>/<image>, classes and files in sorted order.
+    Args:
+        split: "train", "validation" or "test", by any of their names; or another folder of `data_dir`.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is neither.
     """
+    splits = find_splits(data_dir)
+    name = next((known for known, names in SPLITS.items() if _called(names, [split])), split)
+    if name in splits:
+        return splits[name]
+    if name not in SPLITS and name in class_folders(data_dir):
+        return data_dir / name
+    if splits:
+        raise UserError(f"{printable(data_dir)} has no split {split!r}; it has {_listed(splits)}")
+    check_class_folders(data_dir)
+    return data_dir
+
+
+def check_class_folders(data_dir: Path) -> None:
+    """Refuse a folder without splits whose children are no class folders.
+
+    Raises:
+        UserError: if it has no folders; or if its folders hold no images themselves but several folders, so that they
+            may be splits under names that are not known.
+    """
+    names = class_folders(data_dir)
+    if not names:
+        raise UserError(f"{printable(data_dir)} has no folders; expected {printable(data_dir)}/<class>/<image>")
+    inside = {name: class_folders(data_dir / name) for name in names}
+    if max(map(len, inside.values())) > 1 and not any(_images_in(data_dir / name) for name in names):
+        example = next(name for name in names if len(inside[name]) > 1)
+        raise UserError(
+            f"the folders {_few(names)} in {printable(data_dir)} hold only folders, as {printable(example)} holds "
+            f"{_few(inside[example])}: if they are splits, call them train, validation and test; if one of them holds "
+            "the classes, give that folder; if they are the classes, put them into a folder train"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
+
+
+def _images_in(folder: Path) -> list[str]:
+    return [name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES and not _is_hidden(name)]
+
+
+def list_files(folder: Path, *, exif: bool = True) -> FileSet:
+    """The images of `folder`/<class>/<image>, classes and files in sorted order; every command lists files by this one.
+
+    Images deeper in a class folder count, also in linked folders. Files without a suffix of images are ignored, which a
+    warning says and counts.
+
+    Raises:
+        UserError: if there is no image, or if two class folders differ only in bytes that are not UTF-8.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {printable(folder)}; expected {printable(folder)}/<class>/<image>")
     classes = class_folders(folder)
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    if not files:
-        raise UserError(f"no images in {folder}; it should hold <class>/<image> of a kind that Pillow reads")
-    return FileSet(tuple(path for path, _ in files), torch.tensor([label for _, label in files]), classes)
+    names = tuple(map(printable, classes))
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UserError(f"two class folders in {printable(folder)} are both shown as {twice!r}; rename one in UTF-8")
+    ignored: Counter[str] = Counter()
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        images = sorted(_walk_images(folder / name, ignored))
+        paths += images
+        labels += [label] * len(images)
+    if ignored:
+        _warn_of_ignored(folder, ", ".join(f"{suffix} {count}" for suffix, count in ignored.most_common()))
+    if not paths:
+        raise UserError(
+            f"no images in {printable(folder)}; expected {printable(folder)}/<class>/<image>, where an image is a file "
+            f"such as .jpg, .png or .tif"
+        )
+    return FileSet(tuple(paths), torch.tensor(labels), names, exif)
+
+
+def _walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+    """The images below `folder`; each folder is visited once, however many links lead to it."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot list the folder {printable(error.filename)}: {error.strerror}") from error
+
+    visited = set()
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES and not _is_hidden(name):
+                yield Path(root) / name
+            elif not _is_hidden(name):
+                ignored[printable(suffix) or "no suffix"] += 1
+
+
+@cache  # a folder is listed several times in a run
+def _warn_of_ignored(folder: Path, counts: str) -> None:
+    _logger.warning("files in %s without a suffix of images are ignored: %s", printable(folder), counts)
 
 
 def check_classes(train: Path, folder: Path) -> None:
@@ -72,11 +209,13 @@ def check_classes(train: Path, folder: Path) -> None:
     Raises:
         UserError: naming the first that is missing, or is not in train.
     """
-    known, found = class_folders(train), class_folders(folder)
-    if missing := sorted(set(known) - set(found)):
-        raise UserError(f"{folder} has no class folder {missing[0]!r}, which {train} has; an empty one will do")
-    if more := sorted(set(found) - set(known)):
-        raise UserError(f"{folder} has a class folder {more[0]!r}, which {train} has not")
+    expected, present = class_folders(train), class_folders(folder)
+    where, train_shown = printable(folder), printable(train)
+    if missing := sorted(set(expected) - set(present)):
+        name = printable(missing[0])
+        raise UserError(f"{where} has no class folder {name!r}, which {train_shown} has; an empty one will do")
+    if more := sorted(set(present) - set(expected)):
+        raise UserError(f"{where} has a class folder {printable(more[0])!r}, which {train_shown} has not")
 
 
 def check_no_class_empty(files: FileSet, folder: Path) -> None:
@@ -84,50 +223,40 @@ def check_no_class_empty(files: FileSet, folder: Path) -> None:
     present = set(files.labels.tolist())
     empty = [name for label, name in enumerate(files.class_names) if label not in present]
     if empty:
-        raise UserError(f"the class folder {folder / empty[0]} holds no images; fill it or remove it")
+        raise UserError(f"the class folder {printable(folder)}/{empty[0]} holds no images; fill it or remove it")
 
 
-def leave_out_unreadable(files: FileSet, what: str, *, warn: bool = True) -> FileSet:
+def read_sizes(files: FileSet) -> list[Size | None]:
+    """Decode each image once: its (H, W), or None if it cannot be read."""
+
+    def size(index: int) -> Size | None:
+        try:
+            image = files.read(index, "RGB")
+        except UserError:
+            return None
+        return image.height, image.width
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(size, range(len(files))))
+
+
+def leave_out_unreadable(files: FileSet, split: str, *, warn: bool = True) -> FileSet:
     """Decode every image once, and leave out and count those that cannot be read.
-
-    Args:
-        what: the split, for the warning.
 
     Raises:
         UserError: if none can be read.
     """
+    return _readable(files, read_sizes(files), split, warn=warn)
 
-    def readable(path: Path) -> bool:
-        try:
-            read_rgb(path)
-        except UserError:
-            return False
-        return True
 
-    with ThreadPoolExecutor() as pool:
-        good = torch.tensor(list(pool.map(readable, files.paths)))
-    bad = [str(files.paths[i]) for i in (~good).nonzero().flatten().tolist()]
+def _readable(files: FileSet, sizes: Sequence[Size | None], split: str, *, warn: bool) -> FileSet:
+    bad = [printable(path) for path, size in zip(files.paths, sizes, strict=True) if size is None]
     if len(bad) == len(files):
-        raise UserError(f"none of the {len(files)} {what} images can be read; the first is {bad[0]}")
+        raise UserError(f"none of the {len(files)} {split} images can be read; the first is {bad[0]}")
     if bad and warn:
-        named = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-        _logger.warning("%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), what, named)
-    return files.subset(good.nonzero().flatten())
-
-
-def any_larger(files: FileSet, size: Size) -> bool:
-    """Whether one of some images, spread over the set, has more rows or columns than `size`; by their headers."""
-    for path in files.paths[:: max(1, len(files) // _LOOKED_AT)]:
-        try:
-            with Image.open(path) as image:
-                if image.width > size[1] or image.height > size[0]:
-                    return True
-        except DECODE_ERRORS:
-            continue  # named when it is read
-    return False
-
-
-_NAMED = 12  # classes whose counts are printed
+        shown = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+        _logger.warning("%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), split, shown)
+    return files.subset(torch.tensor([i for i, size in enumerate(sizes) if size is not None], dtype=torch.int64))
 
 
 @dataclass(frozen=True)
@@ -136,14 +265,14 @@ class UserImages:
 
     Args:
         splits: name ("train", "validation", "test") -> its files.
-        folders: name -> where it is.
-        sizes: (H, W) of the images that could be read, each once.
-        skipped: how many could not.
+        folders: name -> its folder.
+        sizes: (H, W) of the images that can be read, each once.
+        skipped: the number of those that cannot.
     """
 
     splits: Mapping[str, FileSet]
     folders: Mapping[str, Path]
-    sizes: frozenset[tuple[int, int]]
+    sizes: frozenset[Size]
     skipped: int
 
     @property
@@ -165,57 +294,41 @@ def read_folder(data_dir: Path, *, skip_bad: bool) -> UserImages:
     Raises:
         UserError: naming what is missing or wrong: no folder, no image, one class, an empty class, a damaged image.
     """
-    if not data_dir.is_dir():
-        raise UserError(f"no data folder {data_dir}; give a folder that holds <class>/<image>, a folder a class")
-    names = [name for name in ("train", "validation", "test") if has_split(data_dir, name)]
-    if names and "train" not in names:
-        raise UserError(f"{data_dir} has a {names[0]} split but no train split; it should hold train/<class>/<image>")
-    folders = {name: find_split(data_dir, name) for name in names} or {"train": data_dir}
+    folders = find_splits(data_dir)
+    if folders and "train" not in folders:
+        raise UserError(
+            f"{printable(data_dir)} has a {next(iter(folders))} split but no train split; it should hold "
+            "train/<class>/<image>"
+        )
+    if not folders:
+        check_class_folders(data_dir)
+        folders = {"train": data_dir}
     listed = {name: list_files(folder) for name, folder in folders.items()}
     train = listed["train"]
     if len(train.class_names) < 2:
         raise UserError(
-            f"{folders['train']} has one class, {train.class_names[0]!r}; it should hold two or more, a folder each"
+            f"{printable(folders['train'])} has one class, {train.class_names[0]!r}; it should hold two or more "
+            "class folders"
         )
     check_no_class_empty(train, folders["train"])
-    sizes = {name: _sizes(files) for name, files in listed.items()}
-    bad = [
-        path for name, files in listed.items() for path, size in zip(files.paths, sizes[name], strict=True) if not size
-    ]
+    sizes = {name: read_sizes(files) for name, files in listed.items()}
+    bad = [path for name in listed for path, size in zip(listed[name].paths, sizes[name], strict=True) if size is None]
     if bad and not skip_bad:
-        count = sum(map(len, listed.values()))
         raise UserError(
-            f"{len(bad)} of {count} images cannot be read, the first is {bad[0]}; replace them, or leave them out with "
-            "--skip-bad"
+            f"{len(bad)} of {sum(map(len, listed.values()))} images cannot be read, the first is {printable(bad[0])}; "
+            "replace them, or leave them out with --skip-bad"
         )
-    readable = {
-        name: files.subset(torch.tensor([i for i, size in enumerate(sizes[name]) if size], dtype=torch.int64))
-        for name, files in listed.items()
-    }
+    readable = {name: _readable(files, sizes[name], name, warn=False) for name, files in listed.items()}
     check_no_class_empty(readable["train"], folders["train"])
-    found = frozenset(size for split in sizes.values() for size in split if size)
-    return UserImages(readable, folders, found, len(bad))
-
-
-def _sizes(files: FileSet) -> list[tuple[int, int] | None]:
-    """(H, W) of each image, None where it cannot be decoded."""
-
-    def size(path: Path) -> tuple[int, int] | None:
-        try:
-            image = read_rgb(path)
-        except UserError:
-            return None
-        return image.height, image.width
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(size, files.paths))
+    seen = frozenset(size for split in sizes.values() for size in split if size is not None)
+    return UserImages(readable, folders, seen, len(bad))
 
 
 def describe(names: Sequence[str], counts: Sequence[int]) -> str:
-    """The classes and their images, in a line."""
-    most, least = max(range(len(counts)), key=counts.__getitem__), min(range(len(counts)), key=counts.__getitem__)
-    if len(names) <= _NAMED:
+    """The classes and the number of their images, in a line."""
+    if len(names) <= _COUNTS_SHOWN:
         return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    most, least = counts.index(max(counts)), counts.index(min(counts))
     return f"from {counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) images each"
 
 
@@ -229,15 +342,16 @@ def link_splits(images: UserImages, root: Path, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     missing = [name for name in ("test", "validation") if name not in images.splits]
-    for split in set(images.splits) - {"train"}:
-        _link(images, split, range(len(images.splits[split])), root / split)
+    for split, files in images.splits.items():
+        if split != "train":
+            _link(images, split, range(len(files)), root / split)
     labels = images.splits["train"].labels
     for label, name in enumerate(images.class_names):
         index = (labels == label).nonzero().flatten()
         if len(index) <= len(missing):
             raise UserError(
                 f"class {name!r} has {len(index)} images and needs {len(missing) + 1} or more: "
-                f"{images.folders['train']} has no {' and no '.join(missing)} split, so that one is made of it"
+                f"{printable(images.folders['train'])} has no {' and no '.join(missing)} split, which is taken from it"
             )
         order = index[torch.randperm(len(index), generator=generator)].tolist()
         share = max(1, round(len(order) / 10))
@@ -248,40 +362,25 @@ def link_splits(images: UserImages, root: Path, seed: int) -> None:
 
 
 def _link(images: UserImages, split: str, index: Iterable[int], target: Path) -> None:
-    """Link some images of a split into `target`; the name of a folder within a class' folder goes into the file's."""
-    files, folder = images.splits[split], images.folders[split].resolve()
-    for name in files.class_names:
+    """Link images of a split into `target`/<class>, which gets no folders: timm takes an image's folder for its class.
+
+    A folder in a class folder becomes a part of the file's name, and a number is added to a name that is in use.
+    """
+    files, folder = images.splits[split], images.folders[split]
+    for name in class_folders(folder):
         (target / name).mkdir(parents=True, exist_ok=True)
     for i in index:
-        source = folder / files.paths[i].relative_to(images.folders[split])
-        name, *inside = source.relative_to(folder).parts
+        path = files.paths[i]
+        name, *inside = path.relative_to(folder).parts
+        flat = Path("__".join(inside))
+        link = target / name / flat
+        number = 1
+        while link.is_symlink():
+            number += 1
+            link = target / name / f"{flat.stem}__{number}{flat.suffix}"
         try:
-            (target / name / "__".join(inside)).symlink_to(source)
+            link.symlink_to(path.absolute())
         except OSError as error:
             raise UserError(
-                f"cannot link {source} into {target}: {error.strerror}; split the folder by hand"
+                f"cannot link {printable(path)} into {printable(target)}: {error.strerror}; split the folder by hand"
             ) from error
-
-
-SPLITS = ("train", "test", "val", "valid", "validation")
-
-
-def split_folder(data_dir: Path, split: str) -> Path:
-    """`data_dir/split`; or `data_dir` itself, if its children are class folders and none is a split.
-
-    Raises:
-        UserError: if there is neither.
-    """
-    if not data_dir.is_dir():
-        raise UserError(f"no such folder: {data_dir}; expected {data_dir}/{split}/<class>/<image>")
-    children = set(class_folders(data_dir))
-    candidates: tuple[str, ...] = (split, *SPLITS[2:]) if split in SPLITS[2:] else (split,)
-    for name in candidates:
-        if name in children:
-            return data_dir / name
-    splits = sorted(children & set(SPLITS))
-    if splits:
-        raise UserError(f"{data_dir} has no split {split!r}; it has {', '.join(splits)}")
-    if not children:
-        raise UserError(f"{data_dir} has no folders; expected {data_dir}/{split}/<class>/<image>")
-    return data_dir

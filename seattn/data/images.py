@@ -1,32 +1,47 @@
-"""Labelled images, as files or decoded: decoding, CIFAR's own files, holding out.
+"""Labelled images: which files are images, how a file is read, CIFAR's own files, and the held-out part.
 
-Shapes: N images of a set, H x W pixels.
+Shapes: N images of a set, C channels, H x W pixels.
 """
 
+import logging
+import mmap
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import datasets
 
 from seattn.core.errors import UserError
+from seattn.core.files import printable
 
 Size = tuple[int, int]  # H, W
 Fit = Callable[[Image.Image], Any]  # to an image or array of the size that a set is kept at
 
-_CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
+# Still images that Pillow opens by itself. It also lists suffixes of documents, videos and containers (.pdf .mpg .h5).
+SUFFIXES = frozenset(
+    ".apng .avif .avifs .bmp .dib .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .pbm .pcx .pfm .pgm "  # noqa: SIM905  # 31 lines as a list
+    ".png .pnm .ppm .psd .qoi .sgi .tga .tif .tiff .webp".split()
+)
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # PIL's mode of an image by its number of channels
+SKIP_BAD = "; replace or remove it, or leave such images out with --skip-bad"
+
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+_CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
+_SEVERAL_PAGES = frozenset({"TIFF", "GIF", "PNG", "WEBP", "AVIF"})  # not MPO: its second image is a camera's preview
+_logger = logging.getLogger("seattn")
+_pages_said = mmap.mmap(-1, 1)  # a byte that forked worker processes share
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images (N, H, W, 3) uint8, labels (N,) int64, and the class that each label stands for."""
+    """Images (N, H, W, C) uint8, labels (N,) int64, and the class that each label stands for."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -36,71 +51,133 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, index: torch.Tensor) -> "ImageSet":
-        """The images that `index` (int64) names, in its order."""
-        return ImageSet(self.images[index], self.labels[index], self.class_names)
+        """The images at `index` (int64), in that order."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def read(self, index: int, mode: str) -> Image.Image:
+        """One image in PIL's `mode`."""
+        return Image.fromarray(self.images[index].squeeze(-1).numpy()).convert(mode)
 
 
 @dataclass(frozen=True)
 class FileSet:
-    """N image files, labels (N,) int64, and the class that each label stands for."""
+    """N image files, labels (N,) int64, the class that each label stands for, and whether EXIF turns the images."""
 
     paths: tuple[Path, ...]
     labels: torch.Tensor
     class_names: tuple[str, ...]
+    exif: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, index: torch.Tensor) -> "FileSet":
-        """The files that `index` (int64) names, in its order."""
-        return FileSet(tuple(self.paths[i] for i in index.tolist()), self.labels[index], self.class_names)
+        """The files at `index` (int64), in that order."""
+        return replace(self, paths=tuple(self.paths[i] for i in index.tolist()), labels=self.labels[index])
+
+    def read(self, index: int, mode: str) -> Image.Image:
+        """One image in PIL's `mode`; raises `UserError` if it cannot be read."""
+        return read_image(self.paths[index], mode, exif=self.exif)
 
 
 AnySet = TypeVar("AnySet", ImageSet, FileSet)
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """The decoded image in `path`.
+def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Image:
+    """The image in `path`, upright, with 8 bits a channel, in PIL's `mode`. Every command reads images by it.
+
+    Of several pages or frames the first is read, and a warning says so once. 16-bit grey levels are scaled from
+    0..65535 to 0..255, and floats from 0..1.
+
+    Args:
+        exif: turn and mirror the image as its EXIF orientation says. timm and torchvision do not.
 
     Raises:
-        UserError: naming the file, if it cannot be decoded.
+        UserError: naming the file, if it is missing, cannot be decoded, or has levels outside its range.
     """
+    if not path.is_file():
+        raise UserError(_why_no_file(path))
     try:
         with Image.open(path) as image:
-            rgb: Image.Image = image.convert("RGB")
-            return rgb
+            if image.format in _SEVERAL_PAGES and getattr(image, "n_frames", 1) > 1:
+                _say_first_page(path)
+            image.load()
+            return _to_8_bits(_upright(image) if exif else image).convert(mode)
     except DECODE_ERRORS as error:
-        raise UserError(
-            f"cannot read image {path}: {error}; replace or remove it, or leave such images out with --skip-bad"
-        ) from error
+        raise UserError(f"cannot read image {printable(path)}: {error}") from error
+
+
+def _why_no_file(path: Path) -> str:
+    name = printable(path)
+    if path.is_dir():
+        return f"cannot read image {name}: it is a folder; give the image files in it"
+    if path.exists():
+        return f"cannot read image {name}: it is not a plain file"
+    if path.is_symlink():
+        return f"cannot read image {name}: it is a link to {printable(path.readlink())}, which does not exist"
+    return f"no such image file: {name}"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises errors of many kinds for damaged EXIF data; the pixels are good
+        return image
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey levels of 16 or 32 bits or floats as 0..255; other modes have 8 bits already."""
+    if image.mode == "F":
+        levels, largest = np.asarray(image), 1.0
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        levels, largest = np.asarray(image).astype(np.int64), 65535
+    else:
+        return image
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= largest):  # also false for NaN
+        kind = "floating-point" if image.mode == "F" else "integer"
+        raise ValueError(
+            f"its {kind} grey levels range from {low:g} to {high:g}, and 0 to {largest:g} can be read; save it rescaled"
+        )
+    return Image.fromarray(np.rint(levels * (255 / largest)).astype(np.uint8))
+
+
+def _say_first_page(path: Path) -> None:
+    if not _pages_said[0]:
+        _pages_said[0] = 1
+        _logger.warning(
+            "%s has several pages or frames; the first one is read, here and in other such files", printable(path)
+        )
 
 
 def squash(size: Size) -> Fit:
     """Resize to exactly `size`, bicubic, whatever the aspect."""
 
     def fit(image: Image.Image) -> Image.Image:
-        wanted = (size[1], size[0])
-        return image if image.size == wanted else image.resize(wanted, Image.Resampling.BICUBIC)
+        width_and_height = (size[1], size[0])
+        return image if image.size == width_and_height else image.resize(width_and_height, Image.Resampling.BICUBIC)
 
     return fit
 
 
-def decode(files: FileSet, size: Size, fit: Fit | None = None) -> ImageSet:
+def decode(files: FileSet, size: Size, fit: Fit | None = None, *, mode: str = "RGB") -> ImageSet:
     """All images of `files`, brought to `size` by `fit`; by default squashed to it.
 
     Raises:
         UserError: naming the first image that cannot be read.
     """
     fit = fit or squash(size)
-    images = torch.empty((len(files), *size, 3), dtype=torch.uint8)
+    images = torch.empty((len(files), *size, len(mode)), dtype=torch.uint8)  # a letter of RGBA is a channel
     rows = images.numpy()
 
-    def read(item: tuple[int, Path]) -> None:
-        rows[item[0]] = np.asarray(fit(read_rgb(item[1])))
+    def read(index: int) -> None:
+        rows[index] = np.asarray(fit(files.read(index, mode))).reshape(rows.shape[1:])
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(read, enumerate(files.paths)):
-            pass  # the first error is raised here
+        try:
+            list(pool.map(read, range(len(files))))
+        except UserError as error:
+            raise UserError(f"{error}{SKIP_BAD}") from error
     return ImageSet(images, files.labels, files.class_names)
 
 
@@ -109,53 +186,47 @@ def cifar_folder(data_dir: Path) -> str | None:
     return next((name for name in _CIFAR if (data_dir / name).is_dir()), None)
 
 
-def load_cifar(data_dir: Path, folder: str, split: str, size: Size) -> ImageSet:
-    """The images of torchvision's CIFAR files.
+def load_cifar(data_dir: Path, split: str, size: Size = (32, 32), *, mode: str = "RGB") -> ImageSet:
+    """The images of the split "train" or "test" of torchvision's CIFAR files.
 
     Raises:
-        UserError: if a file is missing or altered, or `size` is not CIFAR's.
+        UserError: if there is no such split, a file is missing or altered, or `size` is not CIFAR's.
     """
+    folder = cifar_folder(data_dir)
+    assert folder is not None
+    if split not in ("train", "test"):
+        raise UserError(f"{data_dir / folder} has no split {split!r}; it has train and test")
     if size != (32, 32):
         raise UserError(f"CIFAR's images are 32 x 32, the model's input is {size[0]} x {size[1]}; use an image folder")
     try:
         files = _CIFAR[folder](str(data_dir), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"CIFAR files in {data_dir / folder} are missing or altered ({error}); unpack the original archive there"
+            f"the CIFAR files in {data_dir / folder} are missing or altered; unpack the original archive there"
         ) from error
-    return ImageSet(torch.from_numpy(files.data), torch.tensor(files.targets), tuple(files.classes))
+    images = ImageSet(torch.from_numpy(files.data), torch.tensor(files.targets), tuple(files.classes))
+    if mode == "RGB":
+        return images
+    converted = np.stack([np.asarray(images.read(i, mode)) for i in range(len(images))])
+    return replace(images, images=torch.from_numpy(converted).view(len(images), *size, len(mode)))
 
 
 def hold_out(train: AnySet, fraction: float, seed: int) -> tuple[AnySet, AnySet]:
-    """Split off `fraction` of the images, each class by its share; the same images for the same seed; 0: none.
+    """Split `train` into (training images, held-out images); the second gets `fraction` of each class.
+
+    The same seed gives the same images; a fraction of 0 holds out none.
 
     Raises:
-        UserError: if a class has too few images to stand on both sides.
+        UserError: if a class has too few images for both parts.
     """
-    from sklearn.model_selection import train_test_split  # not for whoever only reads an image
+    from sklearn.model_selection import train_test_split  # slow to import, and not needed to read an image
 
     if fraction == 0:
         return train, train.subset(torch.arange(0))
     try:
-        kept, held = train_test_split(
+        training, held_out = train_test_split(
             np.arange(len(train)), test_size=fraction, random_state=seed, stratify=train.labels.numpy()
         )
     except ValueError as error:
         raise UserError(f"cannot hold out {fraction:g} of {len(train)} training images: {error}") from error
-    return train.subset(torch.from_numpy(np.sort(kept))), train.subset(torch.from_numpy(np.sort(held)))
-
-
-def read_image(path: Path, mode: str) -> Image.Image:
-    """The image in `path`, decoded and converted to PIL's `mode`.
-
-    Raises:
-        UserError: naming the file, if it is missing or cannot be decoded.
-    """
-    if not path.is_file():
-        raise UserError(f"no such image file: {path}")
-    try:
-        with Image.open(path) as image:
-            converted: Image.Image = image.convert(mode)
-            return converted
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+    return train.subset(torch.from_numpy(np.sort(training))), train.subset(torch.from_numpy(np.sort(held_out)))

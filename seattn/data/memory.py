@@ -1,8 +1,8 @@
 """The memory path: a decoded set on the device as uint8, augmented there in whole batches.
 
-Every draw is made for the global batch, that of all processes together, and each process takes its slice: however many
-they are, together they see the images and crops that one process with the global batch sees.
-Shapes: N images of a set, B of a process' batch, G = B * world of the global batch, H x W pixels.
+Every draw is made for the global batch, that of all processes together, and each process takes its part: any number of
+processes sees the images and crops that one process with the global batch sees.
+Shapes: N images of a set, B of a process' batch, G = B * world of the global batch, C channels, H x W pixels.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,44 +17,44 @@ from seattn.data.images import ImageSet, Size
 from seattn.data.policy import Policy
 from seattn.data.sampling import epoch_order, stream
 
-_FLIPS = -1  # in place of an epoch: the stream that draws which images the first epoch mirrors
+_FLIPS = -1  # instead of an epoch: the stream that draws which images the first epoch mirrors
 
 
 class Share:
-    """What one process takes of the draws for a global batch."""
+    """The part of the draws for a global batch that one process takes."""
 
     def __init__(self, batch_size: int, device: torch.device, rank: int = 0, world: int = 1) -> None:
-        self.whole, self.device = batch_size * world, device
-        self.mine = slice(rank * batch_size, (rank + 1) * batch_size)
+        self.global_size, self.device = batch_size * world, device
+        self.part = slice(rank * batch_size, (rank + 1) * batch_size)
 
-    def of(self, drawn: Tensor) -> Tensor:
-        """The slice (B, ...) of `drawn` (G, ...), on the device."""
-        return drawn[self.mine].to(self.device, non_blocking=True)
+    def take(self, drawn: Tensor) -> Tensor:
+        """The part (B, ...) of `drawn` (G, ...), on the device."""
+        return drawn[self.part].to(self.device, non_blocking=True)
 
 
 def scaled(size: Size, side: int | None) -> Size:
-    """`size`, or the size whose height is `side` with the same aspect."""
+    """`size`, or the size with the height `side` and the same aspect."""
     return size if side is None else (side, round(side * size[1] / size[0]))
 
 
 class MemoryTrain:
-    """Training batches of an `ImageSet`, as `seattn.data.open.TrainSplit` says.
+    """Training batches of an `ImageSet`; a `seattn.data.open.TrainSplit`.
 
-    The crop is from the images as they are kept. timm's scale and ratio resize it to the side that is trained at in one
-    step; after a padded crop, which keeps the size, the batch is resized.
+    The crop is taken from the stored images. timm's scale and ratio resize it to the training size in one step; after a
+    padded crop, which keeps the size, the batch is resized.
     """
 
     def __init__(
         self,
         data: ImageSet,
         recipe: Recipe,
-        cfg: Mapping[str, Any],
+        config: Mapping[str, Any],
         device: torch.device,
         *,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.recipe, self.mean, self.std = recipe, cfg["mean"], cfg["std"]
+        self.recipe, self.mean, self.std = recipe, config["mean"], config["std"]
         self.labels = data.labels.cpu()
         self.size: Size = (data.images.shape[1], data.images.shape[2])
         self._images, self._labels = data.images.to(device), data.labels.to(device)
@@ -65,12 +65,12 @@ class MemoryTrain:
 
     def batches(self) -> int:
         """Full global batches in an epoch."""
-        return len(self) // self._share.whole
+        return len(self) // self._share.global_size
 
     def epoch(
         self, epoch: int, *, size: int | None = None, balanced: bool | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches (B, 3, H, W) and targets (B,) of that epoch."""
+        """Batches (B, C, H, W) and targets (B,) of that epoch."""
         recipe, share = self.recipe, self._share
         if balanced is None:
             balanced = recipe.seattn.sampling == "balanced"
@@ -80,13 +80,13 @@ class MemoryTrain:
         generator = stream(recipe.seed, epoch)
         finish = Finish(recipe, share, scaled_by=target_size[0] / self.size[0])
         order = epoch_order(self.labels, generator, balanced=balanced)
-        for global_batch in order.split(share.whole)[: self.batches()]:
-            index = share.of(global_batch)  # (B,)
+        for global_batch in order.split(share.global_size)[: self.batches()]:
+            index = share.take(global_batch)  # (B,)
             images = self._images[index]
             if mirrored is not None:
                 images = augment.flip(images, mirrored[index], axis=2)
             images = self._augmented(images, target_size, policy, generator)
-            x = augment.normalize(images, self.mean, self.std)  # (B, 3, H, W)
+            x = augment.normalize(images, self.mean, self.std)  # (B, C, H, W)
             yield finish(x, generator), self._labels[index]
 
     def _mirrored(self, epoch: int) -> Tensor | None:
@@ -98,75 +98,75 @@ class MemoryTrain:
 
     def _augmented(
         self, images: Tensor, size: Size, policy: Policy | None, generator: torch.Generator
-    ) -> Tensor:  # (B, H, W, 3) uint8, before and after
-        recipe, share, whole = self.recipe, self._share, self._share.whole
+    ) -> Tensor:  # (B, H, W, C) uint8, before and after
+        recipe, share, count = self.recipe, self._share, self._share.global_size
         padding = recipe.seattn.crop_padding
         if padding is None:
-            boxes = augment.draw_boxes(whole, self.size, recipe.scale, recipe.ratio, generator)
+            boxes = augment.draw_boxes(count, self.size, recipe.scale, recipe.ratio, generator)
             chance = {"random": 0.5, "bilinear": 0.0, "bicubic": 1.0}[recipe.train_interpolation]
-            bicubic = augment.draw_flips(whole, chance, generator)
-            images = augment.resized_crop(images, share.of(boxes), size, share.of(bicubic))
+            bicubic = augment.draw_flips(count, chance, generator)
+            images = augment.resized_crop(images, share.take(boxes), size, share.take(bicubic))
         elif padding:
-            offsets = share.of(augment.draw_offsets(whole, padding, generator))
+            offsets = share.take(augment.draw_offsets(count, padding, generator))
             images = augment.crop_padded(images, offsets, padding, recipe.seattn.crop_border)
         hflip = recipe.hflip if recipe.seattn.flips == "random" else 0.0
         for axis, probability in ((2, hflip), (1, recipe.vflip)):
             if probability:
-                flips = augment.draw_flips(whole, probability, generator)
-                images = augment.flip(images, share.of(flips), axis=axis)
+                flips = augment.draw_flips(count, probability, generator)
+                images = augment.flip(images, share.take(flips), axis=axis)
         images = augment.resize(images, size)
         if policy is not None:
-            operations, magnitudes = policy.draw(whole, generator)
-            images = policy.apply(images, operations[share.mine], magnitudes[share.mine])
+            operations, magnitudes = policy.draw(count, generator)
+            images = policy.apply(images, operations[share.part], magnitudes[share.part])
         elif recipe.color_jitter:
-            factors, turns = augment.draw_jitter(whole, recipe.color_jitter, generator)
-            images = augment.color_jitter(images, share.of(factors), share.of(turns))
+            factors, order = augment.draw_jitter(count, recipe.color_jitter, generator)
+            images = augment.color_jitter(images, share.take(factors), share.take(order))
         return images
 
 
 class Finish:
-    """What both paths do to a normalised batch on the device: cutout and random erasing.
+    """Cutout and random erasing of a normalised batch on the device, for both paths.
 
     Args:
-        scaled_by: side trained at over the net's own; the side of the cutout shrinks with it.
+        scaled_by: training size over the model's own; the side of the cutout shrinks with it.
     """
 
     def __init__(self, recipe: Recipe, share: Share, *, scaled_by: float) -> None:
         self.recipe, self.share = recipe, share
         self.side = round(recipe.seattn.cutout * scaled_by)
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:  # (B, 3, H, W), before and after
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:  # (B, C, H, W), before and after
         recipe, share, size = self.recipe, self.share, (x.shape[2], x.shape[3])
         if self.side:
-            x = augment.erase(x, share.of(augment.draw_squares(share.whole, self.side, size, generator)))
+            x = augment.erase(x, share.take(augment.draw_squares(share.global_size, self.side, size, generator)))
         if recipe.reprob:
-            boxes = augment.draw_erasing(share.whole, recipe.reprob, recipe.recount, size, generator)
-            x = augment.erase(x, share.of(boxes), self._fill(size, generator))
+            boxes = augment.draw_erasing(share.global_size, recipe.reprob, recipe.recount, size, generator)
+            x = augment.erase(x, share.take(boxes), self._fill(x.shape[1], size, generator))
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _fill(self, size: Size, generator: torch.Generator) -> Tensor | float:
-        """Of random erasing; too many numbers to send to the device, so drawn there."""
+    def _fill(self, channels: int, size: Size, generator: torch.Generator) -> Tensor | float:
+        """The values for random erasing; drawn on the device, because they are too many to send there."""
         if self.recipe.remode == "const":
             return 0.0
         area = size if self.recipe.remode == "pixel" else (1, 1)
         seed = int(torch.randint(2**62, (), generator=generator))
         noise = torch.Generator(self.share.device).manual_seed(seed)
-        shape = (self.share.whole, self.recipe.recount, 3, *area)
-        return torch.randn(shape, generator=noise, device=self.share.device)[self.share.mine]
+        shape = (self.share.global_size, self.recipe.recount, channels, *area)
+        return torch.randn(shape, generator=noise, device=self.share.device)[self.share.part]
 
 
 class MemoryEval:
-    """Batches of an `ImageSet` in its order, as `seattn.data.open.EvalSplit` says."""
+    """Batches of an `ImageSet` in its order; a `seattn.data.open.EvalSplit`."""
 
-    def __init__(self, data: ImageSet, batch_size: int, cfg: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, data: ImageSet, batch_size: int, config: Mapping[str, Any], device: torch.device) -> None:
         self.labels, self.class_names = data.labels.cpu(), data.class_names
         self._images, self._batch_size = data.images.to(device), batch_size
-        self.mean, self.std = cfg["mean"], cfg["std"]
+        self.mean, self.std = config["mean"], config["std"]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def in_order(self) -> Iterator[Tensor]:
-        """Every image once, as it is: (B, 3, H, W)."""
+        """Every image once, as stored: (B, C, H, W)."""
         for images in self._images.split(self._batch_size):
             yield augment.normalize(images, self.mean, self.std)

@@ -1,10 +1,10 @@
 """Images for training: an image folder or torchvision's CIFAR files, by one of two paths.
 
-"memory" keeps the decoded set on the device as uint8 and augments whole batches there (`memory.py`); "folder"
-reads files as they are needed, with timm's transforms in worker processes (`loader.py`). Both draw from the same
-laws. They differ in what a training crop is cut from: in memory every image has been resized to the model's input size.
-Evaluation is the same on both: timm's transform for the model's cfg.
-Shapes: N images of a set, B of a process' batch, 3 channels, H x W pixels.
+"memory" keeps the decoded set on the device as uint8 and augments whole batches there (`memory.py`); "folder" reads
+files as they are needed, with timm's transforms in worker processes (`loader.py`). Both draw from the same
+distributions. They differ in the source of a training crop: in memory every image has been resized to the model's input
+size. Evaluation is the same on both: timm's transform for the model's config.
+Shapes: N images of a set, B of a process' batch, C channels, H x W pixels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
-from timm.data.config import resolve_data_config
 from torch import Tensor
 
 from seattn.core.errors import UserError
+from seattn.core.files import printable
 from seattn.core.recipe import Recipe
 from seattn.data.duplicates import warn_of_shared_files, warn_of_shared_images
 from seattn.data.folders import (
-    any_larger,
     check_classes,
     check_no_class_empty,
     find_split,
@@ -30,16 +28,29 @@ from seattn.data.folders import (
     leave_out_unreadable,
     list_files,
 )
-from seattn.data.images import AnySet, FileSet, Fit, ImageSet, Size, cifar_folder, decode, hold_out, load_cifar
+from seattn.data.images import (
+    DECODE_ERRORS,
+    SKIP_BAD,
+    AnySet,
+    FileSet,
+    Fit,
+    ImageSet,
+    Size,
+    cifar_folder,
+    decode,
+    hold_out,
+    load_cifar,
+)
 from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import MemoryEval, MemoryTrain
-from seattn.data.transforms import eval_transform_uint8
+from seattn.data.transforms import channels_mode, eval_transform_uint8
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
+_HEADERS_READ = 64  # images whose headers are read, to see whether a set is of large ones
 
 
 class TrainSplit(Protocol):
-    """What is trained on; `labels` (N,) int64 on the CPU."""
+    """A split to train on; `labels` (N,) int64 on the CPU."""
 
     labels: Tensor
 
@@ -47,23 +58,23 @@ class TrainSplit(Protocol):
         """Images."""
 
     def batches(self) -> int:
-        """What one process yields an epoch: the full batches of batch_size * world images."""
+        """Batches that one process yields an epoch: the full batches of batch_size * world images."""
 
     def epoch(
         self, epoch: int, *, size: int | None = None, balanced: bool | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented, normalised batches (B, 3, H, W), float32, channels last, and targets (B,), on the device.
+        """Augmented, normalised batches (B, C, H, W), float32, channels last, and targets (B,), on the device.
 
-        All randomness comes from (recipe.seed, epoch); each process gets its slice of the global batch.
+        All randomness comes from (recipe.seed, epoch); each process gets its part of the global batch.
 
         Args:
             size: side to train at; None is the model's own.
-            balanced: every class equally often; None is what the recipe says.
+            balanced: every class equally often; None is the recipe's choice.
         """
 
 
 class EvalSplit(Protocol):
-    """What is evaluated on; `labels` (N,) int64 on the CPU."""
+    """A split to evaluate on; `labels` (N,) int64 on the CPU."""
 
     labels: Tensor
     class_names: tuple[str, ...]
@@ -72,7 +83,7 @@ class EvalSplit(Protocol):
         """Images."""
 
     def in_order(self) -> Iterator[Tensor]:
-        """Every image once, (B, 3, H, W) on the device, through timm's evaluation transform."""
+        """Every image once, (B, C, H, W) on the device, through timm's evaluation transform."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class TrainingData:
     read_test: Callable[[], EvalSplit] = field(repr=False)
 
     def test(self) -> EvalSplit:
-        """Read the test split, and warn of images in it that also stand in train. Meant for the end of a run.
+        """Read the test split, and warn of images in it that are also in train. Meant for the end of a run.
 
         Raises:
             UserError: if it is not there, or cannot be read.
@@ -97,36 +108,42 @@ class TrainingData:
 def open_data(
     recipe: Recipe,
     data_dir: Path,
-    cfg: Mapping[str, Any],
+    config: Mapping[str, Any],
     device: torch.device,
     *,
     rank: int = 0,
     world: int = 1,
     skip_bad: bool = False,
 ) -> TrainingData:
-    """Open the train split and what is held out: the validation split, or a part of train.
+    """Open the train split and the held-out images: the validation split, or a part of train.
 
     A class folder of the validation or test split may be empty, but each must have the folders that train has.
 
     Args:
-        cfg: the model's pretrained_cfg.
-        rank, world: which of how many processes this is.
+        config: `data_config` of the model.
+        rank, world: the number of this process, and of all processes.
         skip_bad: read every image once now, and leave out and count those that cannot be read.
 
     Raises:
-        UserError: naming what is missing, empty, unreadable, too large for memory, or not to be had by this path.
+        UserError: naming the folder, image or recipe key that is missing, empty, unreadable, too large for memory, or
+            not supported on this path.
     """
-    if cfg["input_size"][0] != 3:
-        raise UserError(f"training reads images of 3 channels, the model takes {cfg['input_size'][0]}")
-    opened = _Opener(recipe, data_dir, cfg, device, rank, world, skip_bad)
-    return opened.cifar() if cifar_folder(data_dir) else opened.folder()
+    channels = config["input_size"][0]
+    policy = {"aa": recipe.aa, "seattn.policy": recipe.seattn.policy}
+    if all(policy.values()):
+        raise UserError("aa and seattn.policy are two policies; give one of them")
+    for key, value in policy.items():
+        if value and channels != 3:
+            raise UserError(f"{key} {value!r} is for images of 3 channels, the model takes {channels}; remove the key")
+    opener = _Opener(recipe, data_dir, config, device, rank, world, skip_bad)
+    return opener.cifar() if cifar_folder(data_dir) else opener.folder()
 
 
 @dataclass(frozen=True)
 class _Opener:
     recipe: Recipe
     data_dir: Path
-    cfg: Mapping[str, Any]
+    config: Mapping[str, Any]
     device: torch.device
     rank: int
     world: int
@@ -134,7 +151,11 @@ class _Opener:
 
     @property
     def size(self) -> Size:
-        return self.cfg["input_size"][1], self.cfg["input_size"][2]
+        return self.config["input_size"][1], self.config["input_size"][2]
+
+    @property
+    def mode(self) -> str:
+        return channels_mode(self.config["input_size"][0])
 
     def cifar(self) -> TrainingData:
         _refuse_aa(self.recipe)
@@ -142,25 +163,25 @@ class _Opener:
             raise UserError(
                 f"seattn.data 'folder' reads image folders, {self.data_dir} holds CIFAR files; use 'memory'"
             )
-        whole = load_split(self.data_dir, "train", self.size)
-        kept, held = self._hold_out(whole)
+        whole = self._load("train")
+        training, held_out = self._hold_out(whole)
 
         def test() -> EvalSplit:
-            images = load_split(self.data_dir, "test", self.size)
+            images = self._load("test")
             if self.rank == 0:
-                warn_of_shared_images(images.images, load_split(self.data_dir, "train", self.size).images)
-            return self._memory_eval(self._as_timm_evaluates(images))
+                warn_of_shared_images(images.images, self._load("train").images)
+            return self._memory_eval(self._cropped(images))
 
-        held_out = self._memory_eval(self._as_timm_evaluates(held))
-        return TrainingData(whole.class_names, self._memory_train(kept), held_out, "memory", test)
+        evaluation = self._memory_eval(self._cropped(held_out))
+        return TrainingData(whole.class_names, self._memory_train(training), evaluation, "memory", test)
 
     def folder(self) -> TrainingData:
         whole = self._files("train")
         path = self._path(whole)
         if has_split(self.data_dir, "validation"):
-            kept, held = whole, self._files("validation")
+            training, held_out = whole, self._files("validation")
         else:
-            kept, held = self._hold_out(whole)
+            training, held_out = self._hold_out(whole)
         if has_split(self.data_dir, "test"):  # now, not after hours of training
             check_classes(find_split(self.data_dir, "train"), find_split(self.data_dir, "test"))
 
@@ -168,19 +189,23 @@ class _Opener:
             files = self._files("test")
             if self.rank == 0:
                 warn_of_shared_files(files.paths, whole.paths)
-            return evaluated(files)
+            return evaluation(files)
 
-        def evaluated(files: FileSet) -> EvalSplit:
+        def evaluation(files: FileSet) -> EvalSplit:
             if path == "memory" and not self._excess(files):
-                return self._memory_eval(decode(files, self.size, _fit(self.cfg)))
-            return FolderEval(files, self.recipe.batch_size, self.recipe.workers, self.cfg, self.device)
+                return self._memory_eval(decode(files, self.size, _fit(self.config), mode=self.mode))
+            batch_size, workers = self.recipe.batch_size, self.recipe.workers
+            return FolderEval(files, batch_size, workers, self.config, self.device, remedy=SKIP_BAD)
 
         train: TrainSplit
         if path == "memory":
-            train = self._memory_train(decode(kept, self.size))
+            train = self._memory_train(decode(training, self.size, mode=self.mode))
         else:
-            train = FolderTrain(kept, self.recipe, self.cfg, self.device, rank=self.rank, world=self.world)
-        return TrainingData(whole.class_names, train, evaluated(held), path, test)
+            train = FolderTrain(training, self.recipe, self.config, self.device, rank=self.rank, world=self.world)
+        return TrainingData(whole.class_names, train, evaluation(held_out), path, test)
+
+    def _load(self, split: str) -> ImageSet:
+        return load_cifar(self.data_dir, split, self.size, mode=self.mode)
 
     def _files(self, split: str) -> FileSet:
         folder, train = find_split(self.data_dir, split), find_split(self.data_dir, "train")
@@ -193,23 +218,21 @@ class _Opener:
         return files
 
     def _path(self, files: FileSet) -> str:
-        wanted = self.recipe.seattn.data
-        if self.recipe.aa and self.recipe.seattn.policy:
-            raise UserError("aa and seattn.policy are two policies; give one of them")
-        if wanted == "folder":
-            return wanted
+        choice = self.recipe.seattn.data
+        if choice == "folder":
+            return choice
         if self.recipe.seattn.flips == "alternate":
-            wanted = "memory"
+            choice = "memory"
         excess = self._excess(files)
-        if wanted == "memory":
+        if choice == "memory":
             _refuse_aa(self.recipe)
             if excess:
                 raise UserError(excess)
-            return wanted
+            return choice
         if excess or self.recipe.aa:
             return "folder"
         # A crop out of a photograph shows more when it is cut before the photograph is made small.
-        shrunk = self.recipe.seattn.crop_padding is None and any_larger(files, self.size)
+        shrunk = self.recipe.seattn.crop_padding is None and _any_larger(files, self.size)
         return "folder" if shrunk else "memory"
 
     def _excess(self, files: FileSet) -> str:
@@ -219,23 +242,36 @@ class _Opener:
         return hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
 
     def _memory_train(self, data: ImageSet) -> TrainSplit:
-        return MemoryTrain(data, self.recipe, self.cfg, self.device, rank=self.rank, world=self.world)
+        return MemoryTrain(data, self.recipe, self.config, self.device, rank=self.rank, world=self.world)
 
     def _memory_eval(self, data: ImageSet) -> EvalSplit:
-        return MemoryEval(data, self.recipe.batch_size, self.cfg, self.device)
+        return MemoryEval(data, self.recipe.batch_size, self.config, self.device)
 
-    def _as_timm_evaluates(self, data: ImageSet) -> ImageSet:
-        if resolve_data_config(pretrained_cfg=dict(self.cfg))["crop_pct"] == 1:  # the images have the input's size
+    def _cropped(self, data: ImageSet) -> ImageSet:
+        """`data` after timm's evaluation transform; the images have the input's size already."""
+        if self.config["crop_pct"] == 1 or not len(data):
             return data
-        fit = _fit(self.cfg)
-        images = [torch.from_numpy(np.array(fit(Image.fromarray(image)))) for image in data.images.numpy()]
+        transform = eval_transform_uint8(self.config)
+        images = [transform(data.read(i, self.mode)).permute(1, 2, 0) for i in range(len(data))]
         return ImageSet(torch.stack(images), data.labels, data.class_names)
 
 
-def _fit(cfg: Mapping[str, Any]) -> Fit:
-    """timm's evaluation transform without the normalisation: a PIL image to (H, W, 3) uint8."""
-    transform = eval_transform_uint8(cfg)
+def _fit(config: Mapping[str, Any]) -> Fit:
+    """timm's evaluation transform without the normalisation: a PIL image to (H, W, C) uint8."""
+    transform = eval_transform_uint8(config)
     return lambda image: transform(image).permute(1, 2, 0).numpy()
+
+
+def _any_larger(files: FileSet, size: Size) -> bool:
+    """Whether one of some images, spread over the set, has more rows or columns than `size`; by their headers."""
+    for path in files.paths[:: max(1, len(files) // _HEADERS_READ)]:
+        try:
+            with Image.open(path) as image:
+                if image.width > size[1] or image.height > size[0]:
+                    return True
+        except DECODE_ERRORS:
+            continue  # the error is raised when the image is read
+    return False
 
 
 def _refuse_aa(recipe: Recipe) -> None:
@@ -244,18 +280,18 @@ def _refuse_aa(recipe: Recipe) -> None:
 
 
 def _memory_limit(device: torch.device) -> int:
-    """Bytes that a decoded set may take; on a GPU no more than half of what is free there."""
+    """Bytes that a decoded set may take; on a GPU no more than half of the free memory."""
     return min(_MEMORY_LIMIT, torch.cuda.mem_get_info(device)[0] // 2) if device.type == "cuda" else _MEMORY_LIMIT
 
 
-def _excess(files: FileSet, size: Size, where: str, limit: int) -> str:
+def _excess(files: FileSet, size: Size, folder: str, limit: int) -> str:
     """Why the decoded files do not fit; empty if they do."""
     needed = len(files) * size[0] * size[1] * 3
     if needed <= limit:
         return ""
     return (
-        f"{len(files)} images of {size[0]} x {size[1]} in {where} need {needed / 2**30:.1f} GiB, more than the "
-        f"{limit / 2**30:.1f} GiB that are kept in memory; read them as files with seattn.data: folder"
+        f"{len(files)} images of {size[0]} x {size[1]} in {printable(folder)} need {needed / 2**30:.1f} GiB, more than "
+        f"the {limit / 2**30:.1f} GiB that are kept in memory; read them as files with seattn.data: folder"
     )
 
 
@@ -263,21 +299,11 @@ def load_split(data_dir: Path, split: str, size: Size) -> ImageSet:
     """Decode one split; images of another size than `size` (H, W) are squashed to it, bicubic.
 
     Raises:
-        UserError: naming what is missing, empty, unreadable or too large for memory.
+        UserError: naming the folder or image that is missing, empty, unreadable or too large for memory.
     """
-    cifar = cifar_folder(data_dir)
-    if cifar is not None:
-        return load_cifar(data_dir, cifar, split, size)
-    return load_folder(find_split(data_dir, split), size)
-
-
-def load_folder(folder: Path, size: Size) -> ImageSet:
-    """Decode `folder`/<class>/<image>, classes in sorted order.
-
-    Raises:
-        UserError: if there is no class folder or no image, an image is unreadable, or all are too large for memory.
-    """
-    files = list_files(folder)
-    if excess := _excess(files, size, str(folder), _MEMORY_LIMIT):
+    if cifar_folder(data_dir) is not None:
+        return load_cifar(data_dir, split, size)
+    files = list_files(find_split(data_dir, split))
+    if excess := _excess(files, size, str(data_dir), _MEMORY_LIMIT):
         raise UserError(excess)
     return decode(files, size)

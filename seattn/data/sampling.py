@@ -1,11 +1,11 @@
-"""Which images an epoch sees, in which order: of (seed, epoch) alone, for the whole batch of all processes."""
+"""The order of an epoch's images, which (seed, epoch) alone decides, for the global batch of all processes."""
 
 import numpy as np
 import torch
 
 
 def stream_seed(*key: int) -> int:
-    """A seed of 63 bits that `key` alone decides; other keys give unrelated streams."""
+    """A seed of 63 bits from `key`; other keys give unrelated streams."""
     words = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1, np.uint64)
     return int(words[0] >> 1)
 
@@ -16,16 +16,17 @@ def stream(*key: int) -> torch.Generator:
 
 
 def epoch_order(labels: torch.Tensor, generator: torch.Generator, *, balanced: bool) -> torch.Tensor:
-    """Indices (N,) of an epoch's images; as many as `labels` (N,) has.
+    """Indices (N,) of an epoch's images, as many as `labels` (N,).
 
-    Balanced: every class equally often, up to one. The images of a class come once each, in random order, before any
-    comes again.
+    Args:
+        balanced: every class equally often, up to one image; all images of a class come once, in random order, before
+            one comes again.
     """
     count = len(labels)
     if not balanced:
         return torch.randperm(count, generator=generator)
     classes = labels.unique()
-    classes = classes[torch.randperm(len(classes), generator=generator)]  # the first get the odd ones
+    classes = classes[torch.randperm(len(classes), generator=generator)]  # the first ones get an image more
     shares = [count // len(classes) + (i < count % len(classes)) for i in range(len(classes))]
     chosen = []
     for label, share in zip(classes.tolist(), shares, strict=True):

@@ -6,7 +6,6 @@ Shapes: C channels, H x W pixels.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from timm.data.config import resolve_data_config, resolve_model_data_config
 from timm.data.transforms_factory import create_transform
@@ -14,24 +13,53 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from seattn.core.errors import UserError
-from seattn.data.images import Size, squash
+from seattn.data.images import MODES, Size, squash
 from seattn.data.policy import torchvision_policy
 
 if TYPE_CHECKING:
     from seattn.core.recipe import Recipe
 
+Transform = Callable[[Image.Image], Tensor]  # to (C, H, W)
 
-Transform = Callable[[Image.Image], Tensor]  # to (3, H, W) uint8
+
+def data_config(model: nn.Module) -> dict[str, Any]:
+    """timm's data config of `model` for the number of channels that it takes: input_size, crop, mean, std, …
+
+    Statistics of three channels become their mean in each channel where the model takes one or four, as in timm.
+    """
+    config: dict[str, Any] = resolve_model_data_config(model)
+    channels = int(getattr(model, "in_chans", config["input_size"][0]))
+    config["input_size"] = (channels, *config["input_size"][1:])
+    for key in ("mean", "std"):
+        if len(config[key]) != channels:
+            config[key] = (sum(config[key]) / len(config[key]),) * channels
+    return config
 
 
-def train_transform(recipe: "Recipe", cfg: Mapping[str, Any], size: Size) -> Transform:
-    """The recipe's transform of a training image to (3, *size) uint8.
+def image_mode(model: nn.Module) -> str:
+    """PIL's mode of the images that `model` takes: L, RGB or RGBA for one, three or four channels.
+
+    Raises:
+        UserError: for any other number of channels.
+    """
+    return channels_mode(data_config(model)["input_size"][0])
+
+
+def channels_mode(channels: int) -> str:
+    """PIL's mode of images of 1, 3 or 4 channels; raises `UserError` for another number."""
+    if channels not in MODES:
+        raise UserError(f"the model takes {channels} channels; image files give 1 (grey), 3 (RGB) or 4 (RGBA)")
+    return MODES[channels]
+
+
+def train_transform(recipe: "Recipe", config: Mapping[str, Any], size: Size) -> Transform:
+    """The recipe's transform of a training image to (C, *size) uint8.
 
     Args:
-        cfg: of the model; a padded crop is to its input size, and is then resized to `size`.
+        config: of the model; a padded crop has its input size, and is then resized to `size`.
     """
     crop, colours, to_tensor = create_transform(
-        (3, *size),
+        (config["input_size"][0], *size),
         is_training=True,
         scale=recipe.scale,
         ratio=recipe.ratio,
@@ -40,77 +68,48 @@ def train_transform(recipe: "Recipe", cfg: Mapping[str, Any], size: Size) -> Tra
         color_jitter=recipe.color_jitter or 0.0,
         auto_augment=recipe.aa,
         interpolation=recipe.train_interpolation,
-        mean=cfg["mean"],
+        mean=config["mean"],
         use_prefetcher=True,
         separate=True,
     )
     if recipe.seattn.crop_padding is not None:
-        own: Size = tuple(cfg["input_size"][1:])
+        own: Size = tuple(config["input_size"][1:])
         border = {"black": "constant", "reflect": "reflect"}[recipe.seattn.crop_border]
         cut = transforms.RandomCrop(own, padding=recipe.seattn.crop_padding, padding_mode=border)
-        padded = [cut, *crop.transforms[1:]]
         smaller = [] if size == own else [transforms.Resize(size, antialias=True)]
-        crop = transforms.Compose([_Squash(own), *padded, *smaller])
+        crop = transforms.Compose([_Squash(own), cut, *crop.transforms[1:], *smaller])
     if recipe.seattn.policy:
         colours = torchvision_policy(recipe.seattn.policy)
     transform: Transform = transforms.Compose([crop, colours, to_tensor])
     return transform
 
 
-def eval_transform_uint8(cfg: Mapping[str, Any]) -> Transform:
-    """timm's evaluation transform of the model with that cfg, to (3, H, W) uint8."""
-    transform: Transform = create_transform(**resolve_data_config(pretrained_cfg=dict(cfg)), use_prefetcher=True)
-    return transform
-
-
 class _Squash:
-    """A class, for workers that are sent what they need."""
+    """A class, because worker processes that are spawned get a pickle of it."""
 
     def __init__(self, size: Size) -> None:
         self.size = size
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        fitted: Image.Image = squash(self.size)(image)
-        return fitted
+        squashed: Image.Image = squash(self.size)(image)
+        return squashed
 
 
-ImageTransform = Callable[[Image.Image], torch.Tensor]
+def eval_transform_uint8(config: Mapping[str, Any]) -> Transform:
+    """timm's evaluation transform to (C, H, W) uint8; the mean and std of `config` are applied on the device."""
+    transform: Transform = create_transform(**resolve_data_config(pretrained_cfg=dict(config)), use_prefetcher=True)
+    return transform
 
 
-def image_mode(model: nn.Module) -> str:
-    """PIL's mode of the images that `model` takes: L for one channel, RGB for three.
-
-    Raises:
-        UserError: for any other number of channels.
-    """
-    channels = _input_channels(model)
-    modes = {1: "L", 3: "RGB"}
-    if channels not in modes:
-        raise UserError(f"the model takes {channels} channels; image files give 1 (grey) or 3 (RGB)")
-    return modes[channels]
-
-
-def eval_transform(model: nn.Module) -> ImageTransform:
+def eval_transform(model: nn.Module) -> Transform:
     """timm's evaluation transform for `model`: a PIL image of any size to a normalised (C, H, W) tensor."""
-    config: dict[str, Any] = resolve_model_data_config(model)
-    channels = _input_channels(model)
-    config["input_size"] = (channels, *config["input_size"][1:])
-    for key in ("mean", "std"):
-        if len(config[key]) != channels:
-            # One grey channel under RGB statistics: without this, Normalize broadcasts it back to three.
-            config[key] = (sum(config[key]) / len(config[key]),) * channels
-    transform: ImageTransform = create_transform(**config)
+    transform: Transform = create_transform(**data_config(model))
     return transform
 
 
 def class_names(model: nn.Module) -> tuple[str, ...]:
-    """What the model's K outputs are called: its label_names, or class 0, class 1 ... where it carries none."""
+    """The names of the model's K outputs: its label_names, or class 0, class 1, … where it has none."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
     names = tuple(cfg.get("label_names") or ())
     count = int(getattr(model, "num_classes", len(names)))
     return names if len(names) == count else tuple(f"class {i}" for i in range(count))
-
-
-def _input_channels(model: nn.Module) -> int:
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return int(getattr(model, "in_chans", cfg.get("input_size", (3,))[0]))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import nn
 
 from seattn.core.errors import UserError
+from seattn.core.files import printable
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
@@ -92,7 +93,9 @@ def explain(
             labels = tuple(names[i] for i in top.indices.tolist())
             found.append(
                 Explanation(
-                    prediction=Prediction(str(path), labels, tuple(top.indices.tolist()), tuple(top.values.tolist())),
+                    prediction=Prediction(
+                        printable(path), labels, tuple(top.indices.tolist()), tuple(top.values.tolist())
+                    ),
                     target=names[index],
                     probability=float(probabilities[index]),
                     method=method,

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from seattn.core.errors import UserError
+from seattn.core.files import printable
 from seattn.data.images import read_image
-from seattn.data.transforms import class_names, eval_transform, image_mode
+from seattn.data.transforms import class_names, data_config, eval_transform, image_mode
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,25 @@ class Prediction:
         return {"image": self.image, "predictions": [{"label": a, "index": i, "probability": p} for a, i, p in rows]}
 
 
-def predict(model: nn.Module, paths: Sequence[str | Path], topk: int = 5, *, batch_size: int = 64) -> list[Prediction]:
+def predict(
+    model: nn.Module, paths: Sequence[str | Path], topk: int = 5, *, batch_size: int = 64, exif: bool = True
+) -> list[Prediction]:
     """Classify image files of any size; at most K classes are given for each.
 
     Raises:
-        UserError: if a file is missing or no image (before anything is computed), or the model takes neither 1 nor 3
-            channels.
+        UserError: if a file is missing or no image (before anything is computed), or the model takes other
+            than 1, 3 or 4 channels.
     """
     if topk < 1:
         raise UserError(f"topk must be at least 1, got {topk}")
     mode, transform = image_mode(model), eval_transform(model)
-    inputs = [transform(read_image(Path(path), mode)) for path in paths]  # N of (C, H, W)
+    inputs = [transform(read_image(Path(path), mode, exif=exif)) for path in paths]  # N of (C, H, W)
     batches = (torch.stack(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size))
     probabilities = predict_logits(model, batches).softmax(1)  # (N, K)
     names = class_names(model)
     top = probabilities.topk(min(topk, probabilities.shape[1]))  # (N, k)
     return [
-        Prediction(str(path), tuple(names[i] for i in indices), tuple(indices), tuple(values))
+        Prediction(printable(path), tuple(names[i] for i in indices), tuple(indices), tuple(values))
         for path, indices, values in zip(paths, top.indices.tolist(), top.values.tolist(), strict=True)
     ]
 
@@ -104,11 +106,9 @@ def batches_as_seen(
 
 def as_seen(model: nn.Module, x: torch.Tensor, *, side: int | None = None) -> npt.NDArray[np.uint8]:
     """Inputs x (B, C, H, W) as pictures (B, H, W, 3); `side`: pixels at most."""
-    cfg: dict[str, Any] = resolve_model_data_config(model)
-    mean, std = (torch.tensor(cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    if x.shape[1] == 1:  # as eval_transform has it
-        mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
-    seen = (x * std + mean).clamp(0, 1)
+    config = data_config(model)
+    mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    seen = (x * std + mean).clamp(0, 1)[:, :3]
     if side is not None and seen.shape[-1] > side:
         seen = nn.functional.interpolate(seen, size=(side, side), mode="bilinear", antialias=True)
     shown: npt.NDArray[np.uint8] = (seen.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1).numpy()

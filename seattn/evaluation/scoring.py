@@ -4,6 +4,7 @@ Shapes: N images, K classes (outputs of the model). All scores and probabilities
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +16,12 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
-from torch.utils.data import DataLoader
 
 from seattn.core.errors import UserError
-from seattn.data.folders import SPLITS, split_folder
-from seattn.data.images import cifar_folder, load_cifar
-from seattn.data.loader import DecodedImages, ImageFiles, readable_batches
-from seattn.data.transforms import class_names, eval_transform, image_mode
+from seattn.data.folders import list_files, split_folder
+from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
+from seattn.data.loader import FolderEval
+from seattn.data.transforms import class_names, data_config
 from seattn.evaluation.prediction import predict_logits
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -179,71 +179,127 @@ def evaluate_folder(
     device: str | torch.device | None = None,
     channels_last: bool = False,
     bf16: bool = False,
+    exif: bool = True,
+    class_map: Path | None = None,
 ) -> Evaluation:
     """Evaluate on images `<class>/<image>` under `folder`, of any size, with timm's transform for the model.
 
     Args:
         workers: processes that decode images; 0 decodes in this one.
         device: where to compute; None is where the model is.
+        exif: turn images by their EXIF orientation, which timm does not.
+        class_map: a text file with the class folder of each output of the model, one a line; for folders that the model
+            has no names for.
 
     Raises:
         UserError: naming the folder, class or file, if there are no images, classes do not fit or a file is unreadable.
     """
-    images = ImageFiles(folder, image_mode(model), eval_transform(model))
-    return _evaluate(model, images, batch_size, workers, device, channels_last, bf16)
+    return _evaluate(
+        model,
+        list_files(folder, exif=exif),
+        batch_size=batch_size,
+        workers=workers,
+        device=next(model.parameters()).device if device is None else torch.device(device),
+        channels_last=channels_last,
+        bf16=bf16,
+        class_map=class_map,
+    )
 
 
 def evaluate(
-    model: nn.Module, data_dir: Path, split: str = "test", *, batch_size: int = 256, workers: int = 2
+    model: nn.Module,
+    data_dir: Path,
+    split: str = "test",
+    *,
+    batch_size: int = 256,
+    workers: int = 2,
+    exif: bool = True,
+    class_map: Path | None = None,
 ) -> Evaluation:
     """Evaluate, where the model is, on a split of `data_dir`: torchvision's CIFAR files, or as `split_folder` finds it.
+
+    Args: as of `evaluate_folder`.
 
     Raises:
         UserError: as `evaluate_folder` and `split_folder`, and if CIFAR's files are damaged or have no such split.
     """
-    cifar = cifar_folder(data_dir)
-    if cifar is None:
-        return evaluate_folder(model, split_folder(data_dir, split), batch_size=batch_size, workers=workers)
-    if split not in SPLITS[:2]:
-        raise UserError(f"{data_dir / cifar} has no split {split!r}; it has train and test")
-    images = DecodedImages(load_cifar(data_dir, cifar, split, (32, 32)), image_mode(model), eval_transform(model))
-    return _evaluate(model, images, batch_size, workers)
+    if cifar_folder(data_dir) is None:
+        images: FileSet | ImageSet = list_files(split_folder(data_dir, split), exif=exif)
+    else:
+        images = load_cifar(data_dir, split)
+    device = next(model.parameters()).device
+    return _evaluate(model, images, batch_size=batch_size, workers=workers, device=device, class_map=class_map)
 
 
 def _evaluate(
     model: nn.Module,
-    images: ImageFiles | DecodedImages,
+    images: FileSet | ImageSet,
+    *,
     batch_size: int,
     workers: int,
-    device: str | torch.device | None = None,
+    device: torch.device,
     channels_last: bool = False,
     bf16: bool = False,
+    class_map: Path | None,
 ) -> Evaluation:
-    outputs, names = match_classes(images.class_names, model)
-    loader = DataLoader(images, batch_size, num_workers=workers)
-    logits = predict_logits(
-        model, readable_batches(loader, images), device=device, channels_last=channels_last, bf16=bf16
-    )  # (N, K)
-    return summarize(logits, np.array([outputs[label] for label in images.labels]), names)
+    outputs, names = match_classes(images.class_names, model, class_map)
+    batches = FolderEval(images, batch_size, workers, data_config(model), device).in_order()
+    logits = predict_logits(model, batches, device=device, channels_last=channels_last, bf16=bf16)  # (N, K)
+    return summarize(logits, torch.tensor(outputs)[images.labels], names)
 
 
-def match_classes(folders: Sequence[str], model: nn.Module) -> tuple[list[int], tuple[str, ...]]:
+def match_classes(
+    folders: Sequence[str], model: nn.Module, class_map: Path | None = None
+) -> tuple[list[int], tuple[str, ...]]:
     """For each class folder the index of the model's output, and the names of all K outputs.
 
-    By name where every folder is one of the model's label names; else, where there are K, by sorted order with a
-    warning.
+    By `class_map` if it is given; by name where every folder is one of the model's label names; else, where there are K
+    folders, by their order with a warning. Numbers are sorted by value, as in timm.
 
     Raises:
-        UserError: if neither fits.
+        UserError: if none of these fits.
     """
     known = class_names(model)
+    if class_map is not None:
+        return _read_class_map(folders, known, class_map)
     if set(folders) <= set(known):
         return [known.index(name) for name in folders], known
     stray = next(name for name in folders if name not in known)
     if len(folders) != len(known):
         raise UserError(
-            f"class folder {stray!r} is none of the model's {len(known)} classes ({', '.join(known[:3])} ...), and "
-            f"{len(folders)} folders cannot be matched to {len(known)} classes by their order"
+            f"class folder {stray!r} is not one of the model's {len(known)} classes ({', '.join(known[:3])} …), and "
+            f"{len(folders)} folders cannot be matched to {len(known)} classes by their order; give --class-map FILE, "
+            "with the folder of each class on a line"
         )
-    _logger.warning("class folder %r is no class of the model: folders are matched by their sorted order", stray)
-    return list(range(len(known))), tuple(folders)
+    ordered = sorted(folders, key=_natural_key)
+    _logger.warning(
+        "class folder %r is not a class of the model: folders are matched to its classes by their order, %s to %s%s; "
+        "if the model was trained with another order, give --class-map FILE, with the folder of each class on a line",
+        stray,
+        ordered[0],
+        ordered[-1],
+        "" if ordered == sorted(folders) else " by number (as text, 10 would come before 2)",
+    )
+    return [ordered.index(name) for name in folders], tuple(ordered)
+
+
+def _natural_key(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _read_class_map(folders: Sequence[str], known: Sequence[str], class_map: Path) -> tuple[list[int], tuple[str, ...]]:
+    if not class_map.is_file():
+        raise UserError(f"no such file: {class_map}; --class-map takes a text file with a folder on each line")
+    try:
+        names = class_map.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the class map {class_map}: {error}") from error
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) != len(known) or len(set(names)) < len(names):
+        raise UserError(
+            f"the class map {class_map} has {len(set(names))} different lines, and the model {len(known)} classes; "
+            "give the name of a folder for each class, in the order of the model's outputs"
+        )
+    if strays := [name for name in folders if name not in names]:
+        raise UserError(f"class folder {strays[0]!r} is not in the class map {class_map}")
+    return [names.index(name) for name in folders], tuple(names)

@@ -22,7 +22,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split, list_files
-from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_rgb
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_image
 from seattn.data.open import load_split
 from seattn.evaluation.prediction import batches_as_seen, predict_logits
 from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, summarize
@@ -209,7 +209,7 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
 def _split(images: FileSet | ImageSet, what: str) -> Split:
     def read() -> Iterator[Image.Image]:
         if isinstance(images, FileSet):
-            yield from map(read_rgb, images.paths)
+            yield from map(read_image, images.paths)
         else:
             yield from map(Image.fromarray, images.images.numpy())
 

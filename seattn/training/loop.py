@@ -21,6 +21,7 @@ from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.data.open import EvalSplit, open_data
+from seattn.data.transforms import data_config
 from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import Evaluation, summarize
 from seattn.training.build import (
@@ -61,7 +62,7 @@ class TrainingRun:
         torch.manual_seed(recipe.seed)
         self.model = create_model(recipe)
         self.data = open_data(
-            *(recipe, data_dir, self.model.pretrained_cfg, device),
+            *(recipe, data_dir, data_config(self.model), device),
             rank=processes.rank,
             world=processes.world,
             skip_bad=skip_bad,

@@ -173,14 +173,14 @@ def test_predict_with_a_checkpoint_uses_its_weights(run_dir, image, capsys, tmp_
 
 def test_predict_names_a_bad_image_and_prints_nothing(run_dir, image, fails, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    assert "bad.png cannot be read as an image" in fails("predict", image, tmp_path / "bad.png", "--model", run_dir)
+    assert "bad.png: cannot identify image file" in fails("predict", image, tmp_path / "bad.png", "--model", run_dir)
     assert "no such image file: nowhere.png" in fails("predict", image, "nowhere.png", "--model", run_dir)
 
 
 def test_predict_refuses_a_model_of_other_channels(image, fails, tmp_path):
-    model = timm.create_model(ARCH, in_chans=4)
-    save_for_hf(model, tmp_path / "four", model_args={"in_chans": 4}, safe_serialization=True)  # timm 1.0.30 forgets it
-    assert "takes 4 channels" in fails("predict", image, "--model", tmp_path / "four")
+    model = timm.create_model(ARCH, in_chans=2)
+    save_for_hf(model, tmp_path / "two", model_args={"in_chans": 2}, safe_serialization=True)  # timm 1.0.30 forgets it
+    assert "takes 2 channels" in fails("predict", image, "--model", tmp_path / "two")
 
 
 def test_evaluate_prints_json_and_writes_the_same(run_dir, data_dir, capsys, tmp_path):
@@ -195,6 +195,27 @@ def test_evaluate_prints_json_and_writes_the_same(run_dir, data_dir, capsys, tmp
     assert [path.name for path in out.parent.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_no_exif_reads_images_as_timm_does(run_dir, data_dir, capsys, command):
+    exif, path = Image.Exif(), data_dir / "test" / "cat" / "[bold]0.png"
+    exif[0x0112] = 6
+    pixels = torch.randint(256, (20, 30, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    found = []
+    for image, options in (
+        (Image.fromarray(pixels), ()),
+        (Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_270), ("turned", "--no-exif")),
+    ):
+        image.save(path, **({} if "turned" in options else {"exif": exif}))
+        args = [command, run_dir, "--data-dir", str(data_dir), "--workers", "0"]
+        args = ["predict", str(path), "--model", run_dir] if command == "predict" else args
+        assert main([*args, "--json", *options[1:]]) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]  # what EXIF turns is what was stored turned
+    Image.fromarray(pixels).save(path)
+    assert main([*args, "--json"]) == 0
+    assert capsys.readouterr().out != found[0]
+
+
 def test_evaluate_prints_tables_and_takes_the_folder_of_the_split_itself(run_dir, data_dir, capsys):
     assert main(["evaluate", run_dir, "--data-dir", str(data_dir / "test"), "--workers", "0"]) == 0
     out = capsys.readouterr().out
@@ -206,11 +227,17 @@ def test_evaluate_prints_tables_and_takes_the_folder_of_the_split_itself(run_dir
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data / "nowhere", "no such folder"),
+        (lambda data: data / "nowhere", "no data folder"),
         (lambda data: (data / "test").rename(data / "train").parent, "has no split 'test'; it has train"),
-        (lambda data: [p.unlink() for p in data.rglob("*.png")] and data, "no images under"),
-        (lambda data: (data / "test" / "cat" / "x.png").write_bytes(b"no image") and data, "x.png cannot be read"),
-        (lambda data: (data / "test" / "cow").mkdir() or data, "class folder 'cow' is none of the model's 10 classes"),
+        (lambda data: [p.unlink() for p in data.rglob("*.png")] and data, "no images in"),
+        (
+            lambda data: (data / "test" / "cat" / "x.png").write_bytes(b"no image") and data,
+            "x.png: cannot identify image file",
+        ),
+        (
+            lambda data: (data / "test" / "cow").mkdir() or data,
+            "class folder 'cow' is not one of the model's 10 classes",
+        ),
     ],
     ids=["missing", "no split", "empty", "unreadable", "classes"],
 )
@@ -269,7 +296,10 @@ def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, 
     assert main(["evaluate", run_dir, "--data-dir", str(tmp_path), "--workers", "0", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["n"] == 10
-    assert err == "class folder '0' is no class of the model: folders are matched by their sorted order\n"
+    assert err.startswith(
+        "class folder '0' is not a class of the model: folders are matched to its classes by their order"
+    )
+    assert err.count("\n") == 1
 
 
 def test_train_passes_its_options_on(monkeypatch):

@@ -10,11 +10,11 @@ import seattn.data.open
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
 from seattn.data.duplicates import warn_of_shared_files
-from seattn.data.folders import has_split
-from seattn.data.images import ImageSet, hold_out
+from seattn.data.folders import has_split, list_files
+from seattn.data.images import ImageSet, decode, hold_out, read_image
 from seattn.data.loader import FolderEval
 from seattn.data.memory import MemoryTrain
-from seattn.data.open import load_folder, load_split, open_data
+from seattn.data.open import load_split, open_data
 from seattn.data.sampling import epoch_order
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
 
@@ -55,7 +55,7 @@ def write_folder(root, classes=("cat", "dog"), count=3, size=(8, 8)):
 
 def test_folder_gives_exact_pixels_and_labels_in_sorted_order(tmp_path):
     write_folder(tmp_path, ("dog", "cat"))
-    data = load_folder(tmp_path, (8, 8))
+    data = decode(list_files(tmp_path), (8, 8))
     assert data.class_names == ("cat", "dog")
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     with Image.open(tmp_path / "dog" / "1.png") as image:
@@ -65,7 +65,7 @@ def test_folder_gives_exact_pixels_and_labels_in_sorted_order(tmp_path):
 def test_images_of_other_size_and_mode_are_converted(tmp_path):
     write_folder(tmp_path, count=1, size=(20, 11))
     Image.new("L", (5, 9), 77).save(tmp_path / "cat" / "gray.png")
-    data = load_folder(tmp_path, (8, 6))
+    data = decode(list_files(tmp_path), (8, 6))
     assert data.images.shape == (3, 8, 6, 3)
     assert data.images[1].unique().tolist() == [77]
 
@@ -110,15 +110,15 @@ def test_unreadable_image_is_named(tmp_path, damage):
     path = tmp_path / "dog" / "1.png"
     path.write_bytes(b"not an image" if damage == "text" else path.read_bytes()[:500])
     with pytest.raises(UserError, match=rf"cannot read image {path}") as caught:
-        load_folder(tmp_path, (64, 64))
+        decode(list_files(tmp_path), (64, 64))
     assert "\n" not in str(caught.value)
 
 
 def test_set_too_large_for_memory_is_refused_before_decoding(tmp_path, monkeypatch):
-    write_folder(tmp_path)
+    write_folder(tmp_path / "train")
     monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 6 * 8 * 8 * 3 - 1)
     with pytest.raises(UserError, match=r"6 images of 8 x 8 .* in memory"):
-        load_folder(tmp_path, (8, 8))
+        load_split(tmp_path, "train", (8, 8))
 
 
 def test_hold_out_is_stratified_disjoint_complete_and_repeatable():
@@ -302,9 +302,36 @@ def test_aa_is_refused_in_memory_and_beside_a_policy(tree):
             open_data(recipe({"data": path, "policy": "trivial"}, aa="rand-m9"), tree, CFG, CPU)
 
 
-def test_grey_input_is_refused(tree):
-    with pytest.raises(UserError, match="3 channels, the model takes 1"):
-        open_data(recipe(), tree, {**CFG, "input_size": (1, 8, 8)}, CPU)
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_grey_and_four_channel_images_are_read_augmented_normalised_and_evaluated(tree, path, channels):
+    """A config as timm makes it: one mean and one deviation for every channel."""
+    config = {**CFG, "input_size": (channels, 8, 8), "mean": (0.4,) * channels, "std": (0.2,) * channels}
+    plain = open_data(recipe({"data": path, "crop_padding": 0}, hflip=0.0, batch_size=12), tree, config, CPU)
+    ((x, _),) = batches(plain)
+    mode = {1: "L", 4: "RGBA"}[channels]
+    expected = [np.array(read_image(file, mode)).reshape(8, 8, channels) for file in (tree / "train").rglob("*.png")]
+    expected = {tuple(pixels.transpose(2, 0, 1).flatten()) for pixels in expected}
+    assert {tuple((image * 0.2 + 0.4).mul(255).round().int().flatten().tolist()) for image in x} <= expected
+    augmented = {"color_jitter": 0.4, "reprob": 0.9, "vflip": 0.5, "seattn": {"cutout": 2, "data": path}}
+    for padding in (1, None):
+        keys = {**augmented, "seattn": {**augmented["seattn"], "crop_padding": padding}}
+        data = open_data(recipe(**keys), tree, config, CPU)
+        assert all(x.shape == (4, channels, 8, 8) and x.isfinite().all() for x, _ in batches(data))
+    assert torch.cat(list(data.test().in_order())).shape == (6, channels, 8, 8)
+
+
+def test_other_channels_and_policies_of_coloured_images_are_refused(tree):
+    def opened(channels, seattn=None, **keys):
+        config = {**CFG, "input_size": (channels, 8, 8), "mean": (0.4,) * channels, "std": (0.2,) * channels}
+        return open_data(recipe(seattn, **keys), tree, config, CPU)
+
+    with pytest.raises(UserError, match="the model takes 2 channels; image files give 1"):
+        opened(2)
+    with pytest.raises(UserError, match=r"seattn\.policy 'trivial' is for images of 3 channels, the model takes 1"):
+        opened(1, {"policy": "trivial"})
+    with pytest.raises(UserError, match="aa 'rand-m9' is for images of 3 channels, the model takes 4"):
+        opened(4, aa="rand-m9")
 
 
 @pytest.mark.parametrize("path", ["memory", "folder"])
@@ -379,8 +406,8 @@ def test_test_images_that_stand_in_train_are_warned_of_when_test_is_read(tree, p
     data.test()
     (record,) = caplog.records
     assert record.getMessage() == (
-        "2 of 7 test images also stand in train, by content: the score is too high; the first is "
-        f"{tree}/test/cat/9.png, there {tree}/train/dog/2.png"
+        "2 of 7 test images are also in train, by content: the score is too high; the first is "
+        f"{tree}/test/cat/9.png, in train {tree}/train/dog/2.png"
     )
 
 
@@ -391,8 +418,8 @@ def test_files_that_only_begin_alike_are_not_doubles(tmp_path, caplog):
     warn_of_shared_files(files[:1], files[1:2])
     assert not caplog.records
     warn_of_shared_files(files[:1], files[1:])
-    assert "1 of 1 test images also stand in train" in caplog.text
-    assert f"the first is {files[0]}, there {files[2]}" in caplog.text
+    assert "1 of 1 test images are also in train" in caplog.text
+    assert f"the first is {files[0]}, in train {files[2]}" in caplog.text
 
 
 def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monkeypatch, caplog):
@@ -402,13 +429,13 @@ def test_cifar_files_are_opened_whole_and_their_duplicates_found(tmp_path, monke
     sets = {"train": ImageSet(images[:20], torch.arange(20) % 2, ("a", "b"))}
     sets["test"] = ImageSet(images[20:], torch.arange(6) % 2, ("a", "b"))
     (tmp_path / "cifar-10-batches-py").mkdir()
-    monkeypatch.setattr(seattn.data.open, "load_cifar", lambda data_dir, folder, split, size: sets[split])
+    monkeypatch.setattr(seattn.data.open, "load_cifar", lambda data_dir, split, size, mode: sets[split])
     cfg = {**CFG, "input_size": (3, 32, 32), "crop_pct": 0.8}
     data = open_data(recipe(), tmp_path, cfg, CPU)
     assert (data.path, len(data.train), len(data.held_out)) == ("memory", 15, 5)
     test = data.test()
-    assert "1 of 6 test images also stand in train, by content" in caplog.text
-    assert "the first is image 3, there image 7" in caplog.text
+    assert "1 of 6 test images are also in train, by content" in caplog.text
+    assert "the first is image 3, in train image 7" in caplog.text
     transform = create_transform(**cfg)
     expected = torch.stack([transform(Image.fromarray(image.numpy())) for image in images[20:]])
     torch.testing.assert_close(torch.cat(list(test.in_order())), expected, atol=1e-5, rtol=1e-5)

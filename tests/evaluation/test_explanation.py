@@ -261,7 +261,7 @@ def test_what_cannot_be_explained_is_one_line(pictures, saved, tmp_path, fails, 
     assert "--method must be one of gradcam" in fails("explain", saved, image, "--method", "magic", *out)
     assert "no such image file" in fails("explain", saved, tmp_path / "none.png", *out)
     (tmp_path / "text.png").write_text("text")
-    assert "cannot be read as an image" in fails("explain", saved, tmp_path / "text.png", *out)
+    assert "text.png: cannot identify image file" in fails("explain", saved, tmp_path / "text.png", *out)
     assert "unknown model" in fails("explain", "se_resnet21_cifar", image, *out)
     (tmp_path / "file").write_text("in the way")
     assert "cannot write to" in fails("explain", saved, image, "--out", tmp_path / "file" / "out")

@@ -96,7 +96,7 @@ def test_a_missing_file_is_named(model, photo, tmp_path):
 def test_a_file_that_is_no_image_is_named(model, photo, tmp_path, content):
     bad = tmp_path / "bad.png"
     bad.write_bytes(photo.read_bytes()[:200] if content == "truncated" else content)
-    with pytest.raises(UserError, match=r"bad\.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"cannot read image .*bad\.png"):
         predict(model, [photo, bad])
 
 

@@ -207,13 +207,65 @@ def test_other_folder_names_are_matched_by_order_with_a_warning(tmp_path, caplog
     result = evaluate_folder(StrongestColour(label_names), tmp_path, workers=0)
     assert result.top1 == pytest.approx(2 / 3)
     assert result.worst_pairs() == [("z", "y", 1)]
-    assert "'x' is no class of the model" in caplog.text
+    assert "'x' is not a class of the model" in caplog.text
+
+
+def numbered(root):
+    """Class folders "1", "2", "10" of red, green and blue images."""
+    for name, colour in zip(("1", "2", "10"), (RED, GREEN, BLUE), strict=True):
+        save(root / name / "0.png", colour)
+
+
+def test_numbers_are_classes_by_value_and_the_other_order_is_named(tmp_path, caplog):
+    numbered(tmp_path)
+    result = evaluate_folder(StrongestColour(), tmp_path, workers=0)
+    assert (result.top1, result.class_names) == (1, ("1", "2", "10"))
+    assert "by their order, 1 to 10 by number (as text, 10 would come before 2)" in caplog.text
+    assert "--class-map FILE" in caplog.text
+
+
+def test_a_class_map_says_which_folder_is_which_class(tmp_path, caplog):
+    numbered(tmp_path / "data")
+    (tmp_path / "map.txt").write_text("10\n2\n1\n")
+    result = evaluate_folder(StrongestColour(), tmp_path / "data", workers=0, class_map=tmp_path / "map.txt")
+    assert (result.top1, result.class_names) == (pytest.approx(1 / 3), ("10", "2", "1"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n2\n", "has 2 different lines, and the model 3 classes"),
+        ("1\n2\n2\n", "has 2 different lines, and the model 3 classes"),
+        ("1\n2\n3\n", "class folder '10' is not in the class map"),
+        (None, "no such file: .*map.txt; --class-map takes a text file"),
+        (b"\xff", "cannot read the class map .*map.txt"),
+    ],
+)
+def test_a_class_map_that_does_not_fit_is_refused(tmp_path, text, message):
+    numbered(tmp_path / "data")
+    if text is not None:
+        (tmp_path / "map.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        evaluate_folder(StrongestColour(), tmp_path / "data", workers=0, class_map=tmp_path / "map.txt")
+
+
+def test_images_are_turned_by_their_exif_orientation_unless_asked_otherwise(tmp_path):
+    exif, pixels = Image.Exif(), np.zeros((8, 8, 3), np.uint8)
+    exif[0x0112] = 3  # stored upside down
+    pixels[:4], pixels[4:] = RED, BLUE
+    (tmp_path / "red").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "red" / "0.png", exif=exif)
+    net = StrongestColour()
+    net.forward = lambda x: x[:, :, :4].mean((2, 3))  # the upper half
+    assert evaluate_folder(net, tmp_path, workers=0, exif=False).top1 == 1
+    assert evaluate_folder(net, tmp_path, workers=0).confusion[0][2] == 1
 
 
 def test_classes_that_do_not_fit_are_refused(tmp_path):
     save(tmp_path / "red" / "0.png", RED)
     save(tmp_path / "purple" / "0.png", BLUE)
-    with pytest.raises(UserError, match=r"'purple' is none of the model's 3 classes .*2 folders"):
+    with pytest.raises(UserError, match=r"'purple' is not one of the model's 3 classes .*2 folders"):
         evaluate_folder(StrongestColour(), tmp_path, workers=0)
 
 
@@ -222,15 +274,15 @@ def test_a_grey_model_gets_one_channel(colours):
 
 
 def test_other_channel_counts_are_refused(colours):
-    with pytest.raises(UserError, match="takes 4 channels"):
-        evaluate_folder(StrongestColour(in_chans=4), colours, workers=0)
+    with pytest.raises(UserError, match="takes 2 channels"):
+        evaluate_folder(StrongestColour(in_chans=2), colours, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named_in_one_line(colours, workers):
     bad = colours / "red" / "1b.png"
     bad.write_bytes((colours / "red" / "0.png").read_bytes()[:40])
-    with pytest.raises(UserError, match=r"1b\.png cannot be read as an image") as error:
+    with pytest.raises(UserError, match=r"cannot read image .*1b\.png") as error:
         evaluate_folder(StrongestColour(), colours, batch_size=2, workers=workers)
     assert "\n" not in str(error.value)
 
@@ -289,5 +341,5 @@ def test_split_folder_refuses(tmp_path, folders, message):
 
 
 def test_split_folder_names_a_missing_folder(tmp_path):
-    with pytest.raises(UserError, match=r"no such folder: .*nowhere"):
+    with pytest.raises(UserError, match=r"no data folder .*nowhere"):
         split_folder(tmp_path / "nowhere", "test")

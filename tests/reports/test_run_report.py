@@ -293,7 +293,7 @@ def test_what_cannot_be_compared_is_one_line(runs, data, tmp_path, fails):
     counted = write_run(tmp_path / "c", NAMES, result={"held_out_images": 7})
     assert "held out 7 images, the data folder gives 36" in fails("report", counted, "--data-dir", data, *out)
     strange = write_images(tmp_path / "strange", {"train": 1, "validation": 2}, ("a", "b"))
-    assert "none of the model's 3 classes" in fails("report", after, "--data-dir", strange, *out)
+    assert "not one of the model's 3 classes" in fails("report", after, "--data-dir", strange, *out)
     (tmp_path / "file").write_text("in the way")
     assert "cannot write" in fails("report", before, "--out", tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
