@@ -55,7 +55,9 @@ def ablate(
         raise UserError("give --data-dir, the folder of train/<class>/<image>; or --no-train to see what is there")
     chosen = None if seeds is None else _parse_seeds(seeds)
     result = run_study(
-        *(study, None if no_train else data_dir, out),
+        study,
+        None if no_train else data_dir,
+        out,
         device=device,
         skip_bad=skip_bad,
         jobs=jobs,

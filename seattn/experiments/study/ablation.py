@@ -1,20 +1,29 @@
-"""Studies: variants of one recipe trained with several seeds, compared on what is held out of train.
+"""Studies: variants of one recipe are trained with several seeds and compared on images held out of the train split.
 
-A study's folder, OUT/<study>/, holds rows.csv (one row a run), table.md, table.csv, plot.png and plot.svg; its runs lie
-beside it in OUT, and studies that ask for one recipe share its run.
+A study's folder, OUT/<study>/, holds rows.csv (one row a run), table.md, table.csv, plot.png and plot.svg. Its runs
+are beside it in OUT, and studies with a recipe in common share the run.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
+from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable, write_text
+from seattn.data.folders import find_split, has_split
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
+from seattn.experiments.study.figures import plot_bytes
+from seattn.experiments.study.progress import Progress
+from seattn.experiments.study.queue import train_runs
 from seattn.experiments.study.results import StudyResult, StudyRow, read_rows, rows_of, summarize_study, write_rows
 from seattn.experiments.study.runs import StudyRun, runs_of
+from seattn.experiments.study.tables import markdown, numbers
+from seattn.experiments.training import Options
+from seattn.models.listing import check_name
 
 OUT = Path("runs/ablations")
 
@@ -30,26 +39,26 @@ def ablate(
     seeds: Sequence[int] | None = None,
     rows: Path | None = None,
 ) -> StudyResult:
-    """Train the runs of a study that are missing, and say what all of them say.
+    """Train the runs of a study that are missing, and compare its variants.
 
     Args:
         study: a file of `zoo_configs/ablations/`.
-        data_dir: as `train` takes it; its test split is not read. None trains nothing: the result is of what is there.
-        out: where the runs and the study's folder are.
+        data_dir: the folder of the images, as for `train`; the test split is not read. None trains nothing, and the
+            result is that of the finished runs.
+        out: the folder of the runs and of the study's folder.
         device: "cuda", "cpu", …; by default CUDA where there is one.
         skip_bad: leave unreadable images out, with a warning that counts them.
-        jobs: runs at once, each in a process with its share of the threads.
-        seeds: instead of the file's.
-        rows: CSV of runs that were trained elsewhere; none of those is trained again.
+        jobs: the number of runs that are trained at once, each in a process with its share of the threads.
+        seeds: the seeds of the runs, instead of the file's.
+        rows: a CSV file with rows of runs that were trained elsewhere; these runs are not trained again.
 
     Returns:
-        The result; a run that failed is named in it, and the others went on.
+        The result, which names the runs that failed; a failed run does not stop the others.
 
     Raises:
-        UserError: for a bad study, rows or data, or a run in `out` that is another one; nothing is trained then.
+        UserError: for a bad study, bad rows or data, or a folder in `out` with another run than its name says; nothing
+            is trained then.
     """
-    from seattn.models.listing import check_name
-
     ablation = load_ablation(study)
     if seeds is not None:
         ablation = replace(ablation, seeds=check_seeds(list(seeds)))
@@ -61,64 +70,43 @@ def ablate(
     for run in runs:
         run.check()
     if rows is not None and not rows.exists():
-        raise UserError(f"no such file: {rows}; rows are those of runs trained elsewhere")
+        raise UserError(f"no such file: {rows}; --rows takes the rows.csv of a study that was trained elsewhere")
+    folder = out / ablation.name
     elsewhere = [] if rows is None else rows_of(ablation, read_rows(rows))
-    known = {row.run for row in [*rows_of(ablation, read_rows(_folder(out, ablation) / "rows.csv")), *elsewhere]}
-    failures = {}
+    known = {row.run for row in [*rows_of(ablation, read_rows(folder / "rows.csv")), *elsewhere]}
+    failures: dict[str, str] = {}
     if data_dir is not None:
-        wanted = [run for run in runs if run.name not in known]
-        failures = _train(runs, wanted, data_dir, out, device=device, skip_bad=skip_bad, jobs=jobs)
-    result = summarize_study(ablation, _collect(ablation, runs, elsewhere, out))
+        if not has_split(data_dir, "train"):
+            find_split(data_dir, "train")  # raises, and says what is missing
+        if device is not None:
+            torch_device(device)
+        require_writable(out)
+        wanted = [run for run in runs if run.name not in known and not run.finished()]
+        options = Options(data_dir, device, skip_bad, threads=max(1, torch.get_num_threads() // jobs))
+        failures = train_runs(wanted, options, jobs, Progress(runs, wanted, jobs))
+    result = summarize_study(ablation, _collect_rows(ablation, runs, elsewhere, folder))
     if result.rows:
-        _write(result, _folder(out, ablation))
+        _write(result, folder)
     state = {(run.variant, run.recipe.seed): run.state() for run in runs}
     missing = tuple((variant, seed, state[variant, seed]) for variant, seed, _ in result.missing)
     return replace(result, missing=missing, failures=tuple(failures.items()))
 
 
-def _folder(out: Path, ablation: Ablation) -> Path:
-    return out / ablation.name
-
-
-def _train(
-    runs: Sequence[StudyRun],
-    wanted: Sequence[StudyRun],
-    data_dir: Path,
-    out: Path,
-    *,
-    device: str | None,
-    skip_bad: bool,
-    jobs: int,
-) -> dict[str, str]:
-    from seattn.core.device import torch_device
-    from seattn.data.folders import find_split, has_split
-    from seattn.experiments.study.workers import How, Watch, train_missing
-
-    if not has_split(data_dir, "train"):
-        find_split(data_dir, "train")  # raises, and says what is missing
-    if device is not None:
-        torch_device(device)
-    require_writable(out)
-    return train_missing(wanted, How(data_dir, device, skip_bad), jobs, Watch(runs, wanted, jobs))
-
-
-def _collect(ablation: Ablation, runs: Sequence[StudyRun], elsewhere: Sequence[StudyRow], out: Path) -> list[StudyRow]:
-    """All rows there are, written back; a run's own result before a row of it that was kept or given."""
+def _collect_rows(
+    ablation: Ablation, runs: Sequence[StudyRun], elsewhere: Sequence[StudyRow], folder: Path
+) -> list[StudyRow]:
+    """Bring rows.csv up to date; the result of a finished run replaces an older row of that run."""
     own = [run.row(ablation.name) for run in runs if run.finished()]
-    folder = _folder(out, ablation)
     if not (own or elsewhere or (folder / "rows.csv").exists()):
         return []
     require_writable(folder)
-    with FileLock(folder / ".lock"):  # another command may merge its rows at this moment
+    with FileLock(folder / ".lock"):  # another command may write its rows at this moment
         merged = rows_of(ablation, [*read_rows(folder / "rows.csv"), *elsewhere, *own])
         write_rows(folder / "rows.csv", merged)
     return merged
 
 
 def _write(result: StudyResult, folder: Path) -> None:
-    from seattn.experiments.study.figures import plot_bytes
-    from seattn.experiments.study.tables import markdown, numbers
-
     write_text(folder / "table.md", f"# {result.name}\n\n{markdown(result)}\n![plot](plot.svg)\n")
     write_text(folder / "table.csv", numbers(result))
     for kind in ("png", "svg"):

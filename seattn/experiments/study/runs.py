@@ -1,23 +1,22 @@
-"""The runs of a study on disk: which are finished, which have begun, which a process is at.
+"""The runs of a study on disk: which are finished, which have begun, which are being trained.
 
-A run's folder is `run_name` of its recipe, so studies that ask for one recipe share its run. Beside it lies
-`.<run>.lock`, which the process that trains it holds; the system lets go of it when that process ends, however it ends.
+The name of a run's folder follows from its recipe (`run_name`), so that studies with a recipe in common share its run.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from seattn.core.errors import UserError
+from seattn.core.files import is_locked
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.experiments.study.design import Ablation, run_name
 from seattn.experiments.study.results import StudyRow, read_result
+from seattn.training.run_dir import read_summary
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One variant with one seed (that of the recipe), and where its files are."""
+    """One variant with one seed, which is the recipe's, and the folder of the run."""
 
     variant: str
     recipe: Recipe
@@ -25,55 +24,42 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """The folder's, which no other recipe or seed has."""
+        """The folder's name, which no other recipe or seed has."""
         return self.folder.name
 
     @property
     def title(self) -> str:
-        """For people."""
+        """The run's name for people."""
         return f"{self.variant}, seed {self.recipe.seed}"
 
     @property
     def epochs(self) -> int:
-        """Its length, unless it stops early."""
+        """The number of epochs, unless the run stops early."""
         return self.recipe.run_epochs
 
     def finished(self) -> bool:
-        """Whether its result is there."""
+        """Whether the run has its result."""
         return (self.folder / "result.json").exists()
 
     def epochs_done(self) -> int:
-        """Of an unfinished run."""
-        try:
-            return max(0, len((self.folder / "summary.csv").read_text(encoding="utf-8").splitlines()) - 1)
-        except OSError:
-            return 0
+        """The number of finished epochs of an unfinished run."""
+        return len(read_summary(self.folder))
+
+    def is_locked(self) -> bool:
+        """Whether a process trains the run now."""
+        return is_locked(self.folder)
 
     def state(self) -> str:
         """How far an unfinished run is, for people; "" before its first epoch."""
         done = self.epochs_done()
-        far = f"{done} of {self.epochs} epochs" if done else ""
-        return ", ".join(part for part in (far, "in training now" if self.is_claimed() else "") if part)
-
-    def lock(self) -> FileLock:
-        """A new lock of the run; raises `filelock.Timeout` at once where another process holds it."""
-        return FileLock(self.folder.parent / f".{self.name}.lock", blocking=False)
-
-    def is_claimed(self) -> bool:
-        """Whether a process trains it now."""
-        if not (self.folder.parent / f".{self.name}.lock").exists():
-            return False
-        try:
-            with self.lock():
-                return False
-        except Timeout:
-            return True
+        parts = [f"{done} of {self.epochs} epochs" if done else "", "in training now" if self.is_locked() else ""]
+        return ", ".join(part for part in parts if part)
 
     def check(self) -> None:
-        """See that what the folder holds is this run.
+        """Check that the folder holds this run or none.
 
         Raises:
-            UserError: if it holds another recipe's, or what is there cannot be read.
+            UserError: if it holds another recipe's run, or a file in it cannot be read.
         """
         if not (self.finished() or (self.folder / "last.pth.tar").exists()):
             return
@@ -83,10 +69,10 @@ class StudyRun:
             self.row("")
 
     def row(self, study: str) -> StudyRow:
-        """Its row, once it is finished.
+        """The row of a finished run.
 
         Raises:
-            UserError: if its result is damaged, or not of the held-out part.
+            UserError: if its result is damaged, or is not of the held-out images.
         """
         return StudyRow(study, self.variant, self.name, read_result(self.folder / "result.json"))
 
