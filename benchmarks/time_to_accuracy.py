@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None) -> int:
         raise UserError(f"runs of one recipe belong together; these are of {sorted({row.recipe for row in rows})}")
     if len({row.seed for row in rows}) < len(args.run_dir):
         raise UserError("two of the runs have the same seed: they are not independent")
-    before = records.read(TimeRow, ROWS)
-    records.append(TimeRow, ROWS, [row for row in rows if row not in before])
+    before = records.read_rows(TimeRow, ROWS)
+    records.append_rows(TimeRow, ROWS, [row for row in rows if row not in before])
     for target in targets:
         print(summary(rows, target))
     return 0

@@ -44,6 +44,12 @@ def test_import_adds_little_to_timms(turns):
     assert statistics.median(found) < IMPORT_SHARE, found
 
 
+def test_import_leaves_the_command_lines_packages_alone():
+    code = "import sys, timm; before = set(sys.modules); import seattn; print(*set(sys.modules) - before)"
+    modules = {name.split(".")[0] for name in subprocess.check_output([sys.executable, "-c", code], text=True).split()}
+    assert modules.isdisjoint({"matplotlib", "optuna", "pydantic", "rich", "scipy", "sklearn", "typer"})
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NEAREST])
 def test_create_model_takes_little_more_than_timms_nearest(name, device):

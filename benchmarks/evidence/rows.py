@@ -1,6 +1,5 @@
 """Rows of accuracy: appended by code from a finished run, read back typed. One schema: `core.rows.AccuracyRow`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ CLASSES = RESULTS / "classes"
 
 def read_rows(path: Path = ACCURACY) -> list[AccuracyRow]:
     """All rows of `path`, oldest first; none if there is no such file."""
-    return records.read(AccuracyRow, path)
+    return records.read_rows(AccuracyRow, path)
 
 
 def read_run(run_dir: Path) -> AccuracyRow:
@@ -30,14 +29,10 @@ def read_run(run_dir: Path) -> AccuracyRow:
     Raises:
         UserError: if the run is not finished or its result is damaged.
     """
-    try:
-        result = dict(json.loads((run_dir / "result.json").read_text(encoding="utf-8")))
-        measured_in = result.pop("conditions")
-        return records.from_flat(AccuracyRow, {**result, **measured_in})
-    except OSError as error:
-        raise UserError(f"{run_dir} holds no finished run: {error.strerror} ({error.filename})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run_dir / 'result.json'} is no result of a run: {error}") from error
+    path = run_dir / "result.json"
+    if not path.exists():
+        raise UserError(f"{run_dir} holds no finished run: it has no {path.name}")
+    return parse(AccuracyRow, read_json(path), path)
 
 
 def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
@@ -86,4 +81,4 @@ def append_row(row: AccuracyRow, path: Path = ACCURACY) -> None:
     """
     if row in read_rows(path):
         raise UserError(f"this row of {row.name} stands in {path} already")
-    records.append(AccuracyRow, path, [row])
+    records.append_rows(AccuracyRow, path, [row])

@@ -51,12 +51,12 @@ class DataRow:
 
 def read_data_rows(path: Path) -> list[DataRow]:
     """All rows of `path`, oldest first; none if there is no such file."""
-    return records.read(DataRow, path)
+    return records.read_rows(DataRow, path)
 
 
 def append_data_rows(path: Path, rows: Iterable[DataRow]) -> None:
     """Append `rows` to `path`; UserError if it holds something else."""
-    records.append(DataRow, path, rows)
+    records.append_rows(DataRow, path, rows)
 
 
 OURS = "seattn"
@@ -123,12 +123,12 @@ class SpeedRow:
 
 def read_speed(path: Path) -> list[SpeedRow]:
     """All rows of `path`, oldest first; none if there is no such file."""
-    return records.read(SpeedRow, path)
+    return records.read_rows(SpeedRow, path)
 
 
 def append_speed(path: Path, rows: Iterable[SpeedRow]) -> None:
     """Append `rows` to `path`; UserError if it holds something else."""
-    records.append(SpeedRow, path, rows)
+    records.append_rows(SpeedRow, path, rows)
 
 
 def newest(rows: Sequence[SpeedRow]) -> list[SpeedRow]:

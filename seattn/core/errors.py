@@ -1,4 +1,7 @@
-"""What the user did wrong, in one line: what, where, and what would be right."""
+"""Errors of the user: one line that names the value, the place and the remedy."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -6,6 +9,13 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type's name where it has none."""
+    """The first line of an error's message, or the name of its type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint for an unknown `name`: the nearest of the `known` names, with `prefix` before it, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {prefix + near[0]!r}?" if near else f"known: {', '.join(names)}"

@@ -1,141 +1,105 @@
-"""Frozen dataclasses as rows of a CSV file: the field `conditions` becomes columns of its own; read back typed."""
+"""Typed records out of YAML, JSON and CSV files; what does not fit is refused in one line.
+
+A record is a frozen dataclass. pydantic checks its values, by the annotations of its fields.
+"""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
-from functools import lru_cache
+import stat
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
-import dacite
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError, did_you_mean, first_line
 from seattn.core.files import write_text
-from seattn.core.rows import Conditions
 
-Row = TypeVar("Row")
-_CONDITIONS = [f.name for f in fields(Conditions)]
+Record = TypeVar("Record")
+LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
+_EXPECTED = {  # of pydantic's errors whose own words are those of Python
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "dataclass_type": "a mapping of keys to values",
+}
 
 
-def read(cls: type[Row], path: Path) -> list[Row]:
-    """All rows of `path`, oldest first; none if there is no such file.
+def read_text(path: Path, what: str = "") -> str:
+    """The text of a file.
+
+    Args:
+        what: the name of such a file in an error message.
 
     Raises:
-        UserError: if `path` holds anything else than such rows.
+        UserError: if the file cannot be read, is not a plain file, is too large, or is not text in UTF-8.
     """
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    name = f"{what} {path}".strip()
     try:
-        if reader.fieldnames not in (None, _columns(cls)):
-            raise UserError(_other_columns(cls, path))
-        return [from_flat(cls, row) for row in reader]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}, line {reader.line_num}, is no {cls.__name__}: {error}") from error
-
-
-def append(cls: type[Row], path: Path, rows: Iterable[Row]) -> None:
-    """Append `rows` to `path`, all or none. None is an empty cell.
-
-    Raises:
-        UserError: if `path` has other columns, or cannot be read.
-    """
-    columns = _columns(cls)
-    header = ",".join(columns) + "\n"
-    before = _text(path) if path.exists() else header
-    if not before.startswith(header):
-        raise UserError(f"{_other_columns(cls, path)}: give another file")
-    text = io.StringIO()
-    csv.DictWriter(text, columns, lineterminator="\n").writerows(_to_flat(row) for row in rows)
-    write_text(path, before + text.getvalue())
-
-
-def from_flat(cls: type[Row], flat: Mapping[str, Any]) -> Row:
-    """A row from its columns, as text or as values.
-
-    Raises:
-        KeyError: for a column that no field has.
-        TypeError: if a column is missing.
-        ValueError: for text that is no value of its column.
-    """
-    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
-    typed = {key: _typed(hints[key], value) for key, value in flat.items()}
-    where = {name: typed.pop(name) for name in _CONDITIONS}
-    make: Any = cls
-    return make(**typed, conditions=Conditions(**where))
-
-
-def _columns(cls: Any) -> list[str]:
-    return [f.name for f in fields(cls) if f.name != "conditions"] + _CONDITIONS
-
-
-def _other_columns(cls: Any, path: Path) -> str:
-    return f"{path} has other columns than {cls.__name__}"
-
-
-def _text(path: Path) -> str:
-    if not path.exists():
-        return ""
-    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{name} is not a plain file; give the path of a file")
+        if status.st_size > LARGEST:
+            size = f"{status.st_size:,} bytes, more than the {LARGEST:,} that such a file may have"
+            raise UserError(f"{name} has {size}; take it from its source again")
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8") from error
+        raise UserError(f"{name} is not text in UTF-8: {error}") from error
 
 
-@lru_cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return {**get_type_hints(cls), **get_type_hints(Conditions)}
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which also refuses a key that occurs twice; PyYAML itself takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                message = f"the key {key!r} occurs twice; remove one"
+                raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
 
 
-def _to_flat(row: Any) -> dict[str, Any]:
-    flat = asdict(row)
-    where = flat.pop("conditions")
-    return {**flat, **where}
+def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
 
+    Args:
+        what: the name of such a file in an error message.
+        example: a line that such a file could have.
 
-def _typed(hint: Any, value: Any) -> Any:
-    if get_origin(hint) is UnionType:  # the only union of a row is with None
-        if value in ("", None):
-            return None
-        (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
-    if value is None:
-        raise ValueError("a cell is missing")
-    if hint is bool:
-        return {"True": True, "False": False}[str(value)]  # bool("False") is True
-    return hint(value)
-
-
-_LARGEST = 2**20 * 4  # bytes of a file of facts; a confusion matrix of 1,000 classes fits
-
-
-_LONGEST = 200  # characters of a name
-
-
-Data = TypeVar("Data")
+    Raises:
+        UserError: if the file cannot be read or is not a mapping.
+    """
+    text = read_text(path, what)
+    try:
+        content = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{what} {path} must be a mapping of keys to values, for example {example!r}")
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: if it is missing, too large or none.
+        UserError: if the file cannot be read or does not hold a JSON object.
     """
+    text = read_text(path)
     try:
-        size = path.stat().st_size
-        if size > _LARGEST:
-            raise UserError(f"{path} has {size:,} bytes, more than such a file needs; take it from its source again")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path} is not valid JSON: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, it holds {type(content).__name__}")
@@ -143,36 +107,147 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def dump(content: Mapping[str, Any]) -> str:
-    """`content` as JSON, a line a key and a line a row of a table."""
-    lines = [f"  {json.dumps(key)}: {_value(value)}" for key, value in content.items()]
+    """`content` as JSON, with a line for each key and for each row of a table."""
+    lines = [f"  {json.dumps(key)}: {_dump_value(value)}" for key, value in content.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def parse(cls: type[Data], raw: Mapping[str, Any], source: Path) -> Data:
-    """A frozen dataclass from plain values.
-
-    Raises:
-        UserError: naming `source`, for a key that is unknown, missing or of another type.
-    """
-    try:
-        return dacite.from_dict(cls, _frozen(raw), dacite.Config(strict=True))
-    except (dacite.DaciteError, TypeError) as error:
-        raise UserError(f"{source} is no {cls.__name__} as this version of seattn writes it: {error}") from error
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def _value(value: Any) -> str:
+def _dump_value(value: Any) -> str:
     if isinstance(value, Mapping) and any(isinstance(item, list | tuple | Mapping) for item in value.values()):
         return dump(value).rstrip().replace("\n", "\n  ")
     if isinstance(value, list | tuple) and value and isinstance(value[0], list | tuple | Mapping):
         return "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
     return json.dumps(value)
+
+
+def parse(cls: type[Record], content: object, source: Path | str) -> Record:
+    """The record in the plain values of a JSON file.
+
+    Raises:
+        UserError: naming `source`, for a key that is unknown, missing or of another type.
+    """
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(content), strict=True, extra="forbid")
+    except ValidationError as error:
+        raise UserError(f"{source} is not a valid {cls.__name__}: {explain(cls, error)}") from error
+
+
+def read_rows(cls: type[Record], path: Path) -> list[Record]:
+    """All rows of a CSV file, oldest first; none if there is no such file.
+
+    The fields of a record within the record are columns too. A column whose field has a default may be absent.
+
+    Raises:
+        UserError: if the file holds anything else than such rows.
+    """
+    if not path.exists():
+        return []
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    rows: list[Record] = []
+    adapter = TypeAdapter(cls)
+    try:
+        names = list(reader.fieldnames or ())
+        wrong = [f"{name} is missing" for name in _columns(cls, required=True) if name not in names]
+        wrong += [f"{name} is unknown" for name in names if name not in _columns(cls)]
+        if wrong:
+            raise UserError(f"{path} has other columns than {cls.__name__}: {', '.join(wrong)}")
+        for cells in reader:
+            if None in cells or None in cells.values():
+                raise UserError(f"{path}, line {reader.line_num}, has too many cells or too few")
+            rows.append(adapter.validate_python(_nest(cls, cells)))
+    except ValidationError as error:
+        where = f"{path}, line {reader.line_num},"
+        raise UserError(f"{where} is not a valid {cls.__name__}: {explain(cls, error)}") from error
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}, is not valid CSV: {error}") from error
+    return rows
+
+
+def append_rows(cls: type[Record], path: Path, rows: Iterable[Record]) -> None:
+    """Append `rows` to a CSV file, all or none. None becomes an empty cell.
+
+    Raises:
+        UserError: if the file has other columns, or cannot be read.
+    """
+    before = read_text(path) if path.exists() else render_rows(cls, [])
+    if not before.startswith(render_rows(cls, [])):
+        raise UserError(f"{path} has other columns than {cls.__name__}; give another file")
+    write_text(path, before + render_rows(cls, rows, header=False))
+
+
+def render_rows(cls: type[Record], rows: Iterable[Record], *, header: bool = True) -> str:
+    """`rows` as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(cls), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(_flatten(asdict(row)) for row in rows)  # type: ignore[call-overload]
+    return text.getvalue()
+
+
+def _columns(cls: Any, *, required: bool = False) -> list[str]:
+    """The names of a record's columns: its own values, then those of the records in it."""
+    hints = get_type_hints(cls)
+    own = [field for field in fields(cls) if not is_dataclass(hints[field.name])]
+    names = [field.name for field in own if not required or field.default is MISSING]
+    return names + [name for hint in hints.values() if is_dataclass(hint) for name in _columns(hint, required=required)]
+
+
+def _nest(cls: Any, cells: Mapping[str, str]) -> dict[str, Any]:
+    """The plain values of a record out of its columns; an empty cell is None where the field may be None."""
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        if is_dataclass(hint):
+            values[name] = _nest(hint, cells)
+        elif name in cells:
+            values[name] = None if cells[name] == "" and NoneType in get_args(hint) else cells[name]
+    return values
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flatten(value) if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def one_line_errors(cls: type[Record]) -> type[Record]:
+    """A class decorator of pydantic's dataclasses: their construction raises UserError instead of ValidationError."""
+    init: Callable[..., None] = cls.__init__
+
+    @wraps(init)
+    def checked(self: Record, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except ValidationError as error:
+            raise UserError(explain(cls, error)) from error
+
+    cls.__init__ = checked  # type: ignore[method-assign, assignment]
+    return cls
+
+
+def explain(cls: type, error: ValidationError) -> str:
+    """The first thing that pydantic found wrong with the values for `cls`: key, what would be right, and the value."""
+    errors = error.errors()
+    unknown = [item for item in errors if item["type"] == "unexpected_keyword_argument"]
+    first = max(unknown or errors, key=lambda item: len(item["loc"]))  # of a union the branch that fits best
+    path = [str(part) for part in first["loc"] if "[" not in str(part)]  # pydantic names the branch of a union there
+    key, kind, value = ".".join(path), first["type"], repr(first["input"])
+    if kind == "value_error":  # a record's own rule, which names its key
+        return str(first["ctx"]["error"])
+    if kind == "unexpected_keyword_argument":
+        for part in path[:-1]:
+            cls = get_type_hints(cls)[part]
+        prefix = "".join(f"{part}." for part in path[:-1])
+        return f"unknown key {key!r}; {did_you_mean(path[-1], (field.name for field in fields(cls)), prefix)}"
+    if kind == "missing" and not isinstance(first["loc"][-1], int):
+        return f"the key {key!r} is missing"
+    if kind == "missing":
+        key, right = ".".join(path[:-1]), f"must have at least {int(path[-1]) + 1} values"
+    elif kind == "too_long":
+        right = f"must have at most {first['ctx']['max_length']} values"
+    elif kind in _EXPECTED:
+        right = f"must be {_EXPECTED[kind]}"
+    else:
+        right = first["msg"].replace("Input should", "must", 1).split(", unable to")[0]
+    return f"{key or 'the content'} {right}, got {value if len(value) <= 200 else value[:200] + '…'}"

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,20 @@ class AccuracyRow:
     name: str
     dataset: str
     split: str
-    n: int
-    top1: float
+    n: Annotated[int, Field(ge=1)]
+    top1: Annotated[float, Field(ge=0, le=1)]
     top1_low: float
     top1_high: float
     top5: float
     loss: float
     ece: float
     seed: int
-    epochs: int
+    epochs: Annotated[int, Field(ge=1)]
     train_images: int
     held_out_images: int
     held_out_top1: float | None
     params: int
-    train_seconds: float
+    train_seconds: Annotated[float, Field(allow_inf_nan=False)]
     dtype: str
     memory_format: str
     conditions: Conditions

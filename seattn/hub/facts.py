@@ -11,10 +11,12 @@ from typing import Any
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe, parse_recipe
-from seattn.core.records import _LONGEST, _mapping, dump, parse, read_json
+from seattn.core.records import dump, parse, read_json
 from seattn.core.rows import AccuracyRow, Conditions
 from seattn.evaluation.scoring import ClassScore, Evaluation
 from seattn.models._pretrained import WEIGHTS
+
+_LONGEST = 200  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def packaged_facts(name: str) -> Facts:
     """
     path = WEIGHTS / f"{name}.json"
     content = read_json(path)
-    recipe = parse_recipe(_mapping(content.pop("recipe", None)), source=f"{path}, recipe")
+    recipe = parse_recipe(content.pop("recipe", {}), source=f"{path}, recipe")
     return _facts(content, recipe, path)
 
 
@@ -142,7 +144,7 @@ def class_results(evaluation: Evaluation, row: AccuracyRow, sha256: str, measure
 
 
 def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
-    row = parse(AccuracyRow, _mapping(content.get("row")), path)
+    row = parse(AccuracyRow, content.get("row"), path)
     rows = content.get("rows")
     rest = {key: value for key, value in content.items() if key not in ("row", "rows", "classes")}
     if set(rest) != {"name"} or not isinstance(rows, list):
@@ -150,7 +152,7 @@ def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
     for text in (rest["name"], row.name, row.dataset):
         if not isinstance(text, str) or not text.isprintable() or len(text) > _LONGEST:
             raise UserError(f"{path}: a name or data set must be one line of up to {_LONGEST} characters")
-    all_rows = tuple(parse(AccuracyRow, _mapping(one), path) for one in rows)
+    all_rows = tuple(parse(AccuracyRow, item, path) for item in rows)
     classes = content.get("classes")
-    found = None if classes is None else parse(ClassResults, _mapping(classes), path)
+    found = None if classes is None else parse(ClassResults, classes, path)
     return Facts(str(rest["name"]), row, all_rows, recipe, found)

@@ -6,20 +6,19 @@ Runs scored on images: which images a split is, read once, and what each run's n
 Shapes: N images, K classes, H x W pixels.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dacite
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split, list_files
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_image
@@ -93,11 +92,7 @@ def _history(path: Path) -> tuple[Row, ...]:
 def _result(path: Path) -> AccuracyRow | None:
     if not path.exists():
         return None
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return dacite.from_dict(AccuracyRow, raw, dacite.Config(cast=[float]))
-    except (OSError, ValueError, TypeError, AttributeError, dacite.DaciteError) as error:
-        raise UserError(f"{path} is damaged: {first_line(error)}; it should be the result of `seattn train`") from error
+    return parse(AccuracyRow, read_json(path), path)
 
 
 def differences(recipes: list[Recipe]) -> dict[str, list[Any]]:

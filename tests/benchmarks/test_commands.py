@@ -56,7 +56,7 @@ def test_a_wrong_argument_is_named(fails, module, arguments, message):
 
 
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_timed(fails, tmp_path):
-    assert f"cannot read {tmp_path}: Is a directory" in fails(run, "--quick", "--out", tmp_path)
+    assert f"{tmp_path} is not a plain file" in fails(run, "--quick", "--out", tmp_path)
 
 
 @pytest.fixture
@@ -68,11 +68,14 @@ def rows(tmp_path):
 
 DAMAGES = {
     "columns": (lambda text: text.replace("case,", "", 1), "has other columns than SpeedRow"),
-    "number": (lambda text: text.replace("0.5", "half", 1), "line 2, is no SpeedRow: .* 'half'"),
-    "boolean": (lambda text: text.replace("False", "no", 1), "line 2, is no SpeedRow: .*'no'"),
-    "cut": (lambda text: text[: text.rindex(",")], "line 2, is no SpeedRow: a cell is missing"),
-    "too long": (lambda text: text.rstrip() + ",1\n", "line 2, is no SpeedRow"),
-    "binary": (lambda text: "\udcff", "is no text in UTF-8"),
+    "number": (
+        lambda text: text.replace("0.5", "half", 1),
+        "line 2, is not a valid SpeedRow: median must be a valid number, got 'half'",
+    ),
+    "boolean": (lambda text: text.replace("False", "maybe", 1), "line 2, .* must be a valid boolean, got 'maybe'"),
+    "cut": (lambda text: text[: text.rindex(",")], "line 2, has too many cells or too few"),
+    "too long": (lambda text: text.rstrip() + ",1\n", "line 2, has too many cells or too few"),
+    "binary": (lambda text: "\udcff", "is not text in UTF-8"),
 }
 
 
@@ -85,22 +88,32 @@ def test_plots_name_the_damaged_file_and_write_nothing(fails, rows, damage, mess
 
 def test_plots_name_a_missing_file_and_a_folder(fails, tmp_path):
     assert "no such file" in fails(plots, tmp_path / "none.csv")
-    assert "Is a directory" in fails(plots, tmp_path)
+    assert "is not a plain file" in fails(plots, tmp_path)
 
 
 def test_plots_without_rows_say_what_makes_them(fails, rows):
-    rows.write_text("")
+    rows.write_text(rows.read_text().splitlines()[0] + "\n")
     assert "no rows of operators to draw; make bench writes them" in fails(plots, rows)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]", "3", '{"conditions": {}}', "\0"])
-def test_record_names_a_damaged_result(fails, tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("{}", "is not a valid AccuracyRow: the key 'name' is missing"),
+        ("[1]", "must hold a JSON object"),
+        ("3", "must hold a JSON object"),
+        ('{"conditions": {}}', "the key 'conditions.hardware' is missing"),
+        ("\0", "is not valid JSON"),
+    ],
+)
+def test_record_names_a_damaged_result(fails, tmp_path, text, message):
     (tmp_path / "result.json").write_text(text)
-    assert f"{tmp_path / 'result.json'} is no result of a run" in fails(record, tmp_path)
+    assert re.search(f"{tmp_path / 'result.json'} .*{message}", fails(record, tmp_path))
 
 
 def test_record_names_a_run_that_is_not_there(fails, tmp_path):
-    assert "holds no finished run: No such file or directory" in fails(record, tmp_path / "nowhere")
+    assert "holds no finished run: it has no result.json" in fails(record, tmp_path / "nowhere")
 
 
 def test_render_names_damaged_rows(fails, rows, monkeypatch):

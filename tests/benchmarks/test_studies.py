@@ -169,7 +169,7 @@ def test_the_command_says_what_is_wrong_in_a_line(tmp_path, capsys):
     assert "holds no rows; seattn ablate writes them" in capsys.readouterr().err
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert study.main([str(tmp_path / "other.csv")]) == 2
-    assert "holds no rows of a study" in capsys.readouterr().err
+    assert "has other columns than StudyRow" in capsys.readouterr().err
     assert study.main(["--nonsense"]) == 2
     assert capsys.readouterr().err.startswith("study: ")
     with (tmp_path / "other.csv").open() as file:

@@ -41,7 +41,8 @@ def run(tmp_path):
 def test_the_time_is_that_of_the_epochs_up_to_the_first_that_reaches_the_target(run, rows, capsys):
     runs = [run(0, 80, 94, 93, 96), run(1, 93.99, 92, 94.5, 95), run(2, 90, 91, 92, 93)]
     assert time_to_accuracy.main(["--target", "94", "--target", "95.5", *runs]) == 0
-    found = [(row.seed, row.target, row.epochs, row.seconds) for row in records.read(time_to_accuracy.TimeRow, rows)]
+    written = records.read_rows(time_to_accuracy.TimeRow, rows)
+    found = [(row.seed, row.target, row.epochs, row.seconds) for row in written]
     assert found == [
         (0, 0.94, 2, 30.0),
         (0, 0.955, 4, 100.0),

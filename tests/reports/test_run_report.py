@@ -256,8 +256,8 @@ DAMAGE = {
         "line 4 is damaged",
     ),
     "binary log": (lambda p: (p / "summary.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
-    "broken result": (lambda p: _damage(p, "result.json", '{"top1": '), "result.json is damaged"),
-    "other result": (lambda p: _damage(p, "result.json", "[]"), "result.json is damaged"),
+    "broken result": (lambda p: _damage(p, "result.json", '{"top1": '), "result.json is not valid JSON"),
+    "other result": (lambda p: _damage(p, "result.json", "[]"), "result.json must hold a JSON object"),
     "broken config": (lambda p: _damage(p, "config.json", "{"), "config.json is not valid JSON"),
     "cut weights": (
         lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:500]),

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 import itertools
 from pathlib import Path
 
-from seattn.core.recipe import Recipe, load_recipe, one_of, parse_recipe, read_mapping, replace_keys
+from seattn.core.recipe import Recipe, load_recipe, one_of, parse_recipe, replace_keys
+from seattn.core.records import read_yaml
 
 _FORM = "{float: [low, high]}, {int: [low, high]} or {choice: [a, b]}"
 _OPTIONS = {"float": ("log", "step"), "int": ("log", "step"), "choice": ()}
@@ -215,7 +216,7 @@ def load_search(
     Raises:
         UserError: naming the file and what is missing, unknown or wrong in it, bounds that the recipe refuses included.
     """
-    raw = read_mapping(path, "search", "base: ../se_resnet20_cifar.cifar10.yaml")
+    raw = read_yaml(path, "search", "base: ../se_resnet20_cifar.cifar10.yaml")
     if "model" in raw and "space" not in raw:
         raise UserError(f"{path} is a recipe; a search is a file with base: {path.name} and space: of its keys")
     for key in raw:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from seattn.core.errors import UserError
-from seattn.core.recipe import Recipe, load_recipe, parse_recipe, read_mapping
+from seattn.core.recipe import Recipe, load_recipe, parse_recipe
+from seattn.core.records import read_yaml
 
 DESIGNS = ("full", "one_removed")
 Changes = dict[str, Any]
@@ -146,7 +147,7 @@ def load_ablation(path: Path) -> Ablation:
     Raises:
         UserError: naming the file and what is missing, unknown or wrong in it.
     """
-    raw = read_mapping(path, "ablation", "seeds: [0, 1, 2]")
+    raw = read_yaml(path, "ablation", "seeds: [0, 1, 2]")
     for key in raw:
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")

@@ -16,8 +16,8 @@ from timm.models import split_model_name_tag
 
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import whole_folder
-from seattn.core.recipe import load_recipe, read_mapping
-from seattn.core.records import read_json
+from seattn.core.recipe import load_recipe
+from seattn.core.records import read_json, read_yaml
 from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_checkpoint, unwrap
@@ -104,7 +104,7 @@ def _origin(run: Path) -> _Origin:
         labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
         return _Origin(recipe.model, recipe.model_kwargs, labels=labels)
     if (run / "args.yaml").is_file():
-        return _from_args(read_mapping(run / "args.yaml", "arguments", "model: resnet18"))
+        return _from_args(read_yaml(run / "args.yaml", "arguments", "model: resnet18"))
     if (run / CONFIG).is_file():
         config = read_json(run / CONFIG)
         return _Origin(config.get("architecture"), config.get("model_args") or {}, labels=config.get("label_names"))

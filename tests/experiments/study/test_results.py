@@ -1,7 +1,6 @@
 """What a study says of the runs it finds: table, plot, rows, and a line for each thing that is wrong with them."""
 
 import csv
-import dataclasses
 import json
 import re
 
@@ -9,8 +8,6 @@ import pytest
 import yaml
 
 from seattn.__main__ import main
-from seattn.core.rows import AccuracyRow
-from seattn.experiments.study import results
 from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.results import read_rows
@@ -177,13 +174,15 @@ def test_studies_share_runs_and_rows_from_elsewhere_count(tmp_path, out):
 def test_rows_written_before_a_field_was_added_are_read(study, out, monkeypatch):
     finish_all(study, out, lambda *key: TOP1[key])
     ablate(study, None, out)
-    later = dataclasses.make_dataclass(
-        "AccuracyRow", [("later", str, dataclasses.field(default="none"))], bases=(AccuracyRow,), frozen=True
-    )
-    monkeypatch.setattr(results, "AccuracyRow", later)
-    rows = read_rows(out / "x" / "rows.csv")
-    assert [row.result.later for row in rows] == ["none"] * 4
-    assert rows[1].result.top1 == TOP1["a", 1]
+    path = out / "x" / "rows.csv"
+    with path.open() as file:
+        table = [{key: cell for key, cell in row.items() if key != "weights_dtype"} for row in csv.DictReader(file)]
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    assert [row.result.weights_dtype for row in read_rows(path)] == ["float32"] * 4
+    assert read_rows(path)[1].result.top1 == TOP1["a", 1]
 
 
 def test_seeds_replace_the_studys(study, out):
@@ -224,11 +223,11 @@ DAMAGES = {
     "another recipe": (damage_recipe, "holds a run of another recipe than its name says; move it away"),
     "no recipe": (lambda run: (run.folder / "recipe.yaml").unlink(), "cannot read recipe .*recipe.yaml: No such file"),
     "test split": (rewrite(split="test"), "result.json is of the test split; a study compares on what is held out"),
-    "cut": (lambda run: (run.folder / "result.json").write_text('{"name"'), "result.json is no result of a run"),
-    "list": (lambda run: (run.folder / "result.json").write_text("[]"), "result.json is no result of a run"),
-    "text": (rewrite(top1="high"), "result.json is no result of a run: could not convert .*'high'"),
-    "nan": (rewrite(top1=float("nan")), "result.json is no result of a run: top1 is nan"),
-    "unknown": (rewrite(top2=0.9), "result.json is no result of a run: .*top2"),
+    "cut": (lambda run: (run.folder / "result.json").write_text('{"name"'), "result.json is not valid JSON"),
+    "list": (lambda run: (run.folder / "result.json").write_text("[]"), "result.json must hold a JSON object"),
+    "text": (rewrite(top1="high"), "result.json is not a valid AccuracyRow: top1 must be a valid number, got 'high'"),
+    "nan": (rewrite(top1=float("nan")), "result.json is not a valid AccuracyRow: top1 must be .*, got nan"),
+    "unknown": (rewrite(top2=0.9), "result.json is not a valid AccuracyRow: unknown key 'top2'"),
 }
 
 
@@ -243,13 +242,22 @@ def test_a_run_that_is_not_what_it_should_be_is_named(fails, study, out, damage,
 
 
 ROWS = {
-    "columns": (lambda text: text.replace("study,variant", "a,b", 1), "holds no rows of a study"),
-    "other column": (lambda text: text.replace(",top5,", ",top6,", 1), r"line 2, is no row of a study: .*top6"),
-    "number": (lambda text: text.replace(",0.9,", ",ninety,", 1), r"line 2, is no row of a study: .*'ninety'"),
-    "cut": (lambda text: text[: text.rindex(",")], r"line 5, is no row of a study: it has too many cells or too few"),
-    "longer": (lambda text: text.rstrip() + ",1\n", r"line 5, is no row of a study: it has too many cells or too few"),
-    "empty": (lambda text: "", "holds no rows of a study"),
-    "binary": (lambda text: "study,variant,run\n\udcff", "is no CSV in UTF-8"),
+    "columns": (
+        lambda text: text.replace("study,variant", "a,b", 1),
+        "has other columns .* study is missing, .* a is unknown",
+    ),
+    "other column": (
+        lambda text: text.replace(",top5,", ",top6,", 1),
+        "has other columns .*top5 is missing, top6 is unknown",
+    ),
+    "number": (
+        lambda text: text.replace(",0.9,", ",ninety,", 1),
+        r"line 2, is not a valid StudyRow: result.top1 must be a valid number, got 'ninety'",
+    ),
+    "cut": (lambda text: text[: text.rindex(",")], "line 5, has too many cells or too few"),
+    "longer": (lambda text: text.rstrip() + ",1\n", "line 5, has too many cells or too few"),
+    "empty": (lambda text: "", "has other columns than StudyRow: study is missing"),
+    "binary": (lambda text: "study,variant,run\n\udcff", "is not text in UTF-8"),
 }
 
 
