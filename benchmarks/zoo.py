@@ -10,6 +10,7 @@ Changes to this checkout therefore do not reach a run, and the run's row names t
 gets a line a minute; `make zoo-status` prints a table.
 """
 
+import ctypes
 import fcntl
 import math
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,7 @@ CONFIGS = ROOT / "zoo_configs"
 _KEYS = {"recipe", "seed", "data", "holdout", "floor"}
 _POLL = 1.0  # seconds between two looks at the training processes
 _LOG_EVERY = 60.0  # seconds between two lines of OUT/zoo.log
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _TAKEN = "another command trains this run"
 
 
@@ -213,8 +215,8 @@ def is_locked(folder: Path) -> bool:
 class Training:
     """One process that trains one run, at the lowest priority and on one thread.
 
-    The process inherits the open lock file: the lock ends when both this command and the training are gone, also by
-    `kill -9`.
+    The process ends with this command, also when the command is ended by `kill -9`. It inherits the open lock file, so
+    that the lock ends when both are gone.
 
     Raises:
         UserError: if another process trains the run.
@@ -233,20 +235,27 @@ class Training:
         code = code_for(self.folder, out)
         self.log = _beside(self.folder, ".log")
         self._file: IO[bytes] = self.log.open("ab")
-        arguments = [
-            *(sys.executable, "-m", "seattn", "train", str(code / "zoo_configs" / f"{entry.recipe}.yaml")),
-            *("--data-dir", str(data / entry.data), "--out", str(self.folder), "--resume", "--device", "cpu"),
-            *("--set", f"seed={entry.seed}", "--set", f"seattn.holdout={entry.holdout:g}"),
-        ]
+        options = {
+            "--data-dir": data / entry.data,
+            "--out": self.folder,
+            "--device": "cpu",
+            "--seed": entry.seed,
+            "--set": f"seattn.holdout={entry.holdout:g}",
+        }
+        arguments = [str(part) for option in options.items() for part in option]
+        if (self.folder / "last.pth.tar").exists():
+            arguments.append("--resume")
         path = os.pathsep.join([str(code), str(code / "kernels")])
         self._process = subprocess.Popen(
-            ["nice", "-n", "19", *arguments],
+            [sys.executable, "-m", "seattn", "train", str(code / "zoo_configs" / f"{entry.recipe}.yaml"), *arguments],
             cwd=code,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,
             pass_fds=(self._lock.fileno(),),
+            start_new_session=True,
+            preexec_fn=_stand_back,
         )
 
     def ended(self) -> bool:
@@ -277,6 +286,19 @@ class Training:
             self._process.wait()
         self._lock.close()
         self._file.close()
+
+
+def _stand_back() -> None:
+    """In a new process: take the lowest priority, and end when the parent ends (Linux).
+
+    Linux shares the CPUs between sessions first, and by `nice` only within a session: the session gets the lowest
+    priority too. https://man7.org/linux/man-pages/man7/sched.7.html (autogroup), man2/PR_SET_PDEATHSIG.2const.html
+    """
+    os.nice(19)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def code_for(folder: Path, out: Path) -> Path:

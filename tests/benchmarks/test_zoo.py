@@ -2,9 +2,7 @@
 
 import hashlib
 import io
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -139,7 +137,7 @@ def test_the_table_shows_what_runs_have_reached(tmp_path):
 
 def start(queue, data, out):
     command = [sys.executable, "-m", "benchmarks.zoo", "--queue", str(queue), "--data", str(data), "--out", str(out)]
-    return subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def digest(out):
@@ -159,7 +157,7 @@ def test_three_kills_at_random_moments_give_the_weights_of_an_unkilled_run(queue
         while not (killed / NAME / "recipe.yaml").exists() and process.poll() is None:
             time.sleep(0.1)
         time.sleep(moments.uniform(0, seconds / 2))
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     assert start(path, data, killed).wait() == 0
     assert digest(killed) == digest(whole)
