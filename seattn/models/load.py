@@ -14,6 +14,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.models import models_with_weights
 from seattn.models._hub import hub_call
 from seattn.models.checkpoints.foreign import load_foreign
+from seattn.models.checkpoints.read import require_finite
 from seattn.models.listing import check_name, our_models, unknown_model
 
 CONFIG = "config.json"
@@ -49,6 +50,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         raise unknown_model(spec)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint)
+    require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
     return model.eval().to(target)
 
 

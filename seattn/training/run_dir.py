@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import Timeout
-from timm.models import save_for_hf
 from timm.utils import CheckpointSaver
 from torch import nn
 
@@ -32,6 +31,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow, Conditions
+from seattn.models.checkpoints.folder import save_net
 
 if TYPE_CHECKING:
     from seattn.evaluation.scoring import Evaluation
@@ -142,7 +142,7 @@ class RunDir:
         """Write `model.safetensors` and `config.json`; `class_names` in the order of the outputs."""
         plain = deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
         with tempfile.TemporaryDirectory(dir=self.path) as part:
-            save_for_hf(plain, part, model_config={"label_names": list(class_names)}, safe_serialization=True)
+            save_net(plain, Path(part), class_names)
             for name in ("model.safetensors", "config.json"):
                 with atomic_path(self.path / name) as target:  # for the permissions that any other file gets
                     shutil.copyfile(Path(part) / name, target)

@@ -13,9 +13,11 @@ from timm.models._hub import save_for_hf
 
 import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
+from seattn.models.checkpoints.folder import save_net
 from seattn.models.checkpoints.read import read_state_dict
 from seattn.models.listing import our_models
 from seattn.models.load import load_model
+from tests.helpers.colours import write_colours
 
 ARCH = "se_resnet20_cifar"
 
@@ -249,3 +251,44 @@ def test_a_pickle_is_never_executed(tmp_path):
 def test_a_device_that_is_not_there_is_named(run_dir, device):
     with pytest.raises(UserError, match=f"device '{device}' cannot be used here"):
         load_model(str(run_dir), device=device)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "evaluate", "import"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_one_line_that_names_the_tensor(
+    trained, run_dir, tmp_path, fails, command, value
+):
+    state = {**trained.state_dict(), "layer1.0.bn1.bias": torch.full((16,), value)}
+    path = run_dir / "model.safetensors"
+    save_file(state, path)
+    data = write_colours(tmp_path / "data", {"jay": 0, "rook": 1}, {"test": [1, 1]})
+    image = data / "test" / "jay" / "0.png"
+    arguments = {
+        "predict": ("predict", image, "--model", run_dir),
+        "explain": ("explain", run_dir, image, "--out", tmp_path / "out"),
+        "evaluate": ("evaluate", run_dir, "--data-dir", data),
+        "import": ("import", path, tmp_path / "out", "--model", ARCH),
+    }[command]
+    assert ": layer1.0.bn1.bias has NaN or infinite values" in fails(*arguments)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_folder_leaves_the_number_of_classes_to_its_loader(tmp_path):
+    """timm and transformers give `num_classes` themselves; a second one would be an error in transformers."""
+    net = timm.create_model(ARCH, num_classes=3, rd_ratio=0.5)
+    save_net(net, tmp_path, ["x", "y", "z"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_args"]["rd_ratio"] == 0.5
+    assert "num_classes" not in config["model_args"]
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 3
+    assert_same_weights(timm.create_model(f"local-dir:{tmp_path}", pretrained=True), net.state_dict())
+
+
+def test_transformers_load_a_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    net = timm.create_model(ARCH, num_classes=3, rd_ratio=0.5).eval()
+    save_net(net, tmp_path, ["x", "y", "z"])
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixel_values=x).logits, net(x))

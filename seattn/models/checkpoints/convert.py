@@ -20,7 +20,7 @@ from seattn.core.recipe import load_recipe
 from seattn.core.records import read_json, read_yaml
 from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
-from seattn.models.checkpoints.read import read_checkpoint, unwrap
+from seattn.models.checkpoints.read import read_checkpoint, require_finite, unwrap
 from seattn.models.listing import check_name
 from seattn.models.load import CONFIG, WEIGHTS
 
@@ -72,9 +72,7 @@ def import_checkpoint(
         raise UserError(
             f"{path} is of a net that no config.json describes; load it with seattn.models.checkpoints.load_foreign"
         )
-    broken = next((key for key, value in net.state_dict().items() if not value.isfinite().all()), None)
-    if broken is not None:
-        raise UserError(f"{path}: {broken} has NaN or infinite values: this training broke; take an earlier checkpoint")
+    require_finite(net.state_dict(), str(path))
     _set_labels(net, name, names)
     _logger.info("%s: %s weights of %s", path, _which(content, averaged), name)
     with whole_folder(folder) as part:

@@ -1,20 +1,18 @@
-"""Tensors under timm's names made to fit one model: where its attention stands, biases it has, counters it counts.
+"""Tensors under timm's names made to fit one model, and what the model computes otherwise than the checkpoint's net.
 
 Shapes: C channels, R hidden channels.
-
-What a checkpoint's net computes otherwise than the model, though every tensor has its place.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from seattn.blocks.excitation import excitation_of
 from seattn.layers._bottleneck import SPELLINGS
-from seattn.models.checkpoints.layouts import CheckpointLayout, DifferentFunctionError, Names, State
+from seattn.models.checkpoints.layouts import CheckpointLayout, Names, State
 from seattn.ops._tail.excitation import Excitation
 
 # MCUNet's and ProxylessNAS's steps of an nn.Sequential: their gate is a hard sigmoid, which no other spelling tells.
@@ -81,14 +79,9 @@ def fit(state: State, names: Names, wanted: State, matched: Iterable[tuple[Pair,
     """The tensors under the model's names and in its shapes, with what older or leaner code leaves out.
 
     A squeeze-excite without biases is one whose biases are 0.
-
-    Raises:
-        DifferentFunctionError: if the model has no place for a bias.
     """
     found = {name: state[key] for name, key in names.items()}
     biases = [f"{part}.bias" for _, ours in matched for part in (ours.first, ours.second)]
-    if homeless := [bias for bias in biases if bias in found and bias not in wanted]:
-        raise DifferentFunctionError(f"its squeeze-excite has biases, here {homeless[0]} does not exist")
     if not any(bias in found for bias in biases):  # some without would be a damaged file
         found |= {bias: torch.zeros_like(wanted[bias], device="cpu") for bias in biases if bias in wanted}
     for _, ours in matched:
@@ -117,72 +110,25 @@ def fold_conv_biases(found: dict[str, torch.Tensor], wanted: State) -> None:
             found[mean] = found[mean] - found.pop(bias).to(found[mean].dtype)
 
 
-_EPS = 1e-5  # of nn.BatchNorm2d, and of every project with a fixed layout
-
-
-def check_blocks(theirs: Shapes, ours: Shapes) -> None:
-    """Refuse blocks that the shapes under timm's names show to be others: pre-activation, or another shortcut.
-
-    Raises:
-        DifferentFunctionError: naming the difference and the block.
-    """
-    for block in [name.removesuffix(".conv1.weight") for name in ours if name.endswith(".conv1.weight")]:
-        conv, norm = theirs.get(f"{block}.conv1.weight"), theirs.get(f"{block}.bn1.weight")
-        if conv is None or norm is None:
-            continue
-        if norm[0] == conv[1] != conv[0]:
-            raise DifferentFunctionError(f"its norms stand before the convolutions (pre-activation), as {block} shows")
-        if not _same_conv(block, theirs, ours):
-            continue  # another architecture: the keys that do not fit say it
-        there, here = (
-            [len(shapes.get(f"{block}.downsample.{step}.weight", ())) for step in (0, 1)] for shapes in (theirs, ours)
-        )
-        if there == here or not any(here):
-            continue
-        if not any(name.startswith(f"{block}.downsample.") for name in theirs):
-            raise DifferentFunctionError(
-                f"its shortcut in {block} has no weights (option A or a pooling), here a convolution"
-            )
-        if there == [4, 0] and here == [4, 1]:
-            raise DifferentFunctionError(f"its projection in {block} has no batch norm (pre-activation), here it has")
-        if 4 in (there[1], here[1]):
-            where = ("there", "here") if there[1] == 4 else ("here", "there")
-            raise DifferentFunctionError(
-                f"an average pooling stands before strided projections {where[0]}, not {where[1]}"
-            )
-
-
-def _same_conv(block: str, theirs: Shapes, ours: Shapes) -> bool:
-    key = f"{block}.conv1.weight"
-    return theirs.get(key) == ours.get(key)
-
-
-def check_attention(
-    theirs: Shapes, ours: Shapes, matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: CheckpointLayout
-) -> None:
-    """Refuse a squeeze-excite on other channels, with another gate or activation, or with a ReLU before it.
-
-    Raises:
-        DifferentFunctionError: naming the difference and the module.
-    """
+def attention_difference(
+    matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: CheckpointLayout
+) -> str | None:
+    """How a squeeze-excite of the model computes something else: another gate or activation, a ReLU before it."""
     for there, here in matched:
-        if there.channels != here.channels and _same_conv(there.module.rpartition(".")[0], theirs, ours):
-            raise DifferentFunctionError(
-                f"its squeeze-excite in {there.module} gates {there.channels} channels, here {here.channels}"
-            )
         gate = "hard_sigmoid" if there.hard else "sigmoid" if layout.fixed else None
         found = excitation_of(model.get_submodule(here.module))
         if isinstance(found, Excitation) and gate is not None:
-            for what, expected, name in (("gate", gate, found.gate), ("activation", "relu", found.act)):
+            for part, expected, name in (("gate", gate, found.gate), ("activation", "relu", found.act)):
                 if name != expected:
-                    raise DifferentFunctionError(f"the {what} of its squeeze-excite is {expected}, here {name}")
+                    return f"the {part} of its squeeze-excite is {expected}, here {name}"
         if layout.fixed and layout.relu_before_attn != _after_relu(model, here.module):
-            raise DifferentFunctionError(
+            return (
                 "a ReLU stands between its last norm and its squeeze-excite, here none (a block whose se is "
                 "nn.Sequential(nn.ReLU(), se) has one)"
                 if layout.relu_before_attn
                 else "no ReLU stands between its last norm and its squeeze-excite, here one"
             )
+    return None
 
 
 def _after_relu(model: nn.Module, path: str) -> bool:
@@ -191,39 +137,24 @@ def _after_relu(model: nn.Module, path: str) -> bool:
     return isinstance(steps, nn.Sequential) and step.isdigit() and any(type(m) is nn.ReLU for m in steps[: int(step)])
 
 
-def check_model(model: nn.Module) -> None:
-    """Refuse a model that differs from the ResNets of every fixed layout in what no key shows.
-
-    Raises:
-        DifferentFunctionError: naming the difference and the module.
-    """
+def differences(model: nn.Module) -> list[str]:
+    """Where a model differs from the ResNets of every fixed layout in what no key shows."""
+    found = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps != _EPS:
-            raise DifferentFunctionError(f"its norms have eps {_EPS:g}, here {name} has {module.eps:g}")
-        if isinstance(getattr(module, "conv1", None), nn.Conv2d) and hasattr(module, "conv2"):
-            _check_block(name, module)
-    _check_stem(model)
-
-
-def _check_block(name: str, block: Any) -> None:
-    for act in ("act1", "act2", "act3"):
-        here = getattr(block, act, None)
-        if here is not None and type(here) is not nn.ReLU:
-            raise DifferentFunctionError(f"its activations are ReLU, here {name}.{act} is {type(here).__name__}")
-    if hasattr(block, "conv3") and block.conv1.stride != (1, 1):
-        raise DifferentFunctionError(f"its bottlenecks stride in the 3 x 3 convolution, here {name} in the first 1 x 1")
-
-
-def _check_stem(model: Any) -> None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps != 1e-5:
+            found.append(f"{name}.eps is {module.eps:g}, not 1e-05")
+        if not (isinstance(getattr(module, "conv1", None), nn.Conv2d) and hasattr(module, "conv2")):
+            continue
+        for act in ("act1", "act2", "act3"):
+            if not isinstance(getattr(module, act, None), nn.ReLU | None):
+                found.append(f"{name}.{act} is {type(getattr(module, act)).__name__}, not ReLU")
+        if hasattr(module, "conv3") and module.conv1.stride != (1, 1):
+            found.append(f"{name} strides in its first 1 x 1 convolution, not in the 3 x 3")
     conv, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)
-    if not isinstance(conv, nn.Conv2d):
-        return  # a stem of other names, whose keys do not fit
-    small = conv.kernel_size == (3, 3)
-    if conv.stride != ((1, 1) if small else (2, 2)):
-        raise DifferentFunctionError(f"its stem has stride {1 if small else 2}, here {conv.stride[0]}")
-    if small != (pool is None or isinstance(pool, nn.Identity)):
-        raise DifferentFunctionError(
-            "its stem has no max-pool, here one" if small else "a max-pool ends its stem, here none"
-        )
-    if isinstance(pool, nn.MaxPool2d) and (pool.kernel_size, pool.padding, pool.ceil_mode) != (3, 1, False):
-        raise DifferentFunctionError("the max-pool of its stem is 3 x 3 with padding 1 and rounds down, here another")
+    if isinstance(conv, nn.Conv2d):
+        small = conv.kernel_size == (3, 3)
+        if conv.stride != ((1, 1) if small else (2, 2)):
+            found.append(f"the stem's stride is {conv.stride[0]}, not {1 if small else 2}")
+        if small == isinstance(pool, nn.MaxPool2d):
+            found.append("the stem has a max-pool" if small else "the stem has no max-pool")
+    return found

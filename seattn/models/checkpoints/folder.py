@@ -6,7 +6,7 @@ model.safetensors of a folder for the Hub against the net that its config.json d
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,24 @@ _LARGEST_ARG = 10_000  # but for num_classes: a depth of a billion would be buil
 def render_config(model: Any, name: str) -> str:
     """The text of config.json for `model`, whose weights are called `name`."""
     with tempfile.TemporaryDirectory() as folder:
-        save_for_hf(model, folder, model_config={"label_names": list(class_names(model))}, safe_serialization=True)
+        save_net(model, Path(folder), class_names(model))
         config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     _, tag = split_model_name_tag(name)
     cfg = {key: value for key, value in config["pretrained_cfg"].items() if key != "tag"}
     config["pretrained_cfg"] = {**({"tag": tag} if tag else {}), **cfg}
     return json.dumps(config, indent=2) + "\n"
+
+
+def save_net(model: nn.Module, folder: Path, label_names: Sequence[str]) -> None:
+    """Write config.json and model.safetensors into `folder`, as timm's `save_for_hf` does, for transformers too.
+
+    The number of classes is not among `model_args`: transformers gives it to `timm.create_model` by itself.
+    """
+    save_for_hf(model, str(folder), model_config={"label_names": list(label_names)}, safe_serialization=True)
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.get("model_args", {}).pop("num_classes", None)
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def check_config(path: Path) -> nn.Module:

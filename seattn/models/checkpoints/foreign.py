@@ -2,14 +2,13 @@
 
 Known are pytorchcv, pytorch-cifar100, pytorch-cifar, moskomule/senet.pytorch, and any net with the model's own or
 torchvision's names whose squeeze-excite is spelt `fc1`/`fc2`, `fc.0`/`fc.2`, `conv_reduce`/`conv_expand` or
-`fc.reduce`/`fc.expand`, under any attribute of its block. Where the keys, or the project they belong to, tell that the
-other net computes something else, it is refused. The preprocessing is not in a checkpoint: the model's own stays.
+`fc.reduce`/`fc.expand`, under any attribute of its block. A checkpoint is refused if a tensor has no place in the
+model, or if the other net's attention computes something else. A warning names other differences that the project's
+code tells. The preprocessing is not in a checkpoint: the model's own stays.
 """
 
-import copy
 import logging
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,8 @@ from torch import nn
 from seattn.core.errors import UserError
 from seattn.layers import SqueezeExcite
 from seattn.models.checkpoints.fit import (
-    check_attention,
-    check_blocks,
-    check_model,
+    attention_difference,
+    differences,
     find_pairs,
     fit,
     fold_conv_biases,
@@ -30,7 +28,7 @@ from seattn.models.checkpoints.fit import (
     rename_attention,
     with_counters,
 )
-from seattn.models.checkpoints.layouts import LAYOUTS, CheckpointLayout, DifferentFunctionError, Names
+from seattn.models.checkpoints.layouts import LAYOUTS, CheckpointLayout, DifferentFunctionError, Names, State
 from seattn.models.checkpoints.read import read_state_dict, unwrap
 
 _logger = logging.getLogger("seattn")
@@ -77,80 +75,80 @@ def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mappi
 
 
 def _blocks_that_lack_a_relu(state: Mapping[str, torch.Tensor], model: nn.Module) -> list[Any]:
-    for layout in LAYOUTS:
-        try:
-            if layout.names(state) is not None:
-                break
-        except DifferentFunctionError:  # to be raised where its message is made
-            return []
+    try:
+        layout, _ = _recognise(state)
+    except DifferentFunctionError:  # to be raised where its message is made
+        return []
     if not layout.relu_before_attn:
         return []
     return [module for module in model.modules() if isinstance(getattr(module, "se", None), SqueezeExcite)]
 
 
-def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:
-    wanted = model.state_dict()
-    own = with_counters(state, wanted)
-    if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in wanted.items()}:
-        return own
+def _recognise(state: State) -> tuple[CheckpointLayout, Names]:
+    """The first layout that knows the state, the last of which knows any, and the model's names of its keys."""
     for layout in LAYOUTS:
         try:
             names = layout.names(state)
-            if names is not None:  # at the latest that of the last layout
-                names, remapped, wrong = _read(state, names, model, layout)
-                break
         except DifferentFunctionError as error:
-            name = _architecture(model)
-            raise UserError(f"{origin} is refused for {name}: {error} (read as {layout.name})") from error
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        read = f" (read as {layout.name})" if layout.fixed else ""
-        raise UserError(f"{origin} does not hold weights of {_architecture(model)}: {', '.join(wrong[:3])}{more}{read}")
-    _logger.info("%s: read as %s", origin, layout.name)
-    return remapped
+            raise DifferentFunctionError(f"{error} (read as {layout.name})") from error
+        if names is not None:
+            return layout, names
+    raise AssertionError("the last layout knows any state")
 
 
-def _read(
-    state: dict[str, torch.Tensor], names: Names, model: nn.Module, layout: CheckpointLayout
-) -> tuple[Names, dict[str, torch.Tensor], list[str]]:
-    """Whose key each name is, the tensors under the model's names, and what does not fit."""
+def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:
     wanted = model.state_dict()
+    own = with_counters(state, wanted)
+    if _shapes(own) != _shapes(wanted):
+        own = _translate(state, model, origin)
+    for key, value in own.items():
+        if wanted[key].is_floating_point() and not value.is_floating_point():
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{origin}: {key} has {dtype} values, {_architecture(model)} needs floating point")
+    return own
+
+
+def _translate(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:
+    name, wanted = _architecture(model), model.state_dict()
+    try:
+        layout, names = _recognise(state)
+    except DifferentFunctionError as error:
+        raise UserError(f"{origin} is refused for {name}: {error}") from error
     theirs = {name: state[key].shape for name, key in names.items()}
-    ours = {name: value.shape for name, value in wanted.items()}
-    matched = match_pairs(find_pairs(theirs), find_pairs(ours))
-    check_blocks(theirs, ours)
-    check_attention(theirs, ours, matched, model, layout)
+    matched = match_pairs(find_pairs(theirs), find_pairs(_shapes(wanted)))
+    if difference := attention_difference(matched, model, layout):
+        raise UserError(f"{origin} is refused for {name}: {difference} (read as {layout.name})")
     names = rename_attention(names, matched)
     remapped = fit(state, names, wanted, matched)
     if layout.fixed:
         fold_conv_biases(remapped, wanted)
-    wrong = _misfits(remapped, names, model)
-    if layout.fixed and not wrong:
-        check_model(model)
-    return names, remapped, wrong
+    if wrong := _misfits(remapped, names, wanted):
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        read = f" (read as {layout.name})" if layout.fixed else ""
+        raise UserError(f"{origin} does not hold weights of {name}: {', '.join(wrong[:3])}{more}{read}")
+    _logger.info("%s: read as %s", origin, layout.name)
+    unusual = differences(model) if layout.fixed else []
+    if unusual:
+        _logger.warning(
+            "%s: the nets of %s differ from this model, where %s: outputs will differ",
+            origin,
+            layout.name,
+            "; ".join(unusual[:3]),
+        )
+    return remapped
 
 
-def _misfits(remapped: Mapping[str, torch.Tensor], names: Names, model: nn.Module) -> list[str]:
-    """The keys that `model` would not load; torch itself says so of a copy without memory, for layers may rename."""
-    tensors = [*model.parameters(), *model.buffers()]
-    hollow = copy.deepcopy(model, {id(tensor): _hollow(tensor) for tensor in tensors})
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a norm that lacks its counter makes one, which meta does not keep
-            # not strict: that would put the keys into one long message
-            result = hollow.load_state_dict({key: value.to("meta") for key, value in remapped.items()}, strict=False)
-    except RuntimeError as error:
-        wrong = [line.strip().split(":")[0] for line in str(error).splitlines() if "size mismatch" in line]
-        if not wrong:
-            raise
-        return wrong
-    missing = [f"missing {key}" for key in result.missing_keys]
-    return missing + [f"unexpected {names.get(key, key)}" for key in result.unexpected_keys]
+def _misfits(found: State, names: Names, wanted: State) -> list[str]:
+    """What a strict load of `found` would complain about, in the checkpoint's own names."""
+    return [
+        *(f"size mismatch for {key}" for key in wanted if key in found and found[key].shape != wanted[key].shape),
+        *(f"missing {key}" for key in wanted if key not in found),
+        *(f"unexpected {names.get(key, key)}" for key in found if key not in wanted),
+    ]
 
 
-def _hollow(tensor: torch.Tensor) -> torch.Tensor:
-    empty = tensor.detach().to("meta")
-    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+def _shapes(state: State) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 def _architecture(model: nn.Module) -> str:

@@ -41,8 +41,6 @@ def _pytorchcv(state: State) -> Names | None:
     """Its ShakeDrop-ResNets, which scale each branch, have a plain net's keys: they cannot be told and are taken."""
     if not any(key.startswith("features.init_block.") for key in state):
         return None
-    if any(key.startswith("features.post_activ.") for key in state):
-        raise DifferentFunctionError("its norms stand before the convolutions (pre-activation)")
     middle = state.get("features.stage1.unit1.body.conv2.conv.weight")  # (mid, mid / groups, 3, 3)
     if (
         "features.init_block.conv.conv.weight" in state  # the stem of ImageNet's nets
@@ -84,8 +82,6 @@ def _pytorch_cifar100(state: State) -> Names | None:
 def _pytorch_cifar100_se(state: State) -> Names | None:
     if not {"pre.0.weight", "stage1.0.residual.0.weight"} <= state.keys():
         return None
-    if state["stage1.0.residual.0.weight"].ndim == 1:
-        raise DifferentFunctionError("its norms stand before the convolutions (pre-activation)")
     return _renamed(
         state,
         (r"^pre\.0\.", "conv1."),

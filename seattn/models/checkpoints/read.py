@@ -1,4 +1,4 @@
-"""Files and dicts of weights as state dicts of plain keys; nothing but tensors is ever read from a pickle."""
+"""Files and dicts of weights as state dicts of plain keys; of a pickle only tensors and plain values are read."""
 
 import argparse
 import pickle
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,8 +15,19 @@ from timm.models import clean_state_dict
 from seattn.core.errors import UserError, first_line
 
 # Under which key a checkpoint holds its weights: timm's and common ones; "net" is pytorch-cifar's. Averaged ones first.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "net", "model_state_dict")
-_AVERAGED = 2  # so many of them
+_AVERAGED = ("state_dict_ema", "model_ema")
+_WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+# Of a module that holds the net: Lightning's, transformers', and those of detectors and self-supervised training.
+_PREFIXES = ("model.", "timm_model.", "backbone.", "encoder.", "module.", "_orig_mod.")
+# What thop and torch.optim.swa_utils leave among the weights.
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+# timm's checkpoints carry the argparse.Namespace of the run that wrote them; metrics are often scalars of numpy.
+_PLAIN_VALUES: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, 2
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
+]
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -44,33 +56,54 @@ def read_checkpoint(path: Path) -> object:
 
 
 def unwrap(content: object, origin: str, *, averaged: bool = True) -> dict[str, torch.Tensor]:
-    """The state dict in `content`, alone or under a usual key, without the prefixes of DataParallel and compile.
+    """The state dict in `content`, alone or under a usual key, without prefixes that all its keys have.
 
     Args:
         averaged: False passes over averaged weights (EMA).
 
     Raises:
-        UserError: naming `origin`, if there is none.
+        UserError: naming `origin`, if there is no state dict, or naming a tensor that is sparse.
     """
-    for key in _WRAPPERS if averaged else _WRAPPERS[_AVERAGED:]:
+    for key in (*(_AVERAGED if averaged else ()), *_WRAPPERS):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{origin} holds no weights: expected a state dict, alone or under 'state_dict'")
-    state: dict[str, Any] = dict(content)
-    return clean_state_dict(state)
+    state = {key: value for key, value in content.items() if key.rpartition(".")[2] not in _COUNTERS}
+    for key, value in state.items():
+        if value.layout is not torch.strided:
+            raise UserError(f"{origin}: {key} is a sparse tensor; save {key}.to_dense() instead")
+    return _without_prefixes(clean_state_dict(state))
+
+
+def require_finite(state: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Hold that no tensor of `state` has NaN or infinite values.
+
+    Raises:
+        UserError: naming `origin` and the first such tensor.
+    """
+    for key, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise UserError(
+                f"{origin}: {key} has NaN or infinite values: this training broke; take an earlier checkpoint"
+            )
+
+
+def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    for prefix in _PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            return _without_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
 
 
 def _torch_load(path: Path) -> object:
     try:
-        # timm's checkpoints carry the argparse.Namespace of the run that wrote them
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN_VALUES):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
         ) from error
     except Exception as error:  # a damaged pickle fails in any way whatever: IndexError, struct.error, EOFError ...
         raise UserError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
-    return content
