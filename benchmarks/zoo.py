@@ -23,10 +23,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import FrameType, NoneType
+from types import FrameType
 from typing import IO
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -35,13 +34,13 @@ from benchmarks.evidence.rows import read_run
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
 from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.records import parse, read_yaml
 from seattn.data.folders import class_folders, find_split, has_split
 from seattn.models.listing import check_name
 from seattn.training.run_dir import read_summary
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "zoo_configs"
-_KEYS = {"recipe", "seed", "data", "holdout", "floor"}
 _POLL = 1.0  # seconds between two looks at the training processes
 _LOG_EVERY = 60.0  # seconds between two lines of OUT/zoo.log
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -89,41 +88,22 @@ class State:
     reason: str = ""
 
 
-def read_queue(path: Path) -> list[Entry]:
+def read_queue(path: Path) -> tuple[Entry, ...]:
     """The entries of a queue file.
 
     Raises:
         UserError: naming the entry and the key, where one is unknown, missing or of the wrong type.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the queue {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the queue {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, list) or not raw:
-        raise UserError(f"the queue {path} must be a list of entries, for example '- {{recipe: …, seed: 0, …}}'")
-    entries = [_entry(item, f"{path}, entry {number}") for number, item in enumerate(raw, 1)]
-    for entry in entries:
-        if entries.count(entry) > 1 or sum(other.name == entry.name for other in entries) > 1:
-            raise UserError(f"{path}: the entry {entry.name} occurs more than once; give each its own seed")
+    example = "entries: [{recipe: se_resnet18_cifar.cifar10.zoo, seed: 0, data: cifar10, holdout: 0, floor: 95}]"
+    items = read_yaml(path, "queue", example).get("entries")
+    if not isinstance(items, list) or not items:
+        raise UserError(f"queue {path} must have a list of entries, for example {example!r}")
+    entries = tuple(parse(Entry, item, f"{path}, entry {number}") for number, item in enumerate(items, 1))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: the entry {name} occurs more than once; give each its own seed")
     return entries
-
-
-def _entry(item: object, where: str) -> Entry:
-    if not isinstance(item, dict):
-        raise UserError(f"{where}: must be a mapping with the keys {', '.join(sorted(_KEYS))}, got {item!r}")
-    if set(item) != _KEYS:
-        wrong = [f"unknown key {key!r}" for key in item if key not in _KEYS]
-        wrong += [f"the key {key!r} is missing" for key in sorted(_KEYS) if key not in item]
-        raise UserError(f"{where}: {'; '.join(wrong)}")
-    number = (int, float)
-    types: dict[str, tuple[type, ...]] = {"recipe": (str,), "seed": (int,), "data": (str,), "holdout": number}
-    types["floor"] = (*number, NoneType)
-    for key, kind in types.items():
-        if not isinstance(item[key], kind) or isinstance(item[key], bool):
-            raise UserError(f"{where}: {key} has the wrong type: {item[key]!r}")
-    return Entry(item["recipe"], item["seed"], item["data"], float(item["holdout"]), item["floor"])
 
 
 def check(entry: Entry, data: Path) -> None:

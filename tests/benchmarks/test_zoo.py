@@ -40,7 +40,7 @@ def data(tmp_path_factory):
 def queue(tmp_path):
     def write(*entries):
         path = tmp_path / "queue.yaml"
-        path.write_text(yaml.safe_dump(list(entries)))
+        path.write_text(yaml.safe_dump({"entries": list(entries)}))
         return path
 
     return write
@@ -65,9 +65,9 @@ def fails(capsys, queue, data, tmp_path):
         ({"recipe": "resnet21_cifar"}, "queue entry resnet21_cifar-s0-h0.1: cannot read recipe"),
         ({"recipe": "resnet20_cifar.cifar100"}, "images has 10 classes, the recipe has num_classes 100"),
         ({"data": "nowhere", "seed": 1}, "no data folder"),
-        ({"seed": "one"}, "entry 2: seed has the wrong type: 'one'"),
-        ({"holdout": 1.5}, "seattn.holdout must be from 0 up to, not including, 1, got 1.5"),
-        ({"flor": 3}, "entry 2: unknown key 'flor'"),
+        ({"seed": "one"}, "entry 2 is not a valid Entry: seed must be a valid integer, got 'one'"),
+        ({"holdout": 1.5}, "seattn.holdout must be less than 1, got 1.5"),
+        ({"flor": 3}, "unknown key 'flor'; did you mean 'floor'?"),
         ({}, "the entry resnet20_cifar.cifar10.cpu-s0-h0.1 occurs more than once"),
     ],
     ids=lambda value: "-".join(value) or "twice" if isinstance(value, dict) else "",
@@ -78,7 +78,7 @@ def test_a_bad_entry_is_one_line_before_anything_trains(fails, change, message):
 
 def test_a_missing_key_and_an_empty_queue_are_named(fails):
     assert "the key 'floor' is missing" in fails({key: value for key, value in ENTRY.items() if key != "floor"})
-    assert "must be a list of entries" in fails()
+    assert "must have a list of entries" in fails()
 
 
 def test_the_queue_that_ships_names_recipes_that_exist():
