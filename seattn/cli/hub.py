@@ -79,12 +79,12 @@ def publish(
     table = Table("file", "bytes", "on the Hub", title=Text(found.repo))
     table.columns[0].overflow, table.columns[1].justify = "fold", "right"
     for change in found.changes:
-        table.add_row(Text(change.path), f"{change.size:,}", change.state)
+        table.add_row(Text(change.path), "" if change.size is None else f"{change.size:,}", change.state)
     Console().print(table)
     if found.verification is None:
         print("a dry run: nothing was written")
         return
-    print(f"published as {found.url}" if found.changed else f"{found.url} is this already: no commit")
+    print(f"published as {found.url}" if found.changed else f"{found.url} has these files already: no commit was made")
     _print_checks("downloaded again", found.verification)
 
 

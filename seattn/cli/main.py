@@ -18,6 +18,7 @@ from seattn.cli.hub import hub, import_weights
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import explain, report
 from seattn.cli.training import finetune, timm_script, train
+from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
 
 # typer has carried its own copy of click since 0.16: this is ClickException of whichever it uses.
@@ -30,6 +31,8 @@ def run(args: Sequence[str] | None = None) -> int:
     """Run the command line on `args`; the exit code."""
     try:
         with _log_to_stderr():
+            if "--help" not in (sys.argv if args is None else args):
+                bound_waits()
             code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))

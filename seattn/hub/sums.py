@@ -15,7 +15,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 def files_of(folder: Path) -> list[str]:
     """All files under `folder` but SHA256SUMS, relative and sorted; not what begins with a dot, which the Hub adds."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.as_posix() for path in found if not _hidden(path) and path.as_posix() != SUMS)
+    return sorted(path.as_posix() for path in found if not is_hidden(path) and path.as_posix() != SUMS)
 
 
 def render_sums(folder: Path) -> str:
@@ -84,5 +84,5 @@ def _digest(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)

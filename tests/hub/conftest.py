@@ -5,10 +5,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import constants, file_download
-from huggingface_hub.utils import _http
-from huggingface_hub.utils._http import close_session
+from huggingface_hub import constants, file_download, set_client_factory
+from huggingface_hub.utils import _http, enable_progress_bars, logging
 
+from seattn.core.client import bound_waits
 from seattn.hub.staging import stage
 from tests.helpers.hub.server import Hub
 from tests.helpers.runs import write_run
@@ -19,7 +19,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch, tmp_path):
-    """The client as in a fresh process of a user without a login; whatever leaves this machine fails."""
+    """The client of the command line, for a user without a login; whatever leaves this machine fails."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -35,9 +35,12 @@ def client(monkeypatch, tmp_path):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
-    close_session()
+    set_client_factory(_http.default_client_factory)
+    bound_waits()
     yield
-    close_session()
+    set_client_factory(_http.default_client_factory)
+    logging.set_verbosity_warning()
+    enable_progress_bars()
 
 
 @pytest.fixture

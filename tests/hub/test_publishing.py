@@ -113,7 +113,7 @@ def test_a_dry_run_without_a_network_still_lists_all(monkeypatch, no_waiting, ca
 
 def test_a_public_repository_is_not_made_private_in_passing(hub, login, staged):
     publish_folder(staged, REPO)
-    with pytest.raises(UserError, match=r"org/my_birds is public already; --private is for a new repository"):
+    with pytest.raises(UserError, match=r"org/my_birds is public; --private is for a new repository"):
         publish_folder(staged, REPO, private=True)
 
 
@@ -141,7 +141,7 @@ def test_what_comes_back_otherwise_is_said(hub, login, staged):
         return None
 
     hub.fault = swap
-    with pytest.raises(UserError, match=r"org/my_birds is published, but what comes back is not what was staged"):
+    with pytest.raises(UserError, match=r"org/my_birds is published, but the download is not what was staged"):
         publish_folder(staged, REPO)
 
 
@@ -154,7 +154,7 @@ def test_somebody_elses_commit_meanwhile_is_not_overwritten(hub, login, staged, 
             hub.store.put(REPO, {"theirs.txt": b"theirs"})
 
     hub.fault = meanwhile
-    with pytest.raises(UserError, match=r"somebody else has just changed .*/org/my_birds .*run this again"):
+    with pytest.raises(UserError, match=r"the request about org/my_birds \(412: .* another commit was made meanwhile"):
         publish_folder(altered, REPO)
     assert set(hub.files(REPO)) == {".gitattributes", "theirs.txt"}
 
@@ -175,7 +175,7 @@ def test_a_network_that_goes_away_at_any_request_leaves_the_old_or_the_new(
     hub.store.put("org/first", read(staged))
     old = hub.files("org/first")
     places = requests_of(hub, publish_folder, altered, "org/first")
-    assert len(places) > 10
+    assert len(places) == 10
     new = hub.files("org/first")
     seen = []
     for k in places:
@@ -215,7 +215,7 @@ def test_one_lost_answer_is_made_up_for_or_said(hub, login, staged, no_waiting):
         assert len(hub.commits(repo)) == 2
         assert read(staged).items() <= hub.files(repo).items()
     assert 0 < len(said) < len(places)
-    assert all(f"the connection to {hub.url} broke off" in line for line in said)
+    assert all(f"the connection to {hub.url} was lost" in line for line in said)
 
 
 def test_the_answer_to_the_commit_cut_in_the_middle(hub, login, staged, no_waiting):
@@ -241,7 +241,7 @@ def test_a_name_without_weights_is_refused(hub, login, fails, name):
 
 @pytest.mark.parametrize("org", ["../x", "a b", "x/y", ""])
 def test_an_organisation_that_can_be_none_is_refused(hub, login, fails, org):
-    assert "is no name of a repository" in fails("hub", "publish", NAME, "--org", org)
+    assert "is not the name of a repository" in fails("hub", "publish", NAME, "--org", org)
     assert [r for r in hub.requests if r.method != "GET"] == []
 
 

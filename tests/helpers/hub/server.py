@@ -107,7 +107,8 @@ class Hub:
         organisations = self._organisations(request)
         found = self.store.repositories.get(name)
         if organisations is None and (found is None or found.private):
-            raise RefusedError(401, "Invalid username or password.")
+            # The client reads a 401 over https as a repository that is not there.
+            raise RefusedError(401, "Invalid username or password.", "RepoNotFound")
         if found is None or (found.private and name.split("/")[0] not in organisations):
             raise RefusedError(404, "Repository not found", "RepoNotFound")
         return found
