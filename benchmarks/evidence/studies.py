@@ -1,7 +1,7 @@
 """The committed rows of the studies, benchmarks/results/ablations/<study>.csv, and what is rendered from them."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.evidence.rows import RESULTS
@@ -15,17 +15,29 @@ from seattn.experiments.study.tables import markdown, points
 
 STUDIES = Path(__file__).parents[2] / "zoo_configs" / "ablations"
 ROWS = RESULTS / "ablations"
-GAIN = ("se-dropout-augment", "no_se", "SE")  # the study, its variant without it, and what the README calls it
-# Said after it, each where its study has rows: the sentence's begin, then (study, variant, what the README calls it).
-MORE = (
-    (
-        "Without dropout, attention in ResNet-20 changes it by, in points",
-        (("attention", "se", "SE"), ("attention", "eca", "ECA"), ("attention", "cbam", "CBAM")),
-    ),
-    (
-        'Gates that start near 1 instead of near 1/2 (`gate="two_sigmoid"`) change these by, in points',
-        (("gate", "two_sigmoid", "SE"), ("cbam-gate", "two_sigmoid", "CBAM")),
-    ),
+
+
+@dataclass(frozen=True)
+class Change:
+    """A line of the README's table: a variant of a study, and what it changes, in words.
+
+    Args:
+        removes: whether the variant is the net without the change; the line then shows the opposite difference.
+    """
+
+    study: str
+    variant: str
+    words: str
+    removes: bool = False
+
+
+CHANGES = (
+    Change("se-dropout-augment", "no_se", "SE added, in a recipe with dropout and cut-out", removes=True),
+    Change("attention", "se", "SE added, without dropout"),
+    Change("attention", "eca", "ECA added, without dropout"),
+    Change("attention", "cbam", "CBAM added, without dropout"),
+    Change("gate", "two_sigmoid", 'SE\'s gates start near 1, not near 1/2 (`gate="two_sigmoid"`)'),
+    Change("cbam-gate", "two_sigmoid", "CBAM's gates start near 1"),
 )
 
 
@@ -67,50 +79,50 @@ def committed(rows: Path = ROWS, studies: Path = STUDIES) -> dict[str, StudyResu
 
 
 def render_gain(results: Mapping[str, StudyResult]) -> str:
-    """The README's sentence of what SE gives, whatever the rows say."""
-    study, variant, what = GAIN
-    if study not in results:
-        return f"What {what} gives: not measured yet; `seattn ablate zoo_configs/ablations/{study}.yaml` does.\n"
-    result = results[study]
-    d = next(v.against for v in result.variants if v.name == variant)
-    if d is None:
-        return f"What {what} gives: no seed of `{study}` has both nets yet.\n"
-    of = result.rows[0].result
-    seeds = f"{d.n} seed{'' if d.n == 1 else 's'}, {of.epochs} epochs"
-    held_out = f"{of.n:,} images held out of {of.dataset}'s train split"
-    return (
-        f"Taking {what} away from SE-ResNet-20 changes held-out accuracy by {points(d.mean)} points "
-        f"({_interval(d)}{seeds}, {held_out}): {_verdict(d)}. {_more(results)}"
-        "All of it: [benchmarks/results/ablations](benchmarks/results/ablations/README.md).\n"
-    )
+    """The README's answer to what attention gives ResNet-20, and its table: a line for each change that has rows."""
+    differences = {change: d for change in CHANGES if (d := _difference(change, results)) is not None}
+    if not differences:
+        command = "seattn ablate zoo_configs/ablations/attention.yaml"
+        return f"What attention gives ResNet-20 is not measured yet; `{command}` measures it.\n"
+    rows = [results[change.study].rows[0].result for change in differences]
+    epochs, images = sorted({row.epochs for row in rows}), sorted({row.n for row in rows})
+    lines = [
+        f"{_answer(differences)} Runs of {_join(map(str, epochs))} epochs, judged on {_join(f'{n:,}' for n in images)} "
+        f"images held out of {rows[0].dataset}'s train split; differences are paired by seed.",
+        "",
+        "| change to ResNet-20 | points of accuracy | 95 % t interval | seeds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for change, d in differences.items():
+        interval = "" if d.low is None or d.high is None else f"{points(d.low)} to {points(d.high)}"
+        lines.append(f"| {change.words} | {points(d.mean)} | {interval} | {d.n} |")
+    lines.append("\nAll studies: [benchmarks/results/ablations](benchmarks/results/ablations/README.md).")
+    return "\n".join(lines) + "\n"
 
 
-def _more(results: Mapping[str, StudyResult]) -> str:
-    sentences = []
-    for begin, wanted in MORE:
-        found = []
-        for study, name, called in wanted:
-            variants = results[study].variants if study in results else ()
-            for d in (v.against for v in variants if v.name == name and v.against is not None):
-                interval = "" if d.low is None or d.high is None else f" ({points(d.low)} to {points(d.high)})"
-                found.append(f"{called} {points(d.mean)}{interval}")
-        if found:
-            sentences.append(f"{begin}: {', '.join(found)}. ")
-    return "".join(sentences)
+def _difference(change: Change, results: Mapping[str, StudyResult]) -> SeedDifference | None:
+    variants = results[change.study].variants if change.study in results else ()
+    d = next((variant.against for variant in variants if variant.name == change.variant), None)
+    if d is None or not change.removes:
+        return d
+    low, high = (None, None) if d.low is None or d.high is None else (-d.high, -d.low)
+    return replace(d, mean=-d.mean, low=low, high=high)
 
 
-def _interval(d: SeedDifference) -> str:
-    if d.low is None or d.high is None:
-        return ""
-    return f"95 % t interval {points(d.low)} to {points(d.high)}, paired by seed, n = "
+def _answer(differences: Mapping[Change, SeedDifference]) -> str:
+    """Which changes the seeds tell from chance, in one sentence."""
+    clear = [
+        f"{change.words} ({points(d.mean)} points)"
+        for change, d in differences.items()
+        if d.low is not None and d.high is not None and not d.low <= 0 <= d.high
+    ]
+    if not clear:
+        return f"For none of these {len(differences)} changes are the seeds enough to tell the difference from chance."
+    return f"Of these {len(differences)} changes the seeds tell {len(clear)} from chance: {'; '.join(clear)}."
 
 
-def _verdict(d: SeedDifference) -> str:
-    if d.low is None or d.high is None:
-        return "too few seeds to tell it from luck" if d.n < 3 else "every seed gave this same difference"
-    if d.low <= 0 <= d.high:
-        return "the seeds do not tell it from luck, which is no proof that there is no difference"
-    return "more than the luck of a seed explains"
+def _join(words: Iterable[str]) -> str:
+    return " or ".join(words)
 
 
 def render_page(results: Mapping[str, StudyResult], rows: Path = ROWS) -> str:

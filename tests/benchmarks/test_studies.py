@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import render, study
-from benchmarks.evidence.studies import GAIN, ROWS, STUDIES, committed, render_gain, render_page
+from benchmarks.evidence.studies import CHANGES, ROWS, STUDIES, committed, render_gain, render_page
 from seattn.core.errors import UserError
 from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.results import read_rows, write_rows
 from tests.helpers.studies import WHERE, finish_all
 
-NAME = GAIN[0]
+NAME = CHANGES[0].study
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,52 +58,54 @@ def test_the_committed_page_is_the_rendered_one():
     assert {path.stem for path in ROWS.glob("*.svg")} == set(committed())
 
 
-def test_the_readme_has_the_sentence():
+def test_the_readme_has_the_table():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert render_gain(committed()) in text
     assert render.render_readme(text) == text, "make cards"
 
 
 def test_no_rows_say_so(tmp_path):
-    assert render_gain(committed(tmp_path)).startswith("What SE gives: not measured yet; `seattn ablate zoo_configs/")
+    assert render_gain(committed(tmp_path)).startswith(
+        "What attention gives ResNet-20 is not measured yet; `seattn ablate"
+    )
     assert "There are no rows yet." in render_page({})
 
 
 @pytest.mark.parametrize(
-    ("pairs", "sentence"),
+    ("pairs", "answer", "line"),
     [
-        (
-            ((88.0, 87.0), (88.2, 88.3), (88.4, 88.0)),  # -1, +0.1, -0.4
-            r"changes held-out accuracy by −0\.43 points \(95 % t interval −1\.80 to \+0\.93, paired by seed, n = "
-            r"3 seeds, 2 epochs, 1,000 images held out of .*\): the seeds do not tell it from luck, which is no proof",
-        ),
-        (((88, 87), (88.2, 87.1), (88.4, 87.5)), r"by −1\.00 points .*: more than the luck of a seed explains"),
-        (((87, 88), (87.1, 88.2), (87.5, 88.4)), r"by \+1\.00 points .*: more than the luck of a seed explains"),
-        (((88, 87),), r"by −1\.00 points \(1 seed, 2 epochs, .*\): too few seeds to tell it from luck"),
-        (((88, 87), (89, 88), (90, 89)), r"by −1\.00 points \(3 seeds, .*\): every seed gave this same difference"),
+        (((88.0, 87.0), (88.2, 88.3), (88.4, 88.0)), "For none of these 1 changes", "+0.43 | −0.93 to +1.80 | 3 |"),
+        (((88, 87), (88.2, 87.1), (88.4, 87.5)), r"tell 1 from chance: SE added.* \(\+1\.00 points\)", "+1.00 | +0.75"),
+        (((87, 88), (87.1, 88.2), (87.5, 88.4)), r"tell 1 from chance: SE added.* \(−1\.00 points\)", "−1.00 | −1.25"),
+        (((88, 87),), "For none of these 1 changes", "+1.00 |  | 1 |"),
+        (((88, 87), (89, 88), (90, 89)), "For none of these 1 changes", "+1.00 |  | 3 |"),
     ],
-    ids=["across zero", "worse", "better", "one seed", "all alike"],
+    ids=["across zero", "better", "worse", "one seed", "all alike"],
 )
-def test_the_sentence_follows_the_numbers(rows, tmp_path, pairs, sentence):
+def test_the_answer_and_the_table_follow_the_numbers(rows, tmp_path, pairs, answer, line):
     text = gain(rows(both(*pairs)), tmp_path)
-    assert re.search(sentence, text), text
-    assert text.count("\n") == 1
+    assert re.search(answer, text), text
+    assert line in text
+    assert "Runs of 2 epochs, judged on 1,000 images held out of" in text
 
 
-def test_the_sentence_has_the_kinds_of_attention_where_there_are_rows(rows, tmp_path):
+def test_the_table_has_a_line_for_each_change_that_has_rows(rows, tmp_path):
     study.take(rows(both((88, 87))), tmp_path / "taken")
     path = STUDIES / "attention.yaml"
     top1 = {("none", 0): 0.8, ("none", 1): 0.82, ("se", 0): 0.81, ("se", 1): 0.84, ("cbam", 1): 0.8, ("eca", 2): 0.8}
     finish_all(path, tmp_path / "out", lambda variant, seed: top1.get((variant, seed)))
     ablate(path, None, tmp_path / "out")
     study.take(tmp_path / "out" / "attention" / "rows.csv", tmp_path / "taken")
-    text = render_gain(committed(tmp_path / "taken"))
-    assert "ResNet-20 changes it by, in points: SE +1.50 (−4.85 to +7.85), CBAM −2.00. All of it" in text
+    lines = [line for line in render_gain(committed(tmp_path / "taken")).splitlines() if line.startswith("| ")][2:]
+    assert lines == [
+        "| SE added, in a recipe with dropout and cut-out | +1.00 |  | 1 |",
+        "| SE added, without dropout | +1.50 | −4.85 to +7.85 | 2 |",
+        "| CBAM added, without dropout | −2.00 |  | 1 |",
+    ]
 
 
-def test_no_seed_of_both_nets_is_said(rows, tmp_path):
-    text = gain(rows({("all", 0): 0.8, ("no_se", 1): 0.8}), tmp_path)
-    assert "no seed of `se-dropout-augment` has both nets yet" in text
+def test_a_change_without_a_seed_of_both_nets_has_no_line(rows, tmp_path):
+    assert "not measured yet" in gain(rows({("all", 0): 0.8, ("no_se", 1): 0.8}), tmp_path)
 
 
 def test_rows_join_those_that_stand_there(rows, tmp_path, capsys, monkeypatch):
