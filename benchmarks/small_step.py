@@ -1,6 +1,6 @@
 """Every op once, forward and backward, on a small odd shape: what a memory checker can follow in a minute.
 
-`python -m benchmarks._small_step` on the device that is here; compares each result with the reference's.
+`python -m benchmarks.small_step` on the device that is here; compares each result with the reference's.
 """
 
 import sys
