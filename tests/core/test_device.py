@@ -21,7 +21,7 @@ MB = 1_000_000
 
 STEP = """
 import ctypes, sys, torch
-from seattn._allocator import keep_freed_memory
+from seattn.core.device import keep_freed_memory
 
 names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 class Counts(ctypes.Structure):
