@@ -1,36 +1,35 @@
-"""What differs between two classifiers on the same images, and which classes are taken for each other.
+"""Statistics of two classifiers on the same images, of confused classes, and of accuracies over seeds.
+
+All intervals are of 95 %; a value that too few measurements cannot give is None.
+
+An interval from three seeds is wide: the t interval reaches 4.3 standard errors to each side, so that a difference has
+p < 0.05 only if it is 2.5 times the standard deviation of the paired differences. A bootstrap interval of three pairs
+is too narrow, because it cannot leave the range of the three values. A wide interval does not show that there is no
+difference.
 
 Shapes: N images, K classes, R and S runs.
-
-Means, spreads and paired differences of a few values a variant; arrays in, numbers out.
-What three seeds can tell: the t interval is 4.3 standard errors wide on each side, so a difference shows at p < 0.05
-only if it is 2.5 times the differences' own standard deviation; and a bootstrap interval of three pairs cannot leave
-their least and largest, so it is too narrow. A wide interval is no proof that there is no difference.
-All intervals are of 95 %; what too few values cannot give is None.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from scipy.stats import binomtest
 
-if TYPE_CHECKING:
-    from seattn.evaluation.scoring import FloatArray
-
+from seattn.evaluation.scoring import FloatArray, wilson_interval
 
 _DRAWS = 10_000
 
 
 @dataclass(frozen=True)
 class ImageDifference:
-    """`after` minus `before`, shares of N images that are right, with a 95 % interval.
+    """The accuracy `after` minus the accuracy `before`, on the same N images, with a 95 % interval.
 
-    Where both are single runs, `gained` and `lost` count the images that changed, `p` is McNemar's exact one, and the
-    interval is the exact one of the same law: it contains 0 where p is above 0.05. Elsewhere a bootstrap over images.
+    With one run before and one after, `gained` and `lost` count the images that changed, `p` is McNemar's exact p, and
+    the interval is Newcombe's. With several runs these three are None, and the interval is a bootstrap over images.
     """
 
     n: int
@@ -59,72 +58,87 @@ class Pair:
 
     @property
     def total(self) -> float:
-        """Both directions."""
+        """The confusions in both directions."""
         return self.forward + self.backward
 
 
 def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> ImageDifference:
-    """R runs before and S after on N images: before (R, N), after (S, N) say which are right.
+    """Compare R runs before (R, N) with S runs after (S, N); the arrays say which of N images are right.
 
     Raises:
-        ValueError: if they are not of the same images, or of none.
+        ValueError: if the arrays are not of the same images, or of no image.
     """
     n = before.shape[1]
     if after.shape[1] != n or n == 0:
         raise ValueError(f"before and after must be of the same images, at least one, got {n} and {after.shape[1]}")
-    steps = after.mean(0) - before.mean(0)  # (N,)
-    means = float(before.mean()), float(after.mean())
     if len(before) > 1 or len(after) > 1:
-        return ImageDifference(n, *means, *_bootstrap(steps))
-    gained, lost = int((steps > 0).sum()), int((steps < 0).sum())
-    return ImageDifference(n, *means, *_exact_interval(gained, lost, n), gained, lost, mcnemar(gained, lost))
+        low, high = _bootstrap_interval(after.mean(0) - before.mean(0))
+        return ImageDifference(n, float(before.mean()), float(after.mean()), low, high)
+    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
+    low, high = newcombe_interval(gained, lost, int((before & after).sum()), n)
+    return ImageDifference(n, float(before.mean()), float(after.mean()), low, high, gained, lost, mcnemar(gained, lost))
 
 
-def _bootstrap(steps: "FloatArray") -> tuple[float, float]:
-    """Of the mean of (N,): the images are drawn again. Steps take few values, so a draw is one of a multinomial law."""
+def _bootstrap_interval(steps: FloatArray) -> tuple[float, float]:
+    """The interval of the mean of `steps` (N,) when the images are drawn again.
+
+    Steps take few different values, so that a draw is a sample of a multinomial distribution.
+    """
     values, counts = np.unique(steps, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(steps), counts / len(steps), size=_DRAWS) @ values / len(steps)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _exact_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Of those that changed, the share that gained has Clopper and Pearson's interval."""
-    changed = gained + lost
-    if not changed:
-        return 0.0, 0.0
-    share = binomtest(gained, changed).proportion_ci(method="exact")
-    return changed * (2 * float(share.low) - 1) / n, changed * (2 * float(share.high) - 1) / n
+def newcombe_interval(gained: int, lost: int, both: int, n: int) -> tuple[float, float]:
+    """Newcombe's score interval for the difference of two paired proportions, after minus before.
+
+    Newcombe, Statistics in Medicine 17 (1998) 2635-2650, method 10: the Wilson intervals of both accuracies, combined
+    by the correlation phi of the two classifiers' answers.
+
+    Args:
+        gained, lost: images that only the classifier after, or only the one before, has right.
+        both: images that both have right, of `n` images in all.
+    """
+    neither = n - both - gained - lost
+    before, after = (both + lost) / n, (both + gained) / n
+    (before_low, before_high), (after_low, after_high) = (wilson_interval(both + k, n) for k in (lost, gained))
+    margins = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
+    product: float = both * neither - lost * gained
+    if product > 0:  # Newcombe's continuity correction
+        product = max(product - n / 2, 0)
+    phi = product / sqrt(margins) if margins else 0.0
+    down, up = after - after_low, before_high - before
+    low = after - before - sqrt(down**2 - 2 * phi * down * up + up**2)
+    down, up = before - before_low, after_high - after
+    return low, after - before + sqrt(up**2 - 2 * phi * up * down + down**2)
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p: of the images that changed, half would have gained by chance."""
+    """McNemar's exact two-sided p: by chance, half of the images that changed would have gained."""
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def confused_pairs(confusion: npt.NDArray[np.floating]) -> list[Pair]:
-    """All pairs that are ever confused in counts (K, K) by [true][predicted], the most frequent first."""
-    k = len(confusion)
+    """All pairs of classes with confusions in counts (K, K) by [true][predicted], the most frequent first."""
     pairs = [
-        Pair(first, second, float(confusion[first, second]), float(confusion[second, first]))
-        for first in range(k)
-        for second in range(first + 1, k)
+        Pair(int(first), int(second), float(confusion[first, second]), float(confusion[second, first]))
+        for first, second in zip(*np.triu_indices(len(confusion), 1), strict=True)
     ]
     return sorted((pair for pair in pairs if pair.total), key=lambda pair: -pair.total)
 
 
 def changed_pairs(before: npt.NDArray[np.floating], after: npt.NDArray[np.floating]) -> list[tuple[Pair, Pair]]:
-    """Every pair whose total differs, (before, after), the largest change first."""
-    k = len(before)
-    found = []
-    for first in range(k):
-        for second in range(first + 1, k):
-            pair = [
-                Pair(first, second, float(one[first, second]), float(one[second, first])) for one in (before, after)
-            ]
-            if pair[0].total != pair[1].total:
-                found.append((pair[0], pair[1]))
-    return sorted(found, key=lambda both: -abs(both[1].total - both[0].total))
+    """Every pair of classes whose total differs, as (before, after), the largest change first."""
+    total = before + before.T - after - after.T  # (K, K)
+    changed = [
+        (
+            Pair(int(first), int(second), float(before[first, second]), float(before[second, first])),
+            Pair(int(first), int(second), float(after[first, second]), float(after[second, first])),
+        )
+        for first, second in np.argwhere(np.triu(total, 1))
+    ]
+    return sorted(changed, key=lambda pairs: -abs(pairs[1].total - pairs[0].total))
 
 
 def hardest_class(confusion: npt.NDArray[np.floating]) -> int:
@@ -135,13 +149,13 @@ def hardest_class(confusion: npt.NDArray[np.floating]) -> int:
 
 
 CONFIDENCE = 0.95
-_SAME = 1e-9  # points: differences of differences below it are rounding, and a t-test would take them for precision
+_SAME = 1e-9  # points: smaller differences are rounding errors, from which a t-test would compute a tiny p
 _RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Summary:
-    """`n` values: their mean, sample standard deviation (n - 1), and t interval of the mean."""
+    """The mean of `n` values, their sample standard deviation (n - 1), and the t interval of the mean."""
 
     n: int
     mean: float
@@ -152,12 +166,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class SeedDifference(Summary):
-    """`n` paired differences.
+    """The summary of `n` paired differences.
 
     Args:
-        p: of the paired t-test, n - 1 degrees of freedom; None also where all differences are equal.
-        p_holm: p adjusted for the comparisons it was made with; None until `with_holm`.
-        boot_low, boot_high: percentile bootstrap over the pairs.
+        p: p of the paired t-test with n - 1 degrees of freedom; None also where all differences are equal.
+        boot_low, boot_high: the percentile bootstrap interval over the pairs.
+        p_holm: p adjusted by `with_holm` for the number of comparisons; None before that.
     """
 
     p: float | None
@@ -177,10 +191,10 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def compare(values: Sequence[float], reference: Sequence[float]) -> SeedDifference:
-    """`values` minus `reference`, pair by pair.
+    """The statistics of `values` minus `reference`, pair by pair.
 
     Raises:
-        ValueError: unless both have the same length, of one or more.
+        ValueError: if the lengths differ or are 0.
     """
     if len(values) != len(reference) or not values:
         raise ValueError(f"values must pair with the reference's, got {len(values)} and {len(reference)}")
@@ -188,31 +202,44 @@ def compare(values: Sequence[float], reference: Sequence[float]) -> SeedDifferen
 
 
 def difference(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> SeedDifference:
-    """What differences that are already taken say."""
+    """The statistics of paired differences."""
     d = np.asarray(values, dtype=float)  # (n,)
-    some = summarize(d.tolist())
-    if np.ptp(d) < _SAME:  # one pair, or all alike: no spread to measure an error by
-        std = None if some.std is None else 0.0
-        return SeedDifference(some.n, some.mean, std, None, None, None, None, None)
-    boot = stats.bootstrap(
-        *((d,), np.mean),
+    summary = summarize(d.tolist())
+    if np.ptp(d) < _SAME:  # one pair, or equal differences: there is no spread to estimate an error from
+        std = None if summary.std is None else 0.0
+        return SeedDifference(summary.n, summary.mean, std, None, None, None, None, None)
+    interval = stats.bootstrap(
+        (d,),
+        np.mean,
         n_resamples=_RESAMPLES,
         confidence_level=CONFIDENCE,
         method="percentile",
-        random_state=np.random.default_rng(0),  # the same values, the same interval
+        random_state=np.random.default_rng(0),  # the same values give the same interval
     ).confidence_interval
-    p = float(stats.ttest_1samp(d, 0.0).pvalue)  # of differences: the paired t-test
-    return SeedDifference(some.n, some.mean, some.std, some.low, some.high, p, float(boot.low), float(boot.high))
+    return SeedDifference(
+        n=summary.n,
+        mean=summary.mean,
+        std=summary.std,
+        low=summary.low,
+        high=summary.high,
+        p=float(stats.ttest_1samp(d, 0.0).pvalue),  # on differences, this is the paired t-test
+        boot_low=float(interval.low),
+        boot_high=float(interval.high),
+    )
 
 
 def with_holm(differences: Sequence[SeedDifference | None]) -> list[SeedDifference | None]:
-    """The same with `p_holm`: Holm's step-down adjustment over those that have a p."""
+    """The differences with `p_holm`: Holm's step-down adjustment over all differences that have a p."""
     adjusted = iter(holm([d.p for d in differences if d is not None and d.p is not None]))
     return [d if d is None or d.p is None else replace(d, p_holm=next(adjusted)) for d in differences]
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Each p times the number of hypotheses not yet rejected before it, never falling, at most 1; Holm (1979)."""
+    """Holm's adjusted p-values (1979).
+
+    The smallest p is multiplied by the number of hypotheses, the next one by that number minus 1, and so on. An
+    adjusted p is at most 1, and never smaller than that of a smaller p.
+    """
     result, highest = [0.0] * len(p), 0.0
     for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - rank) * p[place]))

@@ -13,6 +13,7 @@ from seattn.evaluation.statistics import (
     confused_pairs,
     hardest_class,
     mcnemar,
+    newcombe_interval,
     paired_difference,
 )
 from seattn.reports.runs import differences, group_runs, read_run
@@ -34,21 +35,33 @@ def test_mcnemars_p_is_exact(gained, lost, p):
     assert math.isclose(mcnemar(lost, gained), p)
 
 
-@pytest.mark.parametrize("gained", range(0, 12, 2))
-@pytest.mark.parametrize("lost", range(0, 12, 3))
-def test_the_interval_of_single_runs_contains_zero_where_p_says_so(gained, lost):
-    found = paired_difference(*answers(gained, lost))
-    n = gained + lost + 15
-    assert (found.n, found.gained, found.lost) == (n, gained, lost)
-    assert math.isclose(found.change, (gained - lost) / n, abs_tol=1e-12)
-    assert found.low - 1e-9 <= found.change <= found.high + 1e-9
-    assert (found.low <= 0 <= found.high) == (found.p > 0.05)
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),  # gained, lost, both, n; Newcombe 1998, table II, method 10
+    [
+        ((12, 2, 36, 50), 0.0569, 0.3404),
+        ((14, 0, 36, 50), 0.1528, 0.4167),
+        ((0, 0, 54, 54), -0.0664, 0.0664),
+        ((1, 0, 53, 54), -0.0496, 0.0977),
+    ],
+)
+def test_the_interval_is_newcombes(counts, low, high):
+    gained, lost, both, n = counts
+    assert newcombe_interval(*counts) == pytest.approx((low, high), abs=5e-5)
+    assert newcombe_interval(lost, gained, both, n) == pytest.approx((-high, -low), abs=5e-5)
+    result = paired_difference(*answers(gained, lost, both=both, neither=n - both - gained - lost))
+    assert (result.n, result.gained, result.lost) == (n, gained, lost)
+    assert (result.low, result.high) == newcombe_interval(*counts)
+    assert math.isclose(result.change, (gained - lost) / n, abs_tol=1e-12)
 
 
-def test_the_interval_by_hand():
-    found = paired_difference(*answers(4, 0, both=6, neither=0))  # all of 4 that changed gained
-    assert math.isclose(found.low, 4 * (2 * 0.025**0.25 - 1) / 10, abs_tol=1e-6)
-    assert math.isclose(found.high, 0.4)
+# Shares of images that gain, lose, are right in both and wrong in both.
+@pytest.mark.parametrize("shares", [(0.05, 0.1, 0.8, 0.05), (0.0, 0.42, 0.5, 0.08), (0.02, 0.43, 0.5, 0.05)])
+@pytest.mark.parametrize("n", [50, 83, 500, 10_000])
+def test_the_interval_covers_the_true_difference_in_95_of_100_samples(n, shares):
+    draws = np.random.default_rng(n).multinomial(n, shares, size=1000)
+    intervals = [newcombe_interval(gained, lost, both, n) for gained, lost, both, _ in draws.tolist()]
+    covered = np.mean([low <= shares[0] - shares[1] <= high for low, high in intervals])
+    assert 0.93 <= covered <= 0.985
 
 
 def test_several_runs_have_a_bootstrap_over_images_and_no_p():
