@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-EXTRAS = {"matplotlib", "pydantic", "rich", "scipy", "sklearn", "typer", "yaml"}
+EXTRAS = {"jinja2", "matplotlib", "pydantic", "rich", "scipy", "sklearn", "typer", "yaml"}
 MISSING_EXTRAS = 'the command line needs extra packages: pip install "seattn[cli]"'
 
 

@@ -3,17 +3,21 @@
 Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
 """
 
+import csv
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable, write_text
+
+if TYPE_CHECKING:
+    from seattn.evaluation.prediction import Prediction
 
 DEMO_MODEL = "se_resnet20_cifar"
 
@@ -24,6 +28,7 @@ Checkpoint = Annotated[
 
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")]
+
 
 NoExif = Annotated[
     bool, typer.Option("--no-exif", help="Do not turn images by their EXIF orientation; timm does not either.")
@@ -76,7 +81,14 @@ def evaluate(
     data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))  # before the model's turn
     net = load_model(model, checkpoint=checkpoint, device=device)
     evaluation = evaluate_split(
-        net, data_dir, split, batch_size=batch_size, workers=workers, exif=not no_exif, class_map=class_map
+        net,
+        data_dir,
+        split,
+        batch_size=batch_size,
+        workers=workers,
+        exif=not no_exif,
+        class_map=class_map,
+        progress=True,
     )
     text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
     if out is not None:
@@ -88,31 +100,84 @@ def evaluate(
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files of any size, folders of images, or patterns such as 'a/*.jpg'.")
+    ],
     model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
     checkpoint: Checkpoint = None,
     topk: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in memory at a time.")] = 64,
     device: Device = "cpu",
     no_exif: NoExif = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line for each class of an image.")] = False,
 ) -> None:
-    """Name what images show."""
-    from seattn.evaluation.prediction import predict as predict_images
+    """Classify images, and print the most probable classes of each; results appear batch by batch.
+
+    An image that cannot be read is one line on stderr. The other images are classified; the exit code is then 1.
+    """
+    from seattn.evaluation.prediction import Unreadable, find_images, predict_each
     from seattn.models.load import load_model
 
+    if as_json and as_csv:
+        raise UserError("give one of --json and --csv")
+    paths = find_images(images)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    predictions = predict_images(net, images, topk, exif=not no_exif)
-    if as_json:
-        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
-        return
-    table = Table("image", "class", "probability")
-    table.columns[0].overflow = table.columns[1].overflow = "fold"
-    table.columns[2].justify = "right"
-    for prediction in predictions:
-        for row, (label, probability) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True)):
-            last = row == len(prediction.labels) - 1
-            table.add_row(Text("" if row else prediction.image), Text(label), f"{probability:.1%}", end_section=last)
-    Console().print(table)
+    writer = JsonWriter() if as_json else CsvWriter() if as_csv else TextWriter()
+    failed = 0
+    # In a terminal, the results themselves show the progress.
+    progress = not sys.stdout.isatty()
+    for result in predict_each(net, paths, topk, batch_size=batch_size, exif=not no_exif, progress=progress):
+        if isinstance(result, Unreadable):
+            failed += 1
+            print(f"seattn: {result.reason}", file=sys.stderr)
+        else:
+            writer.write(result)
+    writer.close()
+    if failed:
+        raise typer.Exit(1)
+
+
+class TextWriter:
+    """Prints predictions as lines for people."""
+
+    def write(self, prediction: "Prediction") -> None:
+        """Print one prediction."""
+        print(prediction.image)
+        for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
+            print(f"  {probability:6.1%}  {label}", flush=True)
+
+    def close(self) -> None:
+        """Print the end of the output."""
+
+
+class JsonWriter(TextWriter):
+    """Prints predictions as a JSON array with one line for each image."""
+
+    start = "[\n"
+
+    def write(self, prediction: "Prediction") -> None:
+        """Print one prediction."""
+        print(f"{self.start}{json.dumps(prediction.to_dict())}", end="", flush=True)
+        self.start = ",\n"
+
+    def close(self) -> None:
+        """Print the end of the array."""
+        print("[]" if self.start == "[\n" else "\n]")
+
+
+class CsvWriter(TextWriter):
+    """Prints predictions as CSV with one line for each class of an image."""
+
+    def __init__(self) -> None:
+        self.rows = csv.writer(sys.stdout, lineterminator="\n")
+        self.rows.writerow(("image", "rank", "label", "index", "probability"))
+
+    def write(self, prediction: "Prediction") -> None:
+        """Print one prediction."""
+        classes = zip(prediction.labels, prediction.indices, prediction.probabilities, strict=True)
+        for rank, (label, index, probability) in enumerate(classes, 1):
+            self.rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}"))
 
 
 def list_models(

@@ -176,6 +176,18 @@ def list_files(folder: Path, *, exif: bool = True) -> FileSet:
     return FileSet(tuple(paths), torch.tensor(labels), names, exif)
 
 
+def list_images(folder: Path) -> list[Path]:
+    """The images at any depth below `folder`, sorted, without hidden files and folders.
+
+    Raises:
+        UserError: if there is no image.
+    """
+    images = sorted(_walk_images(folder, Counter()))
+    if not images:
+        raise UserError(f"no images in {printable(folder)}; an image is a file such as .jpg, .png or .tif")
+    return images
+
+
 def _walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
     """The images below `folder`; each folder is visited once, however many links lead to it."""
 

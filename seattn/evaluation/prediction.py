@@ -1,13 +1,15 @@
-"""From image files to class probabilities: read, resize as the model was trained, forward, top k; what the net saw.
+"""From image files to class probabilities: read, transform as the model was trained, forward pass, top k.
 
-Shapes: B images of a batch, N of all, K classes, C channels, H x W pixels.
+Shapes: B images of a batch, N images in all, K classes, C channels, H x W pixels.
 """
 
+import glob
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +19,17 @@ from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
+from seattn.core.progress import progress_bar
+from seattn.data.folders import list_images
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, data_config, eval_transform, image_mode
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The k most probable classes of one image, most probable first; probabilities between 0 and 1."""
+    """The k most probable classes of one image, the most probable first; probabilities are between 0 and 1."""
 
     image: str
     labels: tuple[str, ...]
@@ -31,32 +37,112 @@ class Prediction:
     probabilities: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
-        rows = zip(self.labels, self.indices, self.probabilities, strict=True)
-        return {"image": self.image, "predictions": [{"label": a, "index": i, "probability": p} for a, i, p in rows]}
+        """The prediction as plain values for JSON."""
+        classes = zip(self.labels, self.indices, self.probabilities, strict=True)
+        return {
+            "image": self.image,
+            "predictions": [
+                {"label": label, "index": index, "probability": probability} for label, index, probability in classes
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image file without a prediction, and the reason in one line."""
+
+    image: str
+    reason: str
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """The image files that files, folders and glob patterns name, in the order of `sources`.
+
+    A folder stands for all images below it, as `list_images` finds them. A source that does not exist and matches
+    nothing is returned as it is, so that reading it reports the error.
+
+    Raises:
+        UserError: if a folder holds no image.
+    """
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            paths += list_images(source)
+        elif source.exists():
+            paths.append(source)
+        else:
+            paths += [Path(match) for match in sorted(glob.glob(str(source), recursive=True))] or [source]
+    return paths
 
 
 def predict(
     model: nn.Module, paths: Sequence[str | Path], topk: int = 5, *, batch_size: int = 64, exif: bool = True
 ) -> list[Prediction]:
-    """Classify image files of any size; at most K classes are given for each.
+    """Classify image files of any size; each prediction has min(topk, K) classes.
 
     Raises:
-        UserError: if a file is missing or no image (before anything is computed), or the model takes other
-            than 1, 3 or 4 channels.
+        UserError: if a file is missing or cannot be read as an image, or the model does not take 1, 3 or 4 channels.
+    """
+    predictions = []
+    for prediction in predict_each(model, paths, topk, batch_size=batch_size, exif=exif):
+        if isinstance(prediction, Unreadable):
+            raise UserError(prediction.reason)
+        predictions.append(prediction)
+    return predictions
+
+
+def predict_each(
+    model: nn.Module,
+    paths: Sequence[str | Path],
+    topk: int = 5,
+    *,
+    batch_size: int = 64,
+    exif: bool = True,
+    progress: bool = False,
+) -> Iterator[Prediction | Unreadable]:
+    """Classify image files batch by batch, in order; a file that cannot be read gives an `Unreadable`.
+
+    At most `batch_size` images are in memory at a time.
+
+    Args:
+        exif: turn images by their EXIF orientation, which timm does not do.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        UserError: if `topk` is below 1, the model does not take 1, 3 or 4 channels, or its outputs are not finite.
     """
     if topk < 1:
         raise UserError(f"topk must be at least 1, got {topk}")
-    mode, transform = image_mode(model), eval_transform(model)
-    inputs = [transform(read_image(Path(path), mode, exif=exif)) for path in paths]  # N of (C, H, W)
-    batches = (torch.stack(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size))
-    probabilities = predict_logits(model, batches).softmax(1)  # (N, K)
-    names = class_names(model)
-    top = probabilities.topk(min(topk, probabilities.shape[1]))  # (N, k)
-    return [
-        Prediction(printable(path), tuple(names[i] for i in indices), tuple(indices), tuple(values))
-        for path, indices, values in zip(paths, top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
+    mode, transform, names = image_mode(model), eval_transform(model), class_names(model)
+
+    def read(path: str | Path) -> torch.Tensor | Unreadable:
+        try:
+            return transform(read_image(Path(path), mode, exif=exif))  # (C, H, W)
+        except UserError as error:
+            return Unreadable(printable(path), str(error))
+
+    with ThreadPoolExecutor() as pool:
+        for group in _batches(progress_bar(paths, "predicting", shown=progress), batch_size):
+            inputs = list(pool.map(read, group))  # B
+            images = [x for x in inputs if not isinstance(x, Unreadable)]
+            batches = [torch.stack(images)] if images else []  # (B, C, H, W)
+            probabilities = predict_logits(model, batches).softmax(1)  # (B, K)
+            if not probabilities.isfinite().all():
+                raise UserError("the model's outputs are not finite: its weights are broken")
+            top = probabilities.topk(min(topk, len(names)))  # (B, k)
+            rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            for path, x in zip(group, inputs, strict=True):
+                if isinstance(x, Unreadable):
+                    yield x
+                    continue
+                indices, values = next(rows)
+                yield Prediction(printable(path), tuple(names[i] for i in indices), tuple(indices), tuple(values))
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 @torch.inference_mode()
@@ -68,48 +154,53 @@ def predict_logits(
     channels_last: bool = False,
     bf16: bool = False,
 ) -> torch.Tensor:
-    """Logits (N, K), float32 on the CPU, of batches (B, C, H, W); the model's train or eval mode is restored.
+    """Logits (N, K) of batches (B, C, H, W), float32 on the CPU; the model's train or eval mode is restored.
 
     Args:
-        device: where to compute; None is where the model's parameters are. The model is moved there.
+        device: the device to compute on, to which the model is moved; None is the device of the model's parameters.
         bf16: run under bfloat16 autocast.
     """
     target = next(model.parameters()).device if device is None else torch.device(device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     training = model.training
     model.eval().to(target)
-    found = [torch.empty(0, len(class_names(model)))]
+    logits = [torch.empty(0, len(class_names(model)))]
     try:
         for batch in batches:
             images = batch.to(target, memory_format=memory_format)
             with torch.autocast(target.type, torch.bfloat16, enabled=bf16):
-                found.append(model(images).float().cpu())  # (B, K)
+                logits.append(model(images).float().cpu())  # (B, K)
     finally:
         model.train(training)
-    return torch.cat(found)
+    return torch.cat(logits)
 
 
 _BATCH = 64  # images at a time
-_SIDE = 128  # pixels at most of an image on the page
+_SIDE = 128  # the largest side in pixels of an image on a page
 
 
 def batches_as_seen(
     model: nn.Module, images: Iterable[Image.Image], pictures: list[npt.NDArray[np.uint8]]
 ) -> Iterator[torch.Tensor]:
-    """Batches (B, C, H, W) for the model; what each image looks like then, at most _SIDE high, goes into `pictures`."""
-    mode, transform, rest = image_mode(model), eval_transform(model), iter(images)
-    while group := list(islice(rest, _BATCH)):
+    """Batches (B, C, H, W) for the model; each image as the model sees it, of at most _SIDE pixels, is appended to
+    `pictures`.
+    """
+    mode, transform = image_mode(model), eval_transform(model)
+    for group in _batches(images, _BATCH):
         x = torch.stack([transform(image.convert(mode)) for image in group])  # (B, C, H, W)
         pictures.extend(as_seen(model, x, side=_SIDE))
         yield x
 
 
 def as_seen(model: nn.Module, x: torch.Tensor, *, side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Inputs x (B, C, H, W) as pictures (B, H, W, 3); `side`: pixels at most."""
+    """Inputs x (B, C, H, W) of the model as pictures (B, H, W, 3) without the normalisation.
+
+    Args:
+        side: the largest side in pixels; None does not resize.
+    """
     config = data_config(model)
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    seen = (x * std + mean).clamp(0, 1)[:, :3]
-    if side is not None and seen.shape[-1] > side:
-        seen = nn.functional.interpolate(seen, size=(side, side), mode="bilinear", antialias=True)
-    shown: npt.NDArray[np.uint8] = (seen.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return shown
+    pixels = (x * std + mean).clamp(0, 1)[:, :3]
+    if side is not None and pixels.shape[-1] > side:
+        pixels = nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    return np.asarray((pixels.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1))

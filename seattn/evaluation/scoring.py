@@ -1,28 +1,31 @@
 """How good a classifier is: accuracy with its interval, per-class scores, confusions, calibration.
 
-Shapes: N images, K classes (outputs of the model). All scores and probabilities are fractions of 1, not per cent.
+Shapes: N images of H x W pixels, K classes (outputs of the model). Scores and probabilities are fractions of 1.
 """
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from seattn.core.errors import UserError
+from seattn.core.progress import progress_bar
 from seattn.data.folders import list_files, split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
-from seattn.evaluation.prediction import predict_logits
+from seattn.evaluation.prediction import batches_as_seen, predict_logits
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -43,12 +46,16 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on N labelled images.
+    """The scores of a model on N labelled images.
 
-    top1_low and top1_high are top1's 95 % Wilson interval; top5 counts the top min(5, K); loss is the mean
-    cross-entropy in nats; ece the expected calibration error over 15 bins. per_class holds the classes that occur among
-    the labels, confusion (K, K) counts images by [true][predicted], bins are the 15 of `calibration_bins`, each its
-    count, mean confidence and accuracy.
+    Args:
+        top1_low, top1_high: the 95 % Wilson interval of top1.
+        top5: the share of images whose class is among the min(5, K) most probable ones.
+        loss: the mean cross-entropy in nats.
+        ece: the expected calibration error over 15 bins.
+        per_class: the scores of the classes that occur among the labels.
+        confusion: (K, K) counts of images by [true][predicted].
+        bins: count, mean confidence and accuracy of each of the 15 bins of `calibration_bins`.
     """
 
     n: int
@@ -64,7 +71,7 @@ class Evaluation:
     bins: tuple[tuple[int, float, float], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in plain values that `json.dumps` takes."""
+        """The fields as plain values for `json.dumps`."""
         return asdict(self)
 
     def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
@@ -73,7 +80,7 @@ class Evaluation:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int) -> list[tuple[str, str, int]]:
-    """Of counts (K, K) by [true][predicted] the k most frequent confusions, as `Evaluation.worst_pairs` gives them."""
+    """The k most frequent confusions in counts (K, K) by [true][predicted], in the form of `Evaluation.worst_pairs`."""
     pairs = [
         (names[true], names[predicted], count)
         for true, row in enumerate(confusion)
@@ -84,7 +91,7 @@ def worst_pairs(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int
 
 
 def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for the true accuracy behind `correct` of `n`.
+    """Wilson's interval for the accuracy, from `correct` right answers on `n` images.
 
     Raises:
         ValueError: unless 0 <= correct <= n and n >= 1.
@@ -98,10 +105,10 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
 def calibration_bins(
     probabilities: FloatArray, labels: IntArray, bins: int = 15
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Count, mean confidence and accuracy (bins,) by equal-width bins of confidence (low, high]; zeros where empty.
+    """Count, mean confidence and accuracy (bins,) in equal-width bins of confidence (low, high]; 0 in an empty bin.
 
     Args:
-        probabilities: (N, K); confidence is the largest of a row.
+        probabilities: (N, K); the confidence is the largest value of a row.
         labels: (N,).
     """
     confidence = probabilities.max(1).astype(np.float64)  # (N,)
@@ -128,10 +135,10 @@ def expected_calibration_error(probabilities: FloatArray, labels: IntArray, bins
 
 
 def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names: Sequence[str]) -> Evaluation:
-    """All scores of logits (N, K) against labels (N,), indices into the K class names.
+    """The scores of logits (N, K) against labels (N,), which are indices into the K class names.
 
     Raises:
-        ValueError: if the shapes do not agree, N is 0 or a label is not below K.
+        ValueError: if the shapes do not agree, N is 0, or a label is not between 0 and K - 1.
         UserError: if a logit is not finite.
     """
     logits, labels = logits.double().cpu(), torch.as_tensor(labels).long().cpu()
@@ -170,6 +177,71 @@ def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The evaluation of a model, and its answer to each of the N images.
+
+    Args:
+        labels: (N,) indices into the evaluation's class names.
+        pictures: (N, H, W, 3) uint8, the images as the model sees them.
+        probabilities: (N, K).
+        params: the number of the model's parameters.
+    """
+
+    evaluation: Evaluation
+    labels: IntArray
+    pictures: npt.NDArray[np.uint8]
+    probabilities: FloatArray
+    params: int
+
+    @cached_property
+    def predicted(self) -> IntArray:
+        """The most probable class of each image, (N,)."""
+        return np.asarray(self.probabilities.argmax(1))
+
+    @cached_property
+    def confidence(self) -> FloatArray:
+        """The probability of the predicted class, (N,)."""
+        return np.asarray(self.probabilities.max(1))
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether the predicted class is the label, (N,)."""
+        return np.asarray(self.predicted == self.labels)
+
+
+def score_images(
+    model: nn.Module,
+    images: Iterable[Image.Image],
+    labels: IntArray,
+    folders: Sequence[str],
+    *,
+    progress: str = "",
+) -> Scores:
+    """Run `model` on N images.
+
+    Args:
+        labels: (N,) indices into `folders`.
+        folders: the names of the class folders that the images come from.
+        progress: the description of a progress bar; "" shows none.
+
+    Raises:
+        UserError: if the folders are not the model's classes, or an image cannot be read.
+    """
+    outputs, names = match_classes(folders, model)
+    labels = np.array(outputs)[labels]  # (N,)
+    pictures: list[npt.NDArray[np.uint8]] = []
+    images = progress_bar(images, progress, total=len(labels), shown=bool(progress))
+    logits = predict_logits(model, batches_as_seen(model, images, pictures))  # (N, K)
+    return Scores(
+        evaluation=summarize(logits, labels, names),
+        labels=labels,
+        pictures=np.stack(pictures),
+        probabilities=logits.double().softmax(1).numpy(),
+        params=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
 def evaluate_folder(
     model: nn.Module,
     folder: Path,
@@ -181,18 +253,21 @@ def evaluate_folder(
     bf16: bool = False,
     exif: bool = True,
     class_map: Path | None = None,
+    progress: bool = False,
 ) -> Evaluation:
-    """Evaluate on images `<class>/<image>` under `folder`, of any size, with timm's transform for the model.
+    """Evaluate on images `<class>/<image>` of any size under `folder`, with timm's transform for the model.
 
     Args:
-        workers: processes that decode images; 0 decodes in this one.
-        device: where to compute; None is where the model is.
-        exif: turn images by their EXIF orientation, which timm does not.
-        class_map: a text file with the class folder of each output of the model, one a line; for folders that the model
-            has no names for.
+        workers: number of processes that read images; 0 reads them in this process.
+        device: the device to compute on; None is the model's own.
+        exif: turn images by their EXIF orientation, which timm does not do.
+        class_map: a text file with the class folder of each output of the model, one on each line, for folders that
+            are not the model's label names.
+        progress: show a progress bar on stderr.
 
     Raises:
-        UserError: naming the folder, class or file, if there are no images, classes do not fit or a file is unreadable.
+        UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
+            the folder, the class or the file.
     """
     return _evaluate(
         model,
@@ -203,6 +278,7 @@ def evaluate_folder(
         channels_last=channels_last,
         bf16=bf16,
         class_map=class_map,
+        progress=progress,
     )
 
 
@@ -215,20 +291,29 @@ def evaluate(
     workers: int = 2,
     exif: bool = True,
     class_map: Path | None = None,
+    progress: bool = False,
 ) -> Evaluation:
-    """Evaluate, where the model is, on a split of `data_dir`: torchvision's CIFAR files, or as `split_folder` finds it.
+    """Evaluate on a split of `data_dir`, which holds torchvision's CIFAR files or the folders of `split_folder`.
 
-    Args: as of `evaluate_folder`.
+    The arguments are those of `evaluate_folder`.
 
     Raises:
-        UserError: as `evaluate_folder` and `split_folder`, and if CIFAR's files are damaged or have no such split.
+        UserError: as `evaluate_folder` and `split_folder`, or if CIFAR's files are damaged or have no such split.
     """
     if cifar_folder(data_dir) is None:
         images: FileSet | ImageSet = list_files(split_folder(data_dir, split), exif=exif)
     else:
         images = load_cifar(data_dir, split)
     device = next(model.parameters()).device
-    return _evaluate(model, images, batch_size=batch_size, workers=workers, device=device, class_map=class_map)
+    return _evaluate(
+        model,
+        images,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        class_map=class_map,
+        progress=progress,
+    )
 
 
 def _evaluate(
@@ -241,9 +326,16 @@ def _evaluate(
     channels_last: bool = False,
     bf16: bool = False,
     class_map: Path | None,
+    progress: bool,
 ) -> Evaluation:
     outputs, names = match_classes(images.class_names, model, class_map)
-    batches = FolderEval(images, batch_size, workers, data_config(model), device).in_order()
+    batches = progress_bar(
+        FolderEval(images, batch_size, workers, data_config(model), device).in_order(),
+        "evaluating",
+        total=-(-len(images) // batch_size),
+        unit="batch",
+        shown=progress,
+    )
     logits = predict_logits(model, batches, device=device, channels_last=channels_last, bf16=bf16)  # (N, K)
     return summarize(logits, torch.tensor(outputs)[images.labels], names)
 
@@ -251,13 +343,13 @@ def _evaluate(
 def match_classes(
     folders: Sequence[str], model: nn.Module, class_map: Path | None = None
 ) -> tuple[list[int], tuple[str, ...]]:
-    """For each class folder the index of the model's output, and the names of all K outputs.
+    """The index of the model's output for each class folder, and the names of all K outputs.
 
-    By `class_map` if it is given; by name where every folder is one of the model's label names; else, where there are K
-    folders, by their order with a warning. Numbers are sorted by value, as in timm.
+    Folders are matched by `class_map` if it is given, or by name if each folder is one of the model's label names.
+    Otherwise K folders are matched by their order, with a warning; numbers are sorted by value, as in timm.
 
     Raises:
-        UserError: if none of these fits.
+        UserError: if the folders cannot be matched.
     """
     known = class_names(model)
     if class_map is not None:

@@ -1,5 +1,6 @@
 """The command line as its users meet it: what it prints where, its exit codes, and one line for each mistake."""
 
+import csv
 import json
 import logging
 import re
@@ -152,8 +153,7 @@ def test_predict_prints_json(run_dir, image, capsys):
     assert found[1]["predictions"] == found[0]["predictions"]
 
 
-def test_predict_prints_a_table_and_takes_brackets_for_text(run_dir, image, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+def test_predict_prints_lines_and_takes_brackets_for_text(run_dir, image, capsys):
     assert main(["predict", image, "--model", run_dir, "--topk", "3"]) == 0
     out = capsys.readouterr().out
     assert image in out
@@ -171,10 +171,43 @@ def test_predict_with_a_checkpoint_uses_its_weights(run_dir, image, capsys, tmp_
     assert json.loads(capsys.readouterr().out)[0]["predictions"][0]["label"] == "frog"
 
 
-def test_predict_names_a_bad_image_and_prints_nothing(run_dir, image, fails, tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"no image")
-    assert "bad.png: cannot identify image file" in fails("predict", image, tmp_path / "bad.png", "--model", run_dir)
-    assert "no such image file: nowhere.png" in fails("predict", image, "nowhere.png", "--model", run_dir)
+@pytest.fixture
+def album(tmp_path, image):
+    """A folder with three images in two folders, one of them broken, and files that are no images."""
+    for name in ("a/1.png", "a/2.jpeg", "b/3.PNG", "b/.hidden.png"):
+        (tmp_path / "album" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(image).convert("RGB").save(tmp_path / "album" / name)
+    (tmp_path / "album" / "a" / "2.jpeg").write_bytes(b"no image")
+    (tmp_path / "album" / "notes.txt").write_text("no image by its name")
+    return tmp_path / "album"
+
+
+def test_predict_goes_on_after_images_that_cannot_be_read(run_dir, image, album, capsys):
+    assert main(["predict", "nowhere.png", str(album), image, "--model", run_dir, "--batch-size", "2", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [entry["image"] for entry in json.loads(out)] == [f"{album}/a/1.png", f"{album}/b/3.PNG", image]
+    missing, broken = err.splitlines()
+    assert missing == "seattn: no such image file: nowhere.png"
+    assert broken.startswith(f"seattn: cannot read image {album}/a/2.jpeg: ")
+    assert main(["predict", "nowhere.png", "--model", run_dir, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_predict_takes_patterns_and_prints_csv(run_dir, album, capsys):
+    assert main(["predict", f"{album}/**/*.[pP][nN][gG]", "--model", run_dir, "--topk", "2", "--csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        (f"{album}/{name}", rank) for name in ("a/1.png", "b/3.PNG") for rank in "12"
+    ]
+    assert 1 > float(rows[0]["probability"]) > float(rows[1]["probability"]) > 0
+    names = timm.create_model(ARCH).pretrained_cfg["label_names"]
+    assert [row["label"] for row in rows] == [names[int(row["index"])] for row in rows]
+
+
+def test_predict_refuses_a_folder_without_images_and_two_formats(run_dir, image, fails, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in fails("predict", tmp_path / "empty", "--model", run_dir)
+    assert "give one of --json and --csv" in fails("predict", image, "--json", "--csv", "--model", run_dir)
 
 
 def test_predict_refuses_a_model_of_other_channels(image, fails, tmp_path):

@@ -1,5 +1,7 @@
 """Predictions equal a forward pass written out by hand; files that are no images are refused by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -8,8 +10,9 @@ from PIL import Image
 
 import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
+from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform
-from seattn.evaluation.prediction import Prediction, predict
+from seattn.evaluation.prediction import Prediction, Unreadable, find_images, predict, predict_each
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +116,42 @@ def test_a_prediction_as_json_has_it():
             {"label": "dog", "index": 5, "probability": 0.25},
         ],
     }
+
+
+def test_images_are_read_batch_by_batch_and_predicted_as_they_come(model, photo, tmp_path, monkeypatch):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    paths = [photo, tmp_path / "bad.png", photo, photo, tmp_path / "nowhere.png", photo]
+    read = []
+
+    def read_and_remember(path, mode, *, exif):
+        read.append(path.name)
+        return read_image(path, mode, exif=exif)
+
+    monkeypatch.setattr("seattn.evaluation.prediction.read_image", read_and_remember)
+    results = predict_each(model, paths, batch_size=2)
+    first = next(results)
+    assert len(read) == 2
+    results = [first, *results]
+    unreadable = [isinstance(result, Unreadable) for result in results]
+    assert unreadable == [False, True, False, False, True, False]
+    assert [result.image for result in results] == [str(path) for path in paths]
+    assert results[-1].probabilities == pytest.approx(predict(model, [photo])[0].probabilities, rel=1e-4)
+
+
+def test_folders_and_patterns_are_their_images(photo, tmp_path):
+    for name in ("a/2.png", "a/1.JPG", "a/.hidden/3.png", "a/text.txt", "[b].png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    folder = tmp_path / "a"
+    assert find_images([folder, tmp_path / "[b].png"]) == [folder / "1.JPG", folder / "2.png", tmp_path / "[b].png"]
+    assert find_images([str(folder / "*.txt"), "nowhere.png"]) == [folder / "text.txt", Path("nowhere.png")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no images in .*empty; an image is a file such as"):
+        find_images([tmp_path / "empty"])
+
+
+def test_a_model_with_broken_weights_is_refused(photo):
+    broken = timm.create_model("se_resnet20_cifar")
+    broken.fc.weight.data[3, 5] = float("nan")
+    with pytest.raises(UserError, match="outputs are not finite"):
+        predict(broken, [photo])
