@@ -10,14 +10,14 @@ import torch
 from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, split_model_name_tag
 from torch import nn
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, first_line
 from seattn.evaluation.profile.costs import Profile, Stage, profile
 from seattn.models._family import split_attn
 from seattn.models.listing import check_name
 
 NO_TWIN = "none"
 COMPARED = ("parameters", "macs", "activation_bytes", "bytes_moved")
-_OF_ATTENTION = ("rd_ratio", "rd_divisor", "attn_stages", "attn_placement", "gate")  # a plain net refuses them
+_ATTENTION_OPTIONS = ("rd_ratio", "rd_divisor", "attn_stages", "attn_placement", "gate")  # a plain net refuses them
 
 InputSize = tuple[int, int, int]
 
@@ -30,6 +30,10 @@ class Named:
     options: dict[str, Any]
     profile: Profile
 
+    def stages(self) -> dict[str, Stage]:
+        """The parts by name, and the total."""
+        return {stage.name: stage for stage in (*self.profile.stages, self.profile.total)}
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"model": self.name, "model_kwargs": self.options, **self.profile.to_dict()}
@@ -37,23 +41,20 @@ class Named:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model and what it is compared with, if anything."""
+    """A model, and the model that it is compared with, if there is one."""
 
     model: Named
     against: Named | None
 
     def percent(self) -> dict[str, dict[str, float | None]]:
-        """How much more of each of `COMPARED` the model has, by part and in total, in percent of the other's.
+        """How much more the model has than the other, for each of `COMPARED`, in percent, by part and in total.
 
-        Only parts that both have; None where the other has nothing.
+        Only parts of both nets are compared; a value is None where the other net has 0.
         """
         if self.against is None:
             return {}
-        mine, others = (
-            {stage.name: stage for stage in (*named.profile.stages, named.profile.total)}
-            for named in (self.model, self.against)
-        )
-        return {name: _percent(stage, others[name]) for name, stage in mine.items() if name in others}
+        others = self.against.stages()
+        return {name: _percent(stage, others[name]) for name, stage in self.model.stages().items() if name in others}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,27 +74,26 @@ def _percent(stage: Stage, other: Stage) -> dict[str, float | None]:
 def compare(
     spec: str, *, against: str | None = None, input_size: InputSize | None = None, options: Mapping[str, Any]
 ) -> Comparison:
-    """Profile the model that `spec` names and the one that it is compared with, on images of one size.
+    """Profile the model `spec` and the model that it is compared with, on images of one size.
 
     Args:
         spec: `arch` or `arch.tag` of any model of timm's registry.
         against: another one, "none", or None for the plain twin of a se_, eca_ or cbam_ net.
         input_size: (channels, height, width); by default that of the model.
-        options: keywords for the model; the twin that is chosen by itself gets those that are not attention's.
+        options: keyword arguments of the model; a twin gets those that are not about attention.
 
     Raises:
         UserError: if a name is unknown, an option is wrong, or the size does not suit a model.
     """
-    names = [spec]
     other = twin(spec) if against is None else None if against == NO_TWIN else against
-    names += [] if other is None else [other]
-    for name in names:
-        check_name(name)
+    check_name(spec)
+    if other is not None:
+        check_name(other)
     model = _profile(spec, input_size, dict(options))
     if other is None:
         return Comparison(model, None)
-    theirs = {} if against else {key: value for key, value in options.items() if key not in _OF_ATTENTION}
-    return Comparison(model, _profile(other, model.profile.input_size, theirs))
+    plain = {} if against else {key: value for key, value in options.items() if key not in _ATTENTION_OPTIONS}
+    return Comparison(model, _profile(other, model.profile.input_size, plain))
 
 
 def twin(spec: str) -> str | None:
@@ -106,10 +106,10 @@ def twin(spec: str) -> str | None:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` as timm's `--model-kwargs` reads it: a Python literal, else a string.
+    """Options from pairs `key=value`; a value is a Python literal or else a string, as in timm's `--model-kwargs`.
 
     Raises:
-        UserError: for anything that is no such pair.
+        UserError: if a text is not such a pair.
     """
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -129,27 +129,20 @@ def _profile(name: str, input_size: InputSize | None, options: dict[str, Any]) -
         options = {"in_chans": input_size[0], **options}
     try:
         model = _create(name, options)
-    except Exception as error:  # nets refuse options in any way whatever: TypeError, ValueError, AssertionError ...
-        raise UserError(f"{name} cannot be built with {_given(options)}: {_words(error)}") from error
+    except Exception as error:  # a net may refuse options with any error
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+        raise UserError(f"{name} cannot be built with {given}: {first_line(error)}") from error
     try:
         return Named(name, options, profile(model, input_size))
-    except Exception as error:  # and images that are too small, or of a side that they do not take
+    except Exception as error:  # and also images that are too small for it
         size = "its own size" if input_size is None else f"size {'x'.join(map(str, input_size))}"
-        raise UserError(f"{name} cannot be run on images of {size}: {_words(error)}") from error
+        raise UserError(f"{name} cannot be run on images of {size}: {first_line(error)}") from error
 
 
 def _create(name: str, options: dict[str, Any]) -> nn.Module:
     try:
-        with torch.device("meta"):  # no time for weights that nobody reads
+        with torch.device("meta"):  # the weights are not read
             model: nn.Module = timm.create_model(name, **options)
-    except (NotImplementedError, RuntimeError):  # a few nets compute with values while they are built
+    except (NotImplementedError, RuntimeError):  # some nets compute with weights while they are built
         model = timm.create_model(name, **options)
     return model
-
-
-def _given(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
-
-
-def _words(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""How often the end of a residual block passes over its map, T by T: what the kernels move, and eager PyTorch.
+"""How often the end of a residual block reads and writes its map: with the kernels, and in eager PyTorch.
 
 The numbers are those of kernels/README.md ("What has to move", "Counted", "What `seattn profile` counts"): reads and
 writes of whole maps in a training step on a GPU, forward and backward; (N, C) numbers are not counted.
@@ -28,37 +28,39 @@ class Passes(NamedTuple):
     backward: float
 
 
-# One step by itself in eager PyTorch; a backward that adds to a gradient which is there already reads both, writes one.
+# Each step by itself in eager PyTorch; where a backward adds to an existing gradient, it reads both and writes one.
 EAGER = {
     "norm": Passes(3, 5),  # statistics, then apply; backward: sums over dy and x, then apply
-    "gate": Passes(3, 10),  # mean 1, scale 2; backward: of the product 6, of the mean 1, their sum 3
+    "gate": Passes(3, 10),  # mean 1, scale 2; backward: product 6, mean 1, their sum 3
     "cbam": Passes(8, 31.5),  # two gates of mean 1, maximum 1, scale 2; backward 15.75 each, a mask is a quarter
     "drop path": Passes(2, 2),
-    "add": Passes(3, 0),  # its gradient is the one that came
+    "add": Passes(3, 0),  # the gradient passes through unchanged
     "act": Passes(2, 3),  # backward: the mask from y
 }
 CBAM_KERNELS = Passes(3 + 3, 5 + 5)  # channel gate, spatial gate
 
 
 class OneProgram(NamedTuple):
-    """When SE without a norm runs as one program a sample, in a batch of 96 or more; else in passes."""
+    """The limits up to which SE without a norm runs as one program for each sample, in a batch of 96 or more."""
 
     channels: int
     hidden: int
     map_bytes: float
 
 
-ONE_PROGRAM = OneProgram(channels=512, hidden=64, map_bytes=40_000_000 // (2 * 132))  # a test holds it to the kernels'
+ONE_PROGRAM = OneProgram(
+    channels=512, hidden=64, map_bytes=40_000_000 // (2 * 132)
+)  # as in the kernels, held by a test
 
 
 @dataclass(frozen=True)
 class ProfileOperator:
-    """What one of seattn's operators does of a tail.
+    """The part of a tail that one of seattn's operators computes.
 
     Args:
         attention: "se", "ese", "eca", or "" if there is none.
-        hidden: R of SE.
-        norm, add, relu: the steps that are inside besides.
+        hidden: the number R of hidden channels of SE.
+        norm, add, relu: whether the operator also computes this step.
     """
 
     attention: str
@@ -79,15 +81,15 @@ class ProfileOperator:
 
 @dataclass(frozen=True)
 class Tail:
-    """One place where the map of a block's end, or of an attention layer by itself, is passed over.
+    """The end of a block, or an attention layer outside of blocks, with the steps that read and write its map.
 
     Args:
-        name: of the module that has the map.
-        of_input: the map is what the module gets, not what it gives.
-        operator: the part that one operator does; None if there is no such part.
+        name: the name of the module that has the map.
+        of_input: whether the map is the module's input; otherwise it is the output.
+        operator: the part that one operator computes; None if there is no such part.
         alone: the other steps, keys of `EAGER`, or "cbam kernels".
         eager: all steps, keys of `EAGER`.
-        unknown: type of an attention for which there are no numbers.
+        unknown: the type of an attention layer whose passes are not known.
     """
 
     name: str
@@ -98,12 +100,12 @@ class Tail:
     unknown: str = ""
 
     def passes(self, channels: int, map_bytes: float) -> Passes:
-        """As the model runs it with Triton kernels."""
+        """The passes when the model runs with Triton kernels."""
         parts = [CBAM_KERNELS if step == "cbam kernels" else EAGER[step] for step in self.alone]
         return _sum(parts if self.operator is None else [*parts, self.operator.passes(channels, map_bytes)])
 
     def eager_passes(self) -> Passes:
-        """Step by step, as timm's modules run it."""
+        """The passes when each step runs by itself, as in timm's modules."""
         return _sum([EAGER[step] for step in self.eager])
 
 
@@ -118,17 +120,17 @@ def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
         *known_types(),
         *(CbamModule, LightCbamModule, GatherExcite, GlobalContext),
     )
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        if isinstance(module, kinds) and not any(name.startswith(f"{outer}.") for outer in found):
-            found[name] = module
-    return found
+        if isinstance(module, kinds) and not any(name.startswith(f"{outer}.") for outer in layers):
+            layers[name] = module
+    return layers
 
 
 def find_tails(model: nn.Module) -> list[Tail]:
-    """The ends of all residual blocks of a known kind, and all attention that is in none of them.
+    """The ends of all residual blocks of a known kind, and all attention layers outside of them.
 
-    Ask in training mode and before hooks are set: both change what an operator may do.
+    The model must be in training mode and without hooks: both decide which steps an operator may compute.
     """
     tails: list[Tail] = []
     covered: set[int] = set()  # attention that belongs to a block's end
@@ -137,7 +139,9 @@ def find_tails(model: nn.Module) -> list[Tail]:
             tail, attn = _block_tail(name, module)
             tails.append(tail)
             covered.add(id(attn))
-    tails += [_alone(name, layer) for name, layer in attention_layers(model).items() if id(layer) not in covered]
+    tails += [
+        _attention_tail(name, layer) for name, layer in attention_layers(model).items() if id(layer) not in covered
+    ]
     return tails
 
 
@@ -147,7 +151,7 @@ def _is_fusible(module: nn.Module) -> bool:
 
 
 def _block_tail(name: str, block: nn.Module) -> tuple[Tail, nn.Module | None]:
-    """The block's end, and the attention in it."""
+    """The block's end, and the attention layer in it."""
     attn: nn.Module | None = None
     bn: nn.Module | None = None
     if _is_fusible(block):
@@ -160,9 +164,9 @@ def _block_tail(name: str, block: nn.Module) -> tuple[Tail, nn.Module | None]:
     if _is_fusible(block):
         bn, attn, act, drop_path = _tail_parts(block)
         return _tail(name, bn, attn, drop_path, act, adds=True, fused=isinstance(block, _Block)), attn
-    kind: Any = attended_class(type(block))
-    drop_path, act = kind._after(block)
-    return _tail(name, None, None, drop_path, act, adds=kind._adds(block), fused=False), None
+    block_class: Any = attended_class(type(block))
+    drop_path, act = block_class._after(block)
+    return _tail(name, None, None, drop_path, act, adds=block_class._adds(block), fused=False), None
 
 
 def _tail(
@@ -176,40 +180,58 @@ def _tail(
     fused: bool,
     split: bool = False,
 ) -> Tail:
-    """Args: fused: the block calls an operator for its end; split: the norm runs before that by itself."""
+    """The tail of these steps.
+
+    Args:
+        fused: whether the block calls an operator for its end.
+        split: whether the norm runs by itself before the operator.
+    """
     drops = isinstance(drop_path, DropPath) and bool(drop_path.drop_prob) and drop_path.training
-    steps = {
+    present = {
         "norm": bn is not None and norm_reason(bn) is None,
         "drop path": drops and adds,
         "add": adds,
         "act": type(act) is not nn.Identity,
     }
-    eager = [step for step, there in steps.items() if there]
-    layer = Tail(name, False, None, (), ()) if attn is None else _alone(name, attn)
-    operator, inside, alone = layer.operator, set[str](), layer.alone
+    steps = [step for step, is_present in present.items() if is_present]
+    layer = Tail(name, False, None, (), ()) if attn is None else _attention_tail(name, attn)
+    operator, inside, attention = layer.operator, set[str](), layer.alone
     if fused:
         plan = plan_tail(None if split else bn, attn, act, drop_path)
-        e = plan.excitation
-        if e is not None and (attn is not None or (plan.norm and plan.add)):
-            inside = {step for step, taken in (("norm", plan.norm), ("add", plan.add), ("act", plan.relu)) if taken}
-            operator, alone = _operator(e, inside), ()
-    left = [step for step in eager if step not in inside]
-    return Tail(name, False, operator, (*left, *alone), (*eager, *layer.eager), layer.unknown)
+        excitation = plan.excitation
+        if excitation is not None and (attn is not None or (plan.norm and plan.add)):
+            computed = {"norm": plan.norm, "add": plan.add, "act": plan.relu}
+            inside = {step for step, is_inside in computed.items() if is_inside}
+            operator, attention = _operator(excitation, inside), ()
+    outside = [step for step in steps if step not in inside]
+    return Tail(
+        name=name,
+        of_input=False,
+        operator=operator,
+        alone=(*outside, *attention),
+        eager=(*steps, *layer.eager),
+        unknown=layer.unknown,
+    )
 
 
-def _alone(name: str, attn: nn.Module) -> Tail:
-    """An attention layer that nothing is fused with."""
-    e = excitation_of(attn)
+def _attention_tail(name: str, attn: nn.Module) -> Tail:
+    """An attention layer with which no other step is fused."""
+    excitation = excitation_of(attn)
     ours = isinstance(attn, (Fused, *(get_attn(kind) for kind in list_attn())))
-    if not isinstance(e, Reason):
-        return Tail(name, True, _operator(e, ()) if ours else None, () if ours else ("gate",), ("gate",))
-    if isinstance(attn, (Cbam, CbamModule)):
-        return Tail(name, True, None, ("cbam kernels" if ours else "cbam",), ("cbam",))
-    return Tail(name, True, None, (), (), type(attn).__name__)
+    if isinstance(excitation, Reason):
+        if isinstance(attn, (Cbam, CbamModule)):
+            return Tail(name, True, None, ("cbam kernels" if ours else "cbam",), ("cbam",))
+        return Tail(name, True, None, (), (), type(attn).__name__)
+    if ours:
+        return Tail(name, True, _operator(excitation, ()), (), ("gate",))
+    return Tail(name, True, None, ("gate",), ("gate",))
 
 
-def _operator(e: Excitation, inside: Collection[str]) -> ProfileOperator:
-    hidden = e.w1.shape[0] if e.kind == "se" and e.w1 is not None else 0
+def _operator(excitation: Excitation, inside: Collection[str]) -> ProfileOperator:
     return ProfileOperator(
-        "" if e.kind == "none" else e.kind, hidden, "norm" in inside, "add" in inside, "act" in inside
+        attention="" if excitation.kind == "none" else excitation.kind,
+        hidden=excitation.w1.shape[0] if excitation.kind == "se" and excitation.w1 is not None else 0,
+        norm="norm" in inside,
+        add="add" in inside,
+        relu="act" in inside,
     )

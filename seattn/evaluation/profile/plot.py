@@ -1,4 +1,4 @@
-"""A profile as one figure: parameters and MACs of every part, the model's and the other's."""
+"""A profile as one figure: parameters and MACs of every part, of the model and of the model it is compared with."""
 
 import io
 from pathlib import Path
@@ -10,20 +10,19 @@ from matplotlib.ticker import MaxNLocator
 
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, require_writable
-from seattn.evaluation.figures import RIGHT, WRONG
 from seattn.evaluation.profile.compare import Comparison, Named
 from seattn.evaluation.profile.costs import number
+from seattn.evaluation.style import DPI, RIGHT, WRONG, figure_style
 
 SUFFIXES = (".png", ".svg")
 _PANELS = {"parameters": "parameters", "macs": "MACs of one image"}
-_RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
 
 
 def check_plot(path: Path) -> None:
-    """See that a figure can be written to `path`, before any work.
+    """Check before any work that a figure can be written to `path`.
 
     Raises:
-        UserError: if the name says no format that is known here, or the folder cannot be written to.
+        UserError: if the suffix is unknown, or the folder cannot be written to.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--plot {path} must end in {' or '.join(SUFFIXES)}")
@@ -33,12 +32,12 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(path: Path, comparison: Comparison) -> None:
-    """Draw the comparison into `path`, whole or not at all; the same one gives the same bytes."""
+    """Draw the comparison into `path`, whole or not at all; the same comparison gives the same bytes."""
     buffer = io.BytesIO()
     kind = path.suffix.lower().removeprefix(".")
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(figure_style()):
         metadata = {"Date": None} if kind == "svg" else None
-        draw(comparison).savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        draw(comparison).savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     with atomic_path(path) as part:
         part.write_bytes(buffer.getvalue())
 
