@@ -30,7 +30,7 @@ def report(
 
     names = None if labels is None else [name.strip() for name in labels.split(",")]
     done = report_runs(
-        runs, data_dir=data_dir, split=split, out=out, labels=names, class_name=class_name, device=device
+        runs, data_dir=data_dir, split=split, out=out, labels=names, class_name=class_name, device=device, progress=True
     )
     print(f"{done.headline}\nreport: {done.page}, and {len(done.figures)} figures beside it")
 
@@ -59,7 +59,7 @@ def explain(
 
     require_writable(out)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    found = explain_images(net, images, class_name=class_name, layer=layer, method=method)
+    found = explain_images(net, images, class_name=class_name, layer=layer, method=method, progress=True)
     page = write_explanations(out, found, model_name=model)
     if as_json:
         print(json.dumps(to_dict(found), indent=2))

@@ -65,7 +65,7 @@ def finetune(
         skip_bad=skip_bad,
         overrides=overrides,
     )
-    page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=skip_bad)
+    page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=skip_bad, progress=True)
     print(f"report: {page}\nin Python: {done.code}")
 
 

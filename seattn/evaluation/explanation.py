@@ -1,4 +1,4 @@
-"""Why a net says what it says of an image: where it looks (Grad-CAM) and what its attention layers let through.
+"""The reasons for a prediction: where the net looks (Grad-CAM), and which channels its attention layers let through.
 
 Shapes: C channels, H x W pixels of the net's input, h x w of a layer's map.
 """
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
+from seattn.core.progress import progress_bar
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
@@ -24,15 +26,16 @@ from seattn.evaluation.prediction import Prediction, as_seen, predict_logits
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Of one image.
+    """The explanation of one image.
 
     Args:
         prediction: the five most probable classes.
-        target: the class that `heat` speaks of, `probability` the net's for it.
-        layer: whose map it is, of `map_size` (h, w).
-        picture: (H, W, 3) uint8, as the net sees the image.
-        heat: (H, W), 0 to 1; all 0 where nothing in the layer speaks for the class.
-        gates: of each attention layer in order of use; spatial: CBAM's, (h, w) each, with their names.
+        target: the class that `heat` explains; `probability` is the net's probability of that class.
+        layer: the layer of the map; `map_size` is the map's (h, w).
+        picture: (H, W, 3) uint8, the image as the net sees it.
+        heat: (H, W), 0 to 1; 0 everywhere where nothing in the layer counts for the class.
+        gates: the channel gates of each attention layer, in order of use.
+        spatial: the spatial gates (h, w) of each CBAM layer, in order of use.
     """
 
     prediction: Prediction
@@ -44,7 +47,7 @@ class Explanation:
     picture: npt.NDArray[np.uint8]
     heat: npt.NDArray[np.float32]
     gates: tuple[LayerGates, ...]
-    spatial: tuple[tuple[str, npt.NDArray[np.float32]], ...]
+    spatial: tuple[LayerGates, ...]
 
     @property
     def peak(self) -> tuple[int, int] | None:
@@ -60,101 +63,115 @@ def explain(
     class_name: str | None = None,
     layer: str | None = None,
     method: str = "gradcam",
+    progress: bool = False,
 ) -> list[Explanation]:
-    """Explain image files of any size, by any net with a feature map; the model is left in the mode that it is in.
+    """Explain image files of any size, with any net that has a feature map.
+
+    The model's train or eval mode is restored.
 
     Args:
-        class_name: what to explain, a name or an index of the model's outputs; None is what it predicts for each image.
-        layer: path of a module that gives a map; None is the last stage.
+        class_name: the class to explain, by name or by index of the model's outputs; None is the predicted class of
+            each image.
+        layer: path of a module that returns a map; None is the last stage.
         method: "gradcam", "gradcam++", "hirescam" (Draelos and Carin, 2020) or "layercam" (Jiang et al., 2021).
+        progress: show a progress bar on stderr.
 
     Raises:
-        UserError: naming the file, class, layer or method that is not there; if the net has no map; or if the package
-            grad-cam is missing.
+        UserError: if a file, class, layer or method does not exist, the net has no map, or the package grad-cam is
+            missing.
     """
     if method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {method!r}")
     import_grad_cam()
     names = class_names(model)
-    wanted = None if class_name is None else _class_index(class_name, names)
+    target = None if class_name is None else _class_index(class_name, names)
     mode, transform = image_mode(model), eval_transform(model)
-    device = next(model.parameters()).device
-    inputs = [transform(read_image(Path(path), mode))[None] for path in paths]  # (1, C, H, W) each
+    inputs = [(printable(path), transform(read_image(Path(path), mode))[None]) for path in paths]  # (1, C, H, W) each
     training = model.training
     model.eval()
     try:
-        found = []
-        for path, x in zip(paths, inputs, strict=True):
-            probabilities = predict_logits(model, [x]).softmax(1)[0]  # (K,)
-            top = probabilities.topk(min(5, len(names)))
-            index = int(top.indices[0]) if wanted is None else wanted
-            where, size = find_layer(model, x.to(device), layer)
-            heat = class_map(model, x.to(device), layer=where, target=index, method=method)
-            labels = tuple(names[i] for i in top.indices.tolist())
-            found.append(
-                Explanation(
-                    prediction=Prediction(
-                        printable(path), labels, tuple(top.indices.tolist()), tuple(top.values.tolist())
-                    ),
-                    target=names[index],
-                    probability=float(probabilities[index]),
-                    method=method,
-                    layer=where,
-                    map_size=size,
-                    picture=as_seen(model, x)[0],
-                    heat=heat,
-                    gates=tuple(collect_gates(model, x)),
-                    spatial=tuple(collect_spatial_gates(model, x.to(device))),
-                )
-            )
-        return found
+        return [
+            _explain(model, image, x, names=names, target=target, layer=layer, method=method)
+            for image, x in progress_bar(inputs, "explaining", shown=progress)
+        ]
     finally:
         model.train(training)
 
 
+def _explain(
+    model: nn.Module,
+    image: str,
+    x: torch.Tensor,
+    *,
+    names: Sequence[str],
+    target: int | None,
+    layer: str | None,
+    method: str,
+) -> Explanation:
+    probabilities = predict_logits(model, [x]).softmax(1)[0]  # (K,)
+    top = probabilities.topk(min(5, len(names)))
+    indices = tuple(top.indices.tolist())
+    index = indices[0] if target is None else target
+    on_device = x.to(next(model.parameters()).device)
+    layer_name, map_size = find_layer(model, on_device, layer)
+    return Explanation(
+        prediction=Prediction(image, tuple(names[i] for i in indices), indices, tuple(top.values.tolist())),
+        target=names[index],
+        probability=float(probabilities[index]),
+        method=method,
+        layer=layer_name,
+        map_size=map_size,
+        picture=as_seen(model, x)[0],
+        heat=class_map(model, on_device, layer=layer_name, target=index, method=method),
+        gates=tuple(collect_gates(model, x)),
+        spatial=tuple(collect_spatial_gates(model, x)),
+    )
+
+
 def to_dict(explanations: Sequence[Explanation]) -> dict[str, Any]:
-    """The numbers in plain values, as `seattn explain --json` prints them; gates by their mean and spread."""
+    """The numbers as plain values, for `seattn explain --json`; gates are summarised by mean, spread and range."""
     differences = gate_differences(
-        [one.gates for one in explanations], [one.prediction.indices[0] for one in explanations]
+        [explanation.gates for explanation in explanations],
+        [explanation.prediction.indices[0] for explanation in explanations],
     )
     return {
         "images": [
             {
-                **one.prediction.to_dict(),
-                "class": one.target,
-                "probability": one.probability,
-                "method": one.method,
-                "layer": one.layer,
-                "map_size": list(one.map_size),
-                "input_size": list(one.heat.shape),
-                "peak": None if one.peak is None else list(one.peak),
-                "gates": [_statistics(layer.name, layer.gates) for layer in one.gates],
-                "spatial_gates": [_statistics(name, gate) for name, gate in one.spatial],
+                **explanation.prediction.to_dict(),
+                "class": explanation.target,
+                "probability": explanation.probability,
+                "method": explanation.method,
+                "layer": explanation.layer,
+                "map_size": list(explanation.map_size),
+                "input_size": list(explanation.heat.shape),
+                "peak": None if explanation.peak is None else list(explanation.peak),
+                "gates": [_statistics(layer) for layer in explanation.gates],
+                "spatial_gates": [_statistics(layer) for layer in explanation.spatial],
             }
-            for one in explanations
+            for explanation in explanations
         ],
         "gate_differences": [asdict(row) for row in differences],
     }
 
 
-def _statistics(name: str, values: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _statistics(layer: LayerGates) -> dict[str, Any]:
     return {
-        "layer": name,
-        "shape": list(values.shape),
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "min": float(values.min()),
-        "max": float(values.max()),
+        "layer": layer.name,
+        "shape": list(layer.gates.shape),
+        "mean": float(layer.gates.mean()),
+        "std": float(layer.gates.std()),
+        "min": float(layer.gates.min()),
+        "max": float(layer.gates.max()),
     }
 
 
-def _class_index(wanted: str, names: Sequence[str]) -> int:
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(names):
-        return int(wanted)
-    near = difflib.get_close_matches(wanted, names, n=3)
+def _class_index(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    near = difflib.get_close_matches(name, names, n=3)
     hint = (
         f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names[:3])} …, or 0 to {len(names) - 1}"
     )
-    raise UserError(f"the model has no class {wanted!r}; {hint}")
+    raise UserError(f"the model has no class {name!r}; {hint}")

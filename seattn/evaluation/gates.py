@@ -1,7 +1,7 @@
-"""Gates by depth: the channel gates that attention layers give an image, CBAM's spatial gates, and their spread.
+"""The gates of a net's attention layers for one image, and how much they differ between images.
 
-Hu et al., CVPR 2018, section 7.2, find early layers' gates alike for all classes and later ones' their own.
-Shapes: B images, C channels, H x W pixels of a layer's map.
+Hu et al., CVPR 2018, section 7.2: the gates of early layers are alike for all classes, those of late layers are not.
+Shapes: B images, C channels of a layer, H x W pixels of a layer's map.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from seattn.blocks.excitation import Reason, excitation_of
+from seattn.evaluation.hooks import recorded
 from seattn.layers.cbam import SpatialAttn
 from seattn.ops._tail.excitation import excite_reference, gate_fn
 
@@ -23,7 +24,7 @@ Gate = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class LayerGates:
-    """The gates (C,) of one attention layer, float32; `name` is the module's path in the model."""
+    """The gates of one attention layer: (C,) for channels, (H, W) for pixels, float32; `name` is the module's path."""
 
     name: str
     gates: npt.NDArray[np.float32]
@@ -31,37 +32,53 @@ class LayerGates:
 
 @torch.inference_mode()
 def collect_gates(model: nn.Module, image: torch.Tensor) -> list[LayerGates]:
-    """Run `image` (1, C, H, W) through `model`; the gates of every layer that has some, in order of use.
+    """The channel gates (C,) of every attention layer for `image` (1, C, H, W), in order of use.
 
-    Those are the layers with a method `gate`, and the attention of timm and torchvision that `accelerate` knows. A
-    layer inside such a layer is left out: it is a part, not one more.
+    The layers are those with a method `gate`, and the attention of timm and torchvision that `accelerate` knows. A
+    layer inside such a layer is a part of it, and is omitted.
     """
-    found: list[LayerGates] = []
-
-    def record(name: str, gate: Gate) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            found.append(LayerGates(name, gate(inputs[0])[0].float().cpu().numpy()))
-
-        return hook
-
-    gates: dict[str, tuple[nn.Module, Gate]] = {}
+    modules: dict[str, nn.Module] = {}
+    gates: dict[str, Gate] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in gates)
         if not inside and (gate := _gate_of(module)) is not None:
-            gates[name] = module, gate
+            modules[name], gates[name] = module, gate
+    return _run(model, image, modules, lambda name, x: gates[name](x)[0])
+
+
+@torch.inference_mode()
+def collect_spatial_gates(model: nn.Module, image: torch.Tensor) -> list[LayerGates]:
+    """The gates (H, W) of every spatial attention of CBAM for `image` (1, C, H, W), in order of use."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, SpatialAttn)}
+
+    def gate(name: str, x: torch.Tensor) -> torch.Tensor:
+        layer = layers[name]
+        pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (1, 2, H, W)
+        return gate_fn(layer.bn(layer.conv(pooled)), layer.gate_name)[0, 0]  # (H, W)
+
+    return _run(model, image, layers, gate)
+
+
+def _run(
+    model: nn.Module,
+    image: torch.Tensor,
+    layers: dict[str, Any],
+    gate: Callable[[str, torch.Tensor], torch.Tensor],
+) -> list[LayerGates]:
+    """The gates of all `layers` in one forward pass; the model's train or eval mode is restored."""
+    if not layers:
+        return []
     training = model.training
-    hooks = [module.register_forward_pre_hook(record(name, gate)) for name, (module, gate) in gates.items()]
     try:
-        model.eval()(image.to(next(model.parameters()).device))
+        with recorded(layers, lambda name, inputs, _: gate(name, inputs[0]).float().cpu(), before=True) as values:
+            model.eval()(image.to(next(model.parameters()).device))
     finally:
-        for hook in hooks:
-            hook.remove()
         model.train(training)
-    return found
+    return [LayerGates(name, value.numpy()) for name, value in values]
 
 
 def _gate_of(module: nn.Module) -> Gate | None:
-    """What gives the layer's factors (B, C) for its input (B, C, H, W); None if it has none that is known."""
+    """The function from the layer's input (B, C, H, W) to its factors (B, C); None for other modules."""
     if callable(getattr(type(module), "gate", None)):
         return cast(Gate, module.gate)
     excitation = excitation_of(module)
@@ -72,48 +89,32 @@ def _gate_of(module: nn.Module) -> Gate | None:
 
 @dataclass(frozen=True)
 class GateDifference:
-    """Of one layer the mean |difference| of two images' gates, over pairs of one class and of two; None: no pair."""
+    """The mean |difference| between the gates of two images in one layer.
+
+    `same_class` is the mean over pairs of images of one class, `other_class` over pairs of two classes; None where
+    there is no such pair.
+    """
 
     layer: str
     same_class: float | None
     other_class: float | None
 
 
-@torch.inference_mode()
-def collect_spatial_gates(model: nn.Module, x: torch.Tensor) -> list[tuple[str, npt.NDArray[np.float32]]]:
-    """What each spatial gate of CBAM multiplies the pixels of its map by, (H, W), for x (1, 3, H, W)."""
-    found: list[tuple[str, npt.NDArray[np.float32]]] = []
-
-    def record(name: str) -> Callable[[SpatialAttn, tuple[Any, ...]], None]:
-        def hook(module: SpatialAttn, inputs: tuple[Any, ...]) -> None:
-            y = inputs[0]  # (1, C, H, W)
-            pooled = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], 1)  # (1, 2, H, W)
-            gate = gate_fn(module.bn(module.conv(pooled)), module.gate_name)  # (1, 1, H, W)
-            found.append((name, gate[0, 0].float().cpu().numpy()))
-
-        return hook
-
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, SpatialAttn)]
-    hooks = [module.register_forward_pre_hook(record(name)) for name, module in layers]
-    try:
-        if layers:
-            model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
 def gate_differences(gates: Sequence[Sequence[LayerGates]], classes: Sequence[int]) -> list[GateDifference]:
-    """One entry a layer; `gates` and `classes` are of each image. Empty for one image, or without gates."""
+    """One entry for each layer, from the gates and the class of each image; empty for one image or without gates."""
     if len(gates) < 2 or not gates[0]:
         return []
-    found = []
+    differences = []
     for depth, layer in enumerate(gates[0]):
-        apart: dict[bool, list[float]] = {True: [], False: []}
+        same_class, other_class = list[float](), list[float]()
         for a, b in combinations(range(len(gates)), 2):
-            change = np.abs(gates[a][depth].gates - gates[b][depth].gates)  # (C,)
-            apart[classes[a] == classes[b]].append(float(change.mean()))
-        same, other = (float(np.mean(apart[key])) if apart[key] else None for key in (True, False))
-        found.append(GateDifference(layer.name, same, other))
-    return found
+            distance = float(np.abs(gates[a][depth].gates - gates[b][depth].gates).mean())
+            (same_class if classes[a] == classes[b] else other_class).append(distance)
+        differences.append(
+            GateDifference(
+                layer=layer.name,
+                same_class=float(np.mean(same_class)) if same_class else None,
+                other_class=float(np.mean(other_class)) if other_class else None,
+            )
+        )
+    return differences

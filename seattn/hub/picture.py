@@ -4,7 +4,8 @@ import hashlib
 import json
 from functools import partial
 
-from seattn.evaluation.figures import Plot, Theme, confusion_text, draw_confusion
+from seattn.evaluation.figures import confusion_text, draw_confusion
+from seattn.evaluation.style import Plot
 from seattn.hub.facts import ClassResults
 
 
@@ -15,7 +16,7 @@ def render_picture(classes: ClassResults) -> str:
     draw = partial(draw_confusion, classes.confusion, names)
     plot = Plot(draw, width=side, height=side - 0.2, alt=confusion_text(classes.confusion, names))
     metadata = {"Title": classes.name, "Description": describe(classes)}
-    return plot.svg(Theme(dark=False), paper="white", metadata=metadata).decode("utf-8")
+    return plot.svg(paper="white", metadata=metadata).decode("utf-8")
 
 
 def describe(classes: ClassResults) -> str:

@@ -1,33 +1,28 @@
-"""One HTML page on what a model does on a set of images, those of a run's test split too; it needs no other file.
+"""The page on one net: what it does on a set of labelled images, and its channel gates for one of them.
 
-Shapes: N images, K classes, C channels, H x W pixels.
+Shapes: N images, K classes.
 """
 
-import platform
 from collections.abc import Mapping
-from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import timm
-import torch
 from PIL import Image
 from torch import nn
 
-from seattn.core.files import write_text
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, leave_out_unreadable, list_files
 from seattn.data.images import read_image
 from seattn.data.transforms import eval_transform, image_mode
-from seattn.evaluation.figures import confusion_plot, reliability_plot
 from seattn.evaluation.gates import collect_gates
-from seattn.evaluation.prediction import batches_as_seen, predict_logits
-from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, match_classes, summarize
+from seattn.evaluation.scoring import Scores, score_images
 from seattn.models.load import DIR_PREFIX, load_model
-from seattn.reports.images import choose_images, gates_html, grid_html
-from seattn.reports.page import CSS, FRAME, HEAD, SECTIONS, definitions
+from seattn.reports.images import answer_picture, choose_images, gate_strips
+from seattn.reports.page import Grid, Group, Headline, Page, Picture, versions
+from seattn.reports.runs import group_runs, read_run
+from seattn.reports.sections import add_classes, add_training, confusions
+
+NO_GATES = "This model has no attention layer with channel gates."
 
 
 def write_report(
@@ -35,104 +30,101 @@ def write_report(
     *,
     title: str,
     model: nn.Module,
-    evaluation: Evaluation,
-    images: npt.NDArray[np.uint8],
-    labels: IntArray,
-    logits: torch.Tensor,
+    scores: Scores,
     facts: Mapping[str, str],
+    run: Path | None = None,
 ) -> None:
     """Write the page to `path`, whole or not at all.
 
     Args:
-        evaluation: `summarize(logits, labels, class_names)`.
-        images: (N, H, W, 3) uint8, as they are before the model's transform.
-        labels: (N,) indices into the evaluation's class names.
-        logits: (N, K).
-        facts: what stands under the headline, for example model, weights, versions.
+        scores: the model's answers; its pictures are shown.
+        facts: the lines below the headline by name, for example model, weights, versions.
+        run: the folder of the training run, whose curves are shown.
 
     Raises:
         UserError: if the folder of `path` cannot be written to.
     """
-    probabilities: FloatArray = logits.double().softmax(1).numpy()  # (N, K)
-    predicted: IntArray = probabilities.argmax(1)  # (N,)
-    confidence: FloatArray = probabilities.max(1)  # (N,)
-    chosen = choose_images(labels, predicted, confidence)
-    wrong = int((labels[chosen] != predicted[chosen]).sum())
-    right_ones = np.flatnonzero(labels == predicted)
-    shown = int(right_ones[0]) if len(right_ones) else 0
-    picture = Image.fromarray(images[shown])
-    gates = collect_gates(model, eval_transform(model)(picture.convert(image_mode(model)))[None])
-    head = HEAD.substitute(
-        top1=f"{evaluation.top1:.1%}",
-        interval=(
-            f"top-1 accuracy on {evaluation.n:,} images, 95% interval "
-            f"{evaluation.top1_low:.1%} to {evaluation.top1_high:.1%}"
+    evaluation = scores.evaluation
+    chosen = choose_images(scores)
+    shown = int((~scores.correct[chosen]).sum())
+    page = Page()
+    page.add(
+        "Images",
+        Grid([answer_picture(scores, i) for i in chosen]),
+        note=(
+            f"{shown} of {int((~scores.correct).sum())} wrong images (✗, dashed frame), every kind of mistake once "
+            f"before any kind twice, then {len(chosen) - shown} right images (✓) with the confidence."
         ),
-        tiles=definitions(_tiles(evaluation)),
-        facts=definitions(facts, wrap=False),
     )
-    sections = SECTIONS.substitute(
-        grid_note=(
-            f"{wrong} of {round(evaluation.n * (1 - evaluation.top1))} wrong ones (✗, dashed frame), every kind of "
-            f"mistake once before any twice, then {len(chosen) - wrong} right ones (✓) with the confidence."
+    add_classes(page, scores, title)
+    page.add("Confusions and calibration", confusions(page, scores, title))
+    _add_gates(page, model, scores)
+    if run is not None:
+        add_training(page, group_runs([read_run(run)], None))
+    headline = Headline(
+        number=f"{evaluation.top1:.1%}",
+        text=(
+            f"top-1 accuracy on {evaluation.n:,} images, 95% interval {evaluation.top1_low:.1%} to "
+            f"{evaluation.top1_high:.1%}"
         ),
-        grid=grid_html(chosen, images, labels, predicted, confidence, evaluation.class_names),
-        rows="\n".join(
-            _row(score.name, score.recall, score.precision, score.f1, score.support) for score in evaluation.per_class
-        ),
-        confusion=confusion_plot(evaluation).html(),
-        ece=f"{evaluation.ece:.3f}",
-        reliability=reliability_plot(evaluation, probabilities, labels).html(),
-        gates=gates_html(gates, images[shown], evaluation.class_names[labels[shown]]),
+        tiles={
+            f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
+            "cross-entropy": f"{evaluation.loss:.3f}",
+            "calibration error": f"{evaluation.ece:.3f}",
+        },
+        facts={**facts, "versions": versions()},
     )
-    write_text(path, FRAME.substitute(css=CSS, title=escape(title), head=head, sections=sections))
+    page.write(path, title, headline)
 
 
-def _tiles(evaluation: Evaluation) -> dict[str, str]:
-    return {
-        f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
-        "cross-entropy": f"{evaluation.loss:.3f}",
-        "calibration error": f"{evaluation.ece:.3f}",
-    }
+def _add_gates(page: Page, model: nn.Module, scores: Scores) -> None:
+    """The gates for the first image that is classified right, or for the first image."""
+    index = int(scores.correct.argmax())
+    pixels = scores.pictures[index]
+    image = Image.fromarray(pixels).convert(image_mode(model))
+    layers = collect_gates(model, eval_transform(model)(image)[None])
+    if not layers:
+        return page.add("Channel gates", note=NO_GATES)
+    name = scores.evaluation.class_names[scores.labels[index]]
+    page.add(
+        "Channel gates",
+        Group("gates", (Picture(pixels, f"the image: {name}", (name,)), gate_strips(layers))),
+        note=(
+            "The factors of each attention layer for one image, from the first layer (top) to the last; each column is "
+            "a channel."
+        ),
+    )
 
 
-def _row(name: str, recall: float, precision: float, f1: float, support: int) -> str:
-    cells = f'<td class="bar" style="--share:{recall:.1%}">{recall:.1%}</td><td>{precision:.1%}</td><td>{f1:.1%}</td>'
-    return f'<tr><th scope="row">{escape(name)}</th>{cells}<td>{support:,}</td></tr>'
-
-
-def write_run_report(run: Path, root: Path, row: AccuracyRow, device: str, *, skip_bad: bool) -> Path:
-    """Write `run`/report.html, on the test split of `root`, from the weights as the run exported them."""
+def write_run_report(
+    run: Path, root: Path, row: AccuracyRow, device: str, *, skip_bad: bool, progress: bool = False
+) -> Path:
+    """Write `run`/report.html about the exported weights of the run on the test split of `root`."""
     model = load_model(f"{DIR_PREFIX}{run}", device=device)
     files = list_files(find_split(root, "test"))
     if skip_bad:
         files = leave_out_unreadable(files, "test", warn=False)
-    outputs, names = match_classes(files.class_names, model)
-    labels = np.array(outputs)[files.labels.numpy()]  # (N,)
-    pictures: list[np.ndarray] = []
     images = (read_image(path, image_mode(model)) for path in files.paths)
-    logits = predict_logits(model, batches_as_seen(model, images, pictures))  # (N, K)
+    labels = np.asarray(files.labels)
+    scores = score_images(
+        model, images, labels, files.class_names, progress="scoring the test split" if progress else ""
+    )
     path = run / "report.html"
+    held_out = f"{row.held_out_images:,} held out to choose by" if row.held_out_images else "no images held out"
     write_report(
         path,
         title=f"{row.name} on {row.dataset}",
         model=model,
-        evaluation=summarize(logits, labels, names),
-        images=np.stack(pictures),
-        labels=labels,
-        logits=logits,
+        scores=scores,
         facts={
-            "model": f"{row.name}, {row.params:,} parameters, {len(names)} classes",
+            "model": f"{row.name}, {row.params:,} parameters, {len(scores.evaluation.class_names)} classes",
             "weights": str(run / "model.safetensors"),
             "images": f"the test split in {root / 'test'}, as the net sees them; it took no part in the training",
             "training": (
-                f"{row.epochs} epochs on {row.train_images:,} images, {row.held_out_images:,} held out to choose by, "
-                f"seed {row.seed}; recipe in {run / 'recipe.yaml'}"
-            ),
-            "versions": (
-                f"seattn {version('seattn')}, timm {timm.__version__}, torch {torch.__version__}, "
-                f"Python {platform.python_version()}"
+                f"{row.epochs} epochs on {row.train_images:,} images, {held_out}, seed {row.seed}; recipe in "
+                f"{run / 'recipe.yaml'}"
             ),
         },
+        run=run,
     )
     return path

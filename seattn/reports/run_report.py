@@ -1,35 +1,30 @@
 """One page on one or several training runs: how they learned, what their nets confuse, and what a change changed."""
 
 import difflib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
 
-import timm
-import torch
-
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
-from seattn.core.files import require_writable, write_text
+from seattn.core.files import require_writable
+from seattn.evaluation.scoring import Evaluation
 from seattn.reports.comparison import (
     add_class_changes,
     add_each,
-    add_hardest_class,
     add_image_changes,
+    add_one_class,
     add_pair_changes,
     add_runs,
-    group_top1,
     overall,
+    tested_text,
+    top1_text,
 )
-from seattn.reports.page import Pages, definitions, note
-from seattn.reports.plots import curves_plot
+from seattn.reports.page import Headline, Page, texts, versions
 from seattn.reports.runs import (
     FinishedRun,
-    Group,
+    RunGroup,
     Split,
     check_comparable,
     check_held_out,
@@ -39,17 +34,17 @@ from seattn.reports.runs import (
     score_run,
     value_text,
 )
-from seattn.reports.sections import add_classes, add_pairs, add_recipe, add_worst, confusions_html
+from seattn.reports.sections import add_classes, add_pairs, add_recipe, add_training, add_worst, confusions
 
-_WITHOUT = (
+_WITHOUT_IMAGES = (
     "With --data-dir, the folder that the runs were trained on, this page also shows precision and recall by class, "
-    "confusions, calibration, the hardest pairs, the worst images and, of several runs, what changed."
+    "confusions, calibration, the hardest pairs, the worst images and, for several runs, what changed."
 )
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What was written: the page, the figures beside it, and the page's headline in plain text."""
+    """The files that were written, and the page's headline in plain text."""
 
     page: Path
     figures: tuple[Path, ...]
@@ -65,23 +60,25 @@ def report_runs(
     labels: Sequence[str] | None = None,
     class_name: str | None = None,
     device: str = "cpu",
+    progress: bool = False,
 ) -> RunReport:
     """Write `out`/report.html and its figures as PNGs.
 
-    Runs of one recipe and different seeds are put together; of several recipes the first is the "before" of the others.
-    A run without weights, one that goes on or was killed, has its curves only.
+    Runs of one recipe with different seeds form one group; the first group is the "before" of the other groups. A run
+    without weights, because it is still running or was killed, is shown with its curves only.
 
     Args:
         runs: folders of `seattn train` or `seattn finetune`.
-        data_dir: the images; None leaves curves and facts.
-        split: "held-out", the images that the runs chose by; "validation"; or "test", which no choice should see.
-        out: by default `report` in the run's folder, or in this one where there are several.
+        data_dir: the images; without them, the page has curves and facts only.
+        split: "held-out" for the images that the runs chose by, "validation", or "test", which no choice should see.
+        out: by default the folder `report` in the run's folder, or in the working directory for several runs.
         labels: names of the recipes, in order.
-        class_name: the class that is looked at closely; by default the hardest of the first run.
+        class_name: the class to look at closely; by default the hardest class of the first run.
+        progress: show a progress bar on stderr.
 
     Raises:
-        UserError: for a missing or damaged file, runs that cannot be compared, or a folder that cannot be written to;
-            nothing is written then.
+        UserError: if a file is missing or damaged, runs cannot be compared, or a folder cannot be written to. Nothing
+            is written then.
     """
     if not runs:
         raise UserError("give at least one folder of a run")
@@ -93,176 +90,216 @@ def report_runs(
     require_writable(out)
     notes: list[str] = []
     if images is not None:
-        groups, notes = _scored(groups, images, split, device)
+        groups, notes = _score(groups, images, split, device, progress=progress)
         _check_class(groups, class_name)
-        groups.sort(key=lambda group: not group.scores)  # stable: one colour a group, in figures of all or of these
-    return _write(groups, images, split, notes, class_name, out)
+        # Groups with scores come first, so that a group has the same colour in figures of all groups and of these.
+        groups.sort(key=lambda group: not group.scores)
+    page = _build(groups, images, [*notes, *_notes(groups, images, split)], class_name)
+    headline = _headline(groups, images)
+    figures = page.write_figures(out)
+    page.write(out / "report.html", _title(groups), headline)
+    return RunReport(out / "report.html", figures, f"{headline.number} {headline.text}")
 
 
-def _scored(groups: list[Group], images: Split, split: str, device: str) -> tuple[list[Group], list[str]]:
-    """The groups with their scores, and what must be said of them."""
-    found: list[Group] = []
+def _score(
+    groups: Sequence[RunGroup], images: Split, split: str, device: str, *, progress: bool
+) -> tuple[list[RunGroup], list[str]]:
+    """The groups with their scores, and warnings about them."""
+    scored: list[RunGroup] = []
     notes: list[str] = []
     for group in groups:
-        scores = [score_run(run, images, device) for run in group.scored]
+        scores = tuple(
+            score_run(run, images, device, progress=f"scoring {run.name}" if progress else "") for run in group.scored
+        )
         if split == "held-out":
-            checks = [(run, check_held_out(run, score)) for run, score in zip(group.scored, scores, strict=True)]
-            notes += [f"{run.name}: {said}" for run, said in checks if said]
-        found.append(replace(group, scores=tuple(scores)))
-    check_comparable([s for group in found for s in group.scores], [run for group in found for run in group.scored])
-    return found, notes
+            warnings = [(run, check_held_out(run, score)) for run, score in zip(group.scored, scores, strict=True)]
+            notes += [f"{run.name}: {warning}" for run, warning in warnings if warning]
+        scored.append(replace(group, scores=scores))
+    check_comparable(
+        [score for group in scored for score in group.scores], [run for group in scored for run in group.scored]
+    )
+    return scored, notes
 
 
-def _check_class(groups: Sequence[Group], wanted: str | None) -> None:
+def _check_class(groups: Sequence[RunGroup], class_name: str | None) -> None:
     names = next(group.scores[0].evaluation.class_names for group in groups if group.scores)
-    if wanted is not None and wanted not in names:
-        near = difflib.get_close_matches(wanted, names, n=3) or names[:3]
-        raise UserError(f"the runs have no class {wanted!r}; they have {', '.join(near)} …")
+    if class_name is not None and class_name not in names:
+        near = difflib.get_close_matches(class_name, names, n=3) or names[:3]
+        raise UserError(f"the runs have no class {class_name!r}; they have {', '.join(near)} …")
 
 
-def _write(
-    groups: list[Group], images: Split | None, split: str, notes: list[str], class_name: str | None, out: Path
-) -> RunReport:
-    scored = [group for group in groups if group.scores]
-    pages, several = Pages(), sum(len(group.runs) for group in groups) > 1
+def _notes(groups: Sequence[RunGroup], images: Split | None, split: str) -> list[str]:
+    """What a reader of the page must not miss."""
+    runs = [run for group in groups for run in group.runs]
+    notes = []
     if images is not None and split == "test":
-        notes.append("The test split was read for this page: choose nothing by what it shows.")
-    if len({(run.recipe.seattn.holdout, run.recipe.seattn.holdout_seed) for g in groups for run in g.runs}) > 1:
-        notes.append("The runs held out different images: the curves' accuracies are not of the same ones.")
+        notes.append("The test split was read for this page: do not choose anything by what it shows.")
+    if len({(run.recipe.seattn.holdout, run.recipe.seattn.holdout_seed) for run in runs}) > 1:
+        notes.append("The runs held out different images: the accuracies of the curves are not of the same images.")
     notes += [
-        f"{run.name} has left no weights ({len(run.history)} of {run.planned} epochs): its curves only."
-        for group in groups
-        for run in group.runs
+        f"{run.name} has left no weights ({len(run.history)} of {run.planned} epochs): only its curves are shown."
+        for run in runs
         if not run.has_weights
     ]
-    if images is None and any(group.scored for group in groups):
-        notes.append(_WITHOUT)
-    pages.add("", *map(note, notes))
-    if several:
-        add_runs(pages, groups)
-    _add_training(pages, groups)
+    if images is None and any(run.has_weights for run in runs):
+        notes.append(_WITHOUT_IMAGES)
+    return notes
+
+
+def _build(groups: Sequence[RunGroup], images: Split | None, notes: Sequence[str], class_name: str | None) -> Page:
+    scored = [group for group in groups if group.scores]
+    page = Page()
+    page.add("", *texts(notes, "note"))
+    if sum(len(group.runs) for group in groups) > 1:
+        add_runs(page, groups)
+    add_training(page, groups)
     if len(scored) > 1:
-        add_class_changes(pages, scored)
-        add_hardest_class(pages, scored, class_name)
-        add_pair_changes(pages, scored)
-        add_image_changes(pages, scored)
-        add_each(pages, scored)
+        add_class_changes(page, scored)
+        add_one_class(page, scored, class_name)
+        add_pair_changes(page, scored)
+        add_image_changes(page, scored)
+        add_each(page, scored)
     elif scored:
-        _add_net(pages, scored[0], class_name)
-    add_recipe(pages, groups)
-    number, text = _headline(scored or groups)
-    title = " against ".join([groups[1].label, groups[0].label]) if len(groups) == 2 else groups[0].label
-    title = title if len(groups) <= 2 else f"{len(groups)} recipes"
-    head = (
-        f'<div class="headline"><strong>{escape(number)}</strong><span>{escape(text)}</span></div>\n'
-        f'<dl class="tiles">{definitions(_tiles(scored))}</dl>\n'
-        f'<dl class="facts">{definitions(_facts(groups, images), wrap=False)}</dl>'
-    )
-    figures = []
-    for name, plot in pages.plots.items():
-        figures.append(out / f"{name}.png")
-        plot.write_png(figures[-1])
-    write_text(out / "report.html", pages.html(title, head))
-    return RunReport(out / "report.html", tuple(figures), f"{number} {text}")
+        _add_net(page, scored[0], class_name)
+    add_recipe(page, groups)
+    return page
 
 
-def _add_training(pages: Pages, groups: list[Group]) -> None:
-    text = "Training loss is the recipe's own, with its smoothing, mixing and weights, on augmented images."
-    pages.add("Training", pages.figure("curves", curves_plot(groups), wide=True), note=text)
-
-
-def _add_net(pages: Pages, group: Group, class_name: str | None) -> None:
-    """The sections on one net: the group's first with weights."""
-    scores, run = group.scores[0], group.scored[0]
-    name = f"{group.label}, seed {run.recipe.seed}" if len(group.runs) > 1 else group.label
+def _add_net(page: Page, group: RunGroup, class_name: str | None) -> None:
+    """The sections on one net: that of the group's first run with weights."""
+    scores, seed = group.scores[0], group.scored[0].recipe.seed
+    name = f"{group.label}, seed {seed}" if len(group.runs) > 1 else group.label
     if len(group.runs) > 1:
-        pages.add("", note(f"All below is of seed {run.recipe.seed}, except the one class: the mean of all seeds."))
-    add_classes(pages, scores, name)
-    add_hardest_class(pages, [group], class_name)
-    pages.add("Confusions and calibration", confusions_html(pages, scores, name))
-    add_pairs(pages, scores, name)
-    add_worst(pages, scores, name)
+        text = f"All sections below are about seed {seed}, except the one class: this is the mean of all seeds."
+        page.add("", *texts([text], "note"))
+    add_classes(page, scores, name)
+    add_one_class(page, [group], class_name)
+    page.add("Confusions and calibration", confusions(page, scores, name))
+    add_pairs(page, scores, name)
+    add_worst(page, scores, name)
 
 
-def _headline(groups: Sequence[Group]) -> tuple[str, str]:
-    """The page's one number, and what it is."""
-    first = groups[0]
-    if not first.scores:
-        best = max(run.history[-1]["eval_top1"] for group in groups for run in group.runs)
-        where = "as the run logged it" if len(groups) == len(first.runs) == 1 else "the best of them, as logged"
-        return f"{best:.1f}%", f"top-1 accuracy after the last epoch on the held-out images, {where}"
-    n = first.scores[0].evaluation.n
-    if len(groups) == 1:
-        found = first.scores[0].evaluation
-        if len(first.scores) > 1:
-            return (
-                f"{fmean(first.top1s):.1%}",
-                f"top-1 accuracy on {n:,} images, mean of {len(first.scores)} seeds ± {stdev(first.top1s):.1%}",
-            )
-        interval = f"{found.top1_low:.1%} to {found.top1_high:.1%}"
-        return f"{found.top1:.1%}", f"top-1 accuracy on {n:,} images, 95% interval {interval}"
-    found_ = overall(groups)
-    best_at = max(range(len(found_)), key=lambda i: found_[i].change)
-    one = found_[best_at]
-    p = "" if one.p is None else f", McNemar's p {one.p:.2g}"
-    which = f"{groups[best_at + 1].label} against {first.label}"
-    most = "" if len(groups) == 2 else ", the largest gain of all"
-    text = (
-        f"points of top-1 accuracy: {which}{most}; 95% interval {100 * one.low:+.1f} to {100 * one.high:+.1f} on the "
-        f"same {n:,} images{p}"
+def _title(groups: Sequence[RunGroup]) -> str:
+    if len(groups) > 2:
+        return f"{len(groups)} recipes"
+    return " against ".join(group.label for group in reversed(groups))
+
+
+def _headline(groups: Sequence[RunGroup], images: Split | None) -> Headline:
+    scored = [group for group in groups if group.scores]
+    first = (scored or groups)[0]
+    tiles: dict[str, str] = {}
+    if len(scored) > 1:
+        number, text = _difference(scored)
+        for group in scored:
+            tested = tested_text(group)
+            tiles |= {f"{group.label}, test": tested} if tested else {}
+            tiles[group.label] = top1_text(group)
+    elif len(groups) == 1 and first.test_top1s:
+        number, text = _test_score(first)
+        tiles = _evaluation_tiles(first)
+    elif scored:
+        number, text = _images_score(first)
+        tiles = _score_tiles(first.scores[0].evaluation)
+    else:
+        number, text = _logged_score(groups)
+    return Headline(number, text, tiles, _facts(groups, images))
+
+
+def _difference(groups: Sequence[RunGroup]) -> tuple[str, str]:
+    """The largest gain over the first group on the page's images."""
+    rows = overall(groups)
+    best = max(range(len(rows)), key=lambda index: rows[index].change)
+    row = rows[best]
+    p = "" if row.p is None else f", McNemar's p {row.p:.2g}"
+    which = f"{groups[best + 1].label} against {groups[0].label}"
+    largest = "" if len(groups) == 2 else ", the largest gain of all"
+    return f"{100 * row.change:+.1f}", (
+        f"points of top-1 accuracy: {which}{largest}; 95% interval {100 * row.low:+.1f} to {100 * row.high:+.1f} on "
+        f"the same {row.n:,} images{p}"
     )
-    return f"{100 * one.change:+.1f}", text
 
 
-def _tiles(groups: Sequence[Group]) -> dict[str, str]:
-    if not groups:
-        return {}
-    if len(groups) > 1:
-        return {group.label: group_top1(group) for group in groups}
-    found = groups[0].scores[0].evaluation
-    top = f"top-{min(5, len(found.class_names))}"
-    return {top: f"{found.top5:.1%}", "cross-entropy": f"{found.loss:.3f}", "calibration error": f"{found.ece:.3f}"}
+def _test_score(group: RunGroup) -> tuple[str, str]:
+    """The score on the test split that the runs recorded."""
+    results = [run.tested for run in group.runs if run.tested is not None]
+    n = f"top-1 accuracy on {results[0].n:,} test images, as the run recorded it"
+    if len(results) > 1:
+        spread = stdev(group.test_top1s)
+        return f"{fmean(group.test_top1s):.1%}", f"{n}; mean of {len(results)} seeds ± {spread:.1%}"
+    return f"{results[0].top1:.1%}", f"{n}; 95% interval {results[0].top1_low:.1%} to {results[0].top1_high:.1%}"
 
 
-def _facts(groups: Sequence[Group], images: Split | None) -> dict[str, str]:
+def _images_score(group: RunGroup) -> tuple[str, str]:
+    """The score on the page's images."""
+    evaluation = group.scores[0].evaluation
+    text = f"top-1 accuracy on {evaluation.n:,} images"
+    if len(group.scores) > 1:
+        return f"{fmean(group.top1s):.1%}", f"{text}, mean of {len(group.scores)} seeds ± {stdev(group.top1s):.1%}"
+    return f"{evaluation.top1:.1%}", (f"{text}, 95% interval {evaluation.top1_low:.1%} to {evaluation.top1_high:.1%}")
+
+
+def _logged_score(groups: Sequence[RunGroup]) -> tuple[str, str]:
+    """The best accuracy at the end of a log; for runs without held-out images the last training loss."""
     runs = [run for group in groups for run in group.runs]
-    facts = {"images": images.what} if images is not None else {}
+    top1s = [run.history[-1]["eval_top1"] for run in runs if run.holds_out]
+    where = "as the run logged it" if len(runs) == 1 else "the best of all runs, as logged"
+    if top1s:
+        return f"{max(top1s):.1f}%", f"top-1 accuracy after the last epoch on the held-out images, {where}"
+    losses = [run.history[-1]["train_loss"] for run in runs]
+    return f"{min(losses):.3f}", f"training loss after the last epoch, {where}; no images held out"
+
+
+def _evaluation_tiles(group: RunGroup) -> dict[str, str]:
+    """The scores on the page's images below the test score."""
+    if not group.scores:
+        return {}
+    return {f"top-1, {group.scores[0].evaluation.n:,} images below": top1_text(group)} | _score_tiles(
+        group.scores[0].evaluation
+    )
+
+
+def _score_tiles(evaluation: Evaluation) -> dict[str, str]:
+    return {
+        f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
+        "cross-entropy": f"{evaluation.loss:.3f}",
+        "calibration error": f"{evaluation.ece:.3f}",
+    }
+
+
+def _facts(groups: Sequence[RunGroup], images: Split | None) -> dict[str, str]:
+    runs = [run for group in groups for run in group.runs]
+    facts = {"images": images.description} if images is not None else {}
     if len(runs) == 1:
-        facts |= _facts_of(runs[0], groups[0])
-    measured = dict.fromkeys(
-        f"{row.conditions.machine}, torch {row.conditions.torch}, timm "
-        f"{row.conditions.timm}, seattn {row.conditions.seattn} {row.conditions.commit}".rstrip()
-        + f", {row.conditions.date}"
-        for row in (run.result for run in runs)
-        if row is not None
+        facts |= _run_facts(runs[0], groups[0])
+    conditions = [run.result.conditions for run in runs if run.result is not None]
+    machines = dict.fromkeys(
+        f"{c.machine}, torch {c.torch}, timm {c.timm}, seattn {c.seattn} {c.commit}".rstrip() + f", {c.date}"
+        for c in conditions
     )
-    if measured:
-        facts["trained on"] = "; ".join(measured)
-    facts["page"] = (
-        f"seattn {version('seattn')}, timm {timm.__version__}, torch {torch.__version__}, Python "
-        f"{platform.python_version()}"
-    )
-    return facts
+    if machines:
+        facts["trained on"] = "; ".join(machines)
+    return {**facts, "page": versions()}
 
 
-def _facts_of(run: FinishedRun, group: Group) -> dict[str, str]:
-    recipe, ours = run.recipe, run.recipe.seattn
+def _run_facts(run: FinishedRun, group: RunGroup) -> dict[str, str]:
+    recipe, keys = run.recipe, run.recipe.seattn
     params = group.scores[0].params if group.scores else run.result.params if run.result else None
-    loss = "focal" if ours.loss == "focal" else "binary cross entropy" if recipe.bce_loss else "cross entropy"
+    loss = "focal" if keys.loss == "focal" else "binary cross entropy" if recipe.bce_loss else "cross entropy"
     minutes = "" if run.seconds is None else f", {run.seconds / 60:,.0f} min in training steps"
-    exported = run.exported
-    shipped = "" if exported is None else f", weights of epoch {exported['epoch'] + 1:.0f}"
+    exported = "" if run.exported is None else f", weights of epoch {run.exported['epoch'] + 1:.0f}"
     facts = {
         "model": recipe.model + ("" if params is None else f", {params:,} parameters"),
         "recipe": (
             f"{recipe.opt}, learning rate {recipe.lr:g} ({recipe.sched}), batches of {recipe.batch_size}, {loss}, "
-            f"class weights {value_text(ours.class_weights)}, seed {recipe.seed}; every key below"
+            f"class weights {value_text(keys.class_weights)}, seed {recipe.seed}; all keys are at the end of the page"
         ),
-        "training": f"{len(run.history)} of {run.planned} epochs{shipped}{minutes}",
+        "training": f"{len(run.history)} of {run.planned} epochs{exported}{minutes}",
     }
     if (row := run.result) is not None:
+        held_out = f"{row.held_out_images:,} held out" if row.held_out_images else "no images held out"
         facts["result"] = (
             f"{row.top1:.2%} ({row.top1_low:.2%} to {row.top1_high:.2%}) on {row.n:,} {row.split} images, as the run "
-            f"recorded it; trained on {row.train_images:,} images, {row.held_out_images:,} held out"
+            f"recorded it; trained on {row.train_images:,} images, {held_out}"
         )
     return facts

@@ -131,10 +131,10 @@ def test_spatial_gates_are_what_the_layer_multiplies_by():
     with torch.no_grad():
         net(x)
     gates = collect_spatial_gates(net, x)
-    assert [name for name, _ in gates] == [f"layer{i}.{j}.se.spatial" for i in (1, 2, 3) for j in range(3)]
-    for name, gate in gates:
-        before, after = seen[name]
-        torch.testing.assert_close(after[0], before[0] * torch.tensor(gate), atol=1e-5, rtol=1e-4)
+    assert [layer.name for layer in gates] == [f"layer{i}.{j}.se.spatial" for i in (1, 2, 3) for j in range(3)]
+    for layer in gates:
+        before, after = seen[layer.name]
+        torch.testing.assert_close(after[0], before[0] * torch.tensor(layer.gates), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_the_page_shows_image_map_classes_and_gates(pictures, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {
         *("explain.html", "gates.png", "gate-differences.png", "image-1-1.png", "image-2-0.png"),
     }
-    assert "gradcam on layer3, 8 x 8, brought smoothly to the input's 32 x 32" in page.text
+    assert "gradcam on layer3, 8 x 8, resized smoothly to the input's 32 x 32" in page.text
     assert len(numbers["images"]) == 2
     for one, path in zip(numbers["images"], pictures[1:3], strict=True):
         assert one["image"] == str(path)
@@ -251,13 +251,11 @@ def test_what_cannot_be_explained_is_one_line(pictures, saved, tmp_path, fails, 
     image, out = pictures[0], ("--out", tmp_path / "out")
     torch.manual_seed(0)
     save_for_hf(timm.create_model("test_vit", num_classes=3), str(tmp_path / "vit"), safe_serialization=True)
-    assert "last stage blocks.5 gives a tensor of 1 x 101 x 64, not a feature map" in fails(
-        "explain", tmp_path / "vit", image, *out
-    )
+    assert "returns a tensor of 1 x 101 x 64, not a feature map" in fails("explain", tmp_path / "vit", image, *out)
     assert "has no class 'sheep'; did you mean ship" in fails("explain", saved, image, "--class", "sheep", *out)
     assert "has no class '10'" in fails("explain", saved, image, "--class", "10", *out)
     assert "has no layer 'layer4'; it has layer" in fails("explain", saved, image, "--layer", "layer4", *out)
-    assert "--layer fc gives a tensor of 1 x 10" in fails("explain", saved, image, "--layer", "fc", *out)
+    assert "--layer fc returns a tensor of 1 x 10" in fails("explain", saved, image, "--layer", "fc", *out)
     assert "--method must be one of gradcam" in fails("explain", saved, image, "--method", "magic", *out)
     assert "no such image file" in fails("explain", saved, tmp_path / "none.png", *out)
     (tmp_path / "text.png").write_text("text")

@@ -1,5 +1,7 @@
 """A page of HTML as tests look at it."""
 
+import re
+from base64 import b64decode
 from html.parser import HTMLParser
 
 _VOID = {"meta", "img", "source", "br", "link", "input"}
@@ -24,10 +26,16 @@ class Page(HTMLParser):
             self.errors.append(f"</{tag}> closes nothing")
 
     def handle_data(self, data):
-        self.text += data
+        self.text += data.replace("\n", "")
 
     def having(self, tag, **attrs):
         return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in attrs.items())]
+
+    def figures(self):
+        """The SVG figures as text."""
+        start = "data:image/svg+xml;base64,"
+        uris = [attrs["src"] for attrs in self.having("img", **{"class": "figure"})]
+        return [b64decode(uri.removeprefix(start)).decode("utf-8") for uri in uris]
 
     def stands_alone(self):
         """Well-formed, fetches nothing, runs nothing, and every image has a text."""
@@ -41,4 +49,8 @@ class Page(HTMLParser):
         assert "@import" not in self.html
         assert self.having("img")
         assert all(attrs.get("alt") for attrs in self.having("img"))
+        for figure in self.figures():
+            assert "@media (prefers-color-scheme: dark)" in figure
+            drawn = figure.partition("</style>")[2]
+            assert not re.findall("#[0-9a-fA-F]{6}", drawn), "a colour that is not in the palette"
         return True

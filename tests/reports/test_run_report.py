@@ -1,5 +1,7 @@
 """`seattn report` as its user meets it: one run or several, with images or without, and all that can be wrong."""
 
+import re
+from base64 import b64encode
 from dataclasses import replace
 
 import numpy as np
@@ -9,16 +11,19 @@ import torch
 from seattn.__main__ import main
 from seattn.core.recipe import OurKeys, Recipe
 from seattn.data.open import open_data
-from seattn.evaluation.figures import Plot
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.style import Plot
 from seattn.models.load import load_model
+from seattn.reports.page import Bold, Headline, Table
+from seattn.reports.page import Page as ReportPage
 from seattn.reports.run_report import report_runs
 from seattn.reports.runs import group_runs, open_split, read_run, score_run
 from tests.helpers.page import Page
 from tests.helpers.report_runs import ARCH, write_images, write_run
 
 NAMES = ("cat", "dog", "<b>emu</b>".replace("/", "|"))
+FIGURE = "data:image/svg+xml;base64," + b64encode(b"<style>@media (prefers-color-scheme: dark)</style>").decode()
 BASE = Recipe(model=ARCH, lr=0.1, epochs=3, warmup_epochs=0)
 FOCAL = replace(BASE, seattn=OurKeys(loss="focal", class_weights="balanced"))
 
@@ -43,7 +48,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures that are not drawn, where they are not what is tested: they take most of a report's time."""
-    monkeypatch.setattr(Plot, "_svg_uri", lambda self, theme: "data:,")
+    monkeypatch.setattr(Plot, "uri", lambda self: FIGURE)
     monkeypatch.setattr(Plot, "write_png", lambda self, path: path.touch())
 
 
@@ -75,7 +80,7 @@ def test_the_page_of_one_run_stands_alone_beside_its_figures(one):
             *("curves", "classes", "hardest-class", "confusion", "reliability", "hardest-pairs", "worst-images"),
         )
     }
-    assert len(page.having("source", media="(prefers-color-scheme: dark)")) == 5
+    assert len(page.figures()) == 5
 
 
 def test_its_numbers_are_those_of_evaluate(one, runs, data):
@@ -142,7 +147,7 @@ def test_runs_of_one_recipe_are_one_group_with_mean_and_deviation(runs, data, tm
     assert "McNemar" not in page.text  # of single runs only
     alone = report(tmp_path / "alone", runs["before"], runs["before-s1"], "--data-dir", data)
     assert "mean of 2 seeds" in alone.text
-    assert "All below is of seed 0" in alone.text
+    assert "All sections below are about seed 0" in alone.text
 
 
 def test_without_images_there_are_curves_and_what_more_there_could_be(runs, tmp_path):
@@ -193,7 +198,10 @@ def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
 def test_a_log_that_says_something_else_is_told(one, runs, data):
     scored = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
     assert abs(scored.top1 - 0.32) > 0.04
-    assert f"The run's own log says 32.00 % on the images that it held out, here it is {scored.top1:.2%}" in one[1].text
+    assert (
+        f"The run's own log says 32.00 % on the images that it held out, here the accuracy is {scored.top1:.2%}"
+        in one[1].text
+    )
 
 
 def test_75_classes_stay_readable(tmp_path):
@@ -213,6 +221,62 @@ def test_75_classes_before_and_after(tmp_path):
     root = write_images(tmp_path / "data", {"train": 1, "validation": 2}, names)
     runs = [write_run(tmp_path / str(i), names, weights=i, result=False, recipe=r) for i, r in enumerate((BASE, FOCAL))]
     assert report(tmp_path / "two", *runs, "--data-dir", root).stands_alone()
+
+
+TESTED = {"split": "test", "n": 1000, "top1": 0.8, "top1_low": 0.77, "top1_high": 0.83, "held_out_images": 36}
+
+
+def test_the_score_on_the_test_split_comes_first(data, tmp_path, quick):
+    run = write_run(tmp_path / "run", NAMES, recipe=BASE, result=TESTED)
+    scores = evaluate_folder(load_model(str(run)), data / "validation", workers=0)
+    headline = "80.0%top-1 accuracy on 1,000 test images, as the run recorded it; 95% interval 77.0% to 83.0%"
+    page = report(tmp_path / "one", run, "--data-dir", data)
+    assert page.text.index(headline) < page.text.index(f"{scores.top1:.2%}")
+    assert "top-1, 36 images below" in page.text
+    assert headline in report(tmp_path / "curves", run).text
+    again = write_run(tmp_path / "run-s1", NAMES, seed=1, recipe=BASE, result={**TESTED, "top1": 0.9})
+    page = report(tmp_path / "seeds", run, again)
+    assert "85.0%top-1 accuracy on 1,000 test images, as the run recorded it; mean of 2 seeds ± 7.1%" in page.text
+    focal = write_run(tmp_path / "focal", NAMES, recipe=FOCAL, weights=1, result=False)
+    page = report(tmp_path / "two", run, focal, "--data-dir", data)
+    assert "run, test80.00%" in page.text
+    assert "test top-1, as recorded" in page.text
+    assert "not tested" in page.text
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_run_that_held_out_no_images_says_so(tmp_path, fails, tested):
+    root = write_images(tmp_path / "data", {"train": 4, "test": 5}, NAMES)
+    everything = replace(BASE, seattn=OurKeys(holdout=0.0))
+    values = {**TESTED, "held_out_images": 0, "held_out_top1": None}
+    run = write_run(tmp_path / "run", NAMES, recipe=everything, result=values if tested else False)
+    assert "no images were held out; give --split test" in fails("report", run, "--data-dir", root, "--out", tmp_path)
+    other = write_run(tmp_path / "other", NAMES, recipe=replace(everything, smoothing=0.0), result=False, weights=1)
+    images = ("--data-dir", root, "--split", "test")
+    for name, args in {
+        "one": (run, *images),
+        "curves": (run,),
+        "two": (run, other, *images),
+        "both": (run, other),
+    }.items():
+        page = report(tmp_path / name, *args)
+        assert page.stands_alone()
+        assert "no images held out" in page.html
+        assert "No images were held out" in page.text
+        assert "nan" not in re.sub('data:[^"]*', "", page.html).replace("finance", "").lower()
+    assert ("80.0%" in report(tmp_path / "again", run).text) == tested
+
+
+def test_only_sure_changes_are_bold_and_keys_are_not_broken(two):
+    page = two[1]
+    assert page.having("table", **{"class": "keys"})
+    assert ".keys tbody th { max-width: none; white-space: nowrap; }" in page.html
+    assert "tbody th { font-weight: 400;" in page.html
+    made = ReportPage()
+    made.add("Classes", Table(("class", "change"), [["cat", Bold("+9.0")], ["dog", "+0.1"]]))
+    html = made.html("Classes", Headline())
+    assert "<td><strong>+9.0</strong></td>" in html
+    assert "<td>+0.1</td>" in html
 
 
 def test_progressive_resizing_and_early_stopping_are_marked(tmp_path, quick):

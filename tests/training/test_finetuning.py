@@ -100,7 +100,7 @@ def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["seattn"]["crop_padding"] == 4
     page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=False)
     assert page == tmp_path / "run" / "report.html"
-    assert page.is_file()
+    assert "Loss, held-out accuracy and learning rate by epoch" in page.read_text(encoding="utf-8")
 
 
 def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):

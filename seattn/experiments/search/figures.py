@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from seattn.core.files import atomic_path
-from seattn.evaluation.figures import RIGHT, WRONG
+from seattn.evaluation.style import RIGHT, WRONG
 from seattn.experiments.search.space import Choice, Range, Search
 from seattn.experiments.search.trials import last_score, ranked, short
 
