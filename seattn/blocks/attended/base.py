@@ -23,18 +23,18 @@ Class = TypeVar("Class", bound=type["Attended"])
 PLACEMENTS = ("standard", "pre", "post", "identity")
 
 _ATTENDED: Registry[type[nn.Module]] = Registry("{key} has an attended class already: {value}")
-_NO_ACT = nn.Identity()
+NO_ACT = nn.Identity()
 
 
 class Channels(NamedTuple):
-    """Of what enters the residual branch and of what leaves the block."""
+    """Numbers of channels: of what enters the residual branch, and of what leaves the block."""
 
     inside: int
     outside: int
 
 
 class Attended:
-    """`forward` in the terms of the equations above; a block says what its branch, shortcut and addition are.
+    """`forward` as the equations above have it; a subclass defines the branch, the shortcut and the addition.
 
     Attributes:
         attn_placement: one of `PLACEMENTS`.
@@ -42,6 +42,7 @@ class Attended:
 
     _slot = "se"  # the attribute that holds the attention layer
     _has_own_place = False  # whether the plain class runs `se` at the standard place by itself
+    _first, _last = "conv1", "conv3"  # the convolutions that the branch begins and ends with
     attn_placement: str
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class Attended:
         return self.se(x)
 
     def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the branch sees, and the shortcut."""
+        """The inputs of the branch and of the addition: x, and the shortcut."""
         return x, (x if self.downsample is None else self.downsample(x))
 
     def _residual(self, x: Tensor) -> Tensor:
@@ -81,11 +82,12 @@ class Attended:
 
     def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
         """The modules of `_join`: stochastic depth or None, and the activation."""
-        return None, _NO_ACT
+        return None, NO_ACT
 
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        raise NotImplementedError
+    @classmethod
+    def _channels(cls, block: Any) -> Channels:
+        first = getattr(block, "conv_s2d", None) or block.get_submodule(cls._first)
+        return Channels(first.in_channels, block.get_submodule(cls._last).out_channels)
 
     @staticmethod
     def _adds(block: Any) -> bool:
@@ -100,7 +102,7 @@ class Attended:
 
 
 def _forward(block: Attended, x: Tensor) -> Tensor:
-    """With attention at the standard place it is one op with the addition and a ReLU after it; a node in torch.fx."""
+    """The block. Attention at the standard place, the addition and a ReLU are one op, a node of torch.fx graphs."""
     if block.attn_placement != "standard" or not block._adds(block):
         return block._steps(x)
     drop_path, act = block._after()

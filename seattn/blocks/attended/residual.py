@@ -1,5 +1,7 @@
 """Which residual blocks of timm and torchvision can be given attention: their branch, shortcut and addition.
 
+A class says where the block's first and last convolution are, what its branch computes, and how branch and shortcut are
+joined. These are methods, because TorchScript compiles them.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -14,7 +16,7 @@ from torchvision.models import mobilenetv2 as torchvision_mobilenetv2
 from torchvision.models import regnet as torchvision_regnet
 from torchvision.models import resnet as torchvision_resnet
 
-from seattn.blocks.attended.base import _NO_ACT, Attended, Channels, attended
+from seattn.blocks.attended.base import NO_ACT, Attended, Channels, attended
 from seattn.blocks.fused.residual import (
     FusedBasicBlock,
     FusedBottleneck,
@@ -23,16 +25,25 @@ from seattn.blocks.fused.residual import (
 )
 
 
-class _TimmResNetBlock(Attended):
-    _has_own_place = True
+class _BasicBranch(Attended):
+    _last = "conv2"
+
+    def _residual(self: Any, x: Tensor) -> Tensor:
+        return self.bn2(self._branch(x))
+
+
+class _BottleneckBranch(Attended):
+    _last = "conv3"
+
+    def _residual(self: Any, x: Tensor) -> Tensor:
+        return self.bn3(self._branch(x))
 
 
 @attended(timm_resnet.BasicBlock)
-class AttendedBasicBlock(_TimmResNetBlock, FusedBasicBlock):
+class AttendedBasicBlock(_BasicBranch, FusedBasicBlock):
     """timm's BasicBlock."""
 
-    def _residual(self, x: Tensor) -> Tensor:
-        return self.bn2(self._branch(x))
+    _has_own_place = True
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         if self.drop_path is not None:
@@ -42,17 +53,12 @@ class AttendedBasicBlock(_TimmResNetBlock, FusedBasicBlock):
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, self.act2
 
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv2.out_channels)
-
 
 @attended(timm_resnet.Bottleneck)
-class AttendedBottleneck(_TimmResNetBlock, FusedBottleneck):
+class AttendedBottleneck(_BottleneckBranch, FusedBottleneck):
     """timm's Bottleneck: ResNet, ResNeXt, WRN."""
 
-    def _residual(self, x: Tensor) -> Tensor:
-        return self.bn3(self._branch(x))
+    _has_own_place = True
 
     def _join(self, y: Tensor, shortcut: Tensor) -> Tensor:
         if self.drop_path is not None:
@@ -62,12 +68,8 @@ class AttendedBottleneck(_TimmResNetBlock, FusedBottleneck):
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return self.drop_path, self.act3
 
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv3.out_channels)
 
-
-class _TorchvisionResNetBlock(Attended):
+class _TorchvisionEnd(Attended):
     def _join(self: Any, y: Tensor, shortcut: Tensor) -> Tensor:
         return self.relu(y + shortcut)
 
@@ -76,27 +78,13 @@ class _TorchvisionResNetBlock(Attended):
 
 
 @attended(torchvision_resnet.BasicBlock)
-class AttendedTorchvisionBasicBlock(_TorchvisionResNetBlock, FusedTorchvisionBasicBlock):
+class AttendedTorchvisionBasicBlock(_BasicBranch, _TorchvisionEnd, FusedTorchvisionBasicBlock):
     """torchvision's BasicBlock."""
-
-    def _residual(self, x: Tensor) -> Tensor:
-        return self.bn2(self._branch(x))
-
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv2.out_channels)
 
 
 @attended(torchvision_resnet.Bottleneck)
-class AttendedTorchvisionBottleneck(_TorchvisionResNetBlock, FusedTorchvisionBottleneck):
+class AttendedTorchvisionBottleneck(_BottleneckBranch, _TorchvisionEnd, FusedTorchvisionBottleneck):
     """torchvision's Bottleneck: ResNet, ResNeXt, WRN."""
-
-    def _residual(self, x: Tensor) -> Tensor:
-        return self.bn3(self._branch(x))
-
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv3.out_channels)
 
 
 class _PreActBlock(Attended):
@@ -110,35 +98,31 @@ class _PreActBlock(Attended):
         return self.drop_path(y) + shortcut
 
     def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
-        return self.drop_path, _NO_ACT
+        return self.drop_path, NO_ACT
 
 
 @attended(timm_resnetv2.PreActBasic)
 class AttendedPreActBasic(_PreActBlock, timm_resnetv2.PreActBasic):
     """timm's pre-activation basic block: PreActResNet, WRN of the paper."""
 
+    _last = "conv2"
+
     def _residual(self, x: Tensor) -> Tensor:
         return self.conv2(self.norm2(self.conv1(x)))
-
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv2.out_channels)
 
 
 @attended(timm_resnetv2.PreActBottleneck)
 class AttendedPreActBottleneck(_PreActBlock, timm_resnetv2.PreActBottleneck):
     """timm's pre-activation bottleneck."""
 
+    _last = "conv3"
+
     def _residual(self, x: Tensor) -> Tensor:
         return self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(x)))))
 
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.in_channels, block.conv3.out_channels)
-
 
 class _BesideSlot(Attended):
-    """Of families whose `se` stands inside the branch: the layer is called `attn`, so that no weights are mixed up."""
+    """A block of a family whose `se` is inside the branch: the layer is called `attn`, and no weights are mixed up."""
 
     _slot = "attn"
 
@@ -148,10 +132,9 @@ class _BesideSlot(Attended):
 
 @attended(timm_regnet.Bottleneck)
 class AttendedRegNetBottleneck(_BesideSlot, timm_regnet.Bottleneck):
-    """timm's RegNetX block. RegNetY has its SE after the 3 x 3 convolution; here it stands at the branch's end."""
+    """timm's RegNetX block. RegNetY has its SE after the 3 x 3 convolution; here attention ends the branch."""
 
-    def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, (x if self.downsample is None else self.downsample(x))
+    _first, _last = "conv1.conv", "conv3.conv"
 
     def _residual(self, x: Tensor) -> Tensor:
         return self.conv3(self.se(self.conv2(self.conv1(x))))
@@ -165,10 +148,6 @@ class AttendedRegNetBottleneck(_BesideSlot, timm_regnet.Bottleneck):
         return self.drop_path, self.act3
 
     @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv1.conv.in_channels, block.conv3.conv.out_channels)
-
-    @staticmethod
     def _adds(block: Any) -> bool:
         return block.downsample is not None
 
@@ -176,6 +155,8 @@ class AttendedRegNetBottleneck(_BesideSlot, timm_regnet.Bottleneck):
 @attended(torchvision_regnet.ResBottleneckBlock)
 class AttendedTorchvisionRegNetBlock(_BesideSlot, torchvision_regnet.ResBottleneckBlock):  # type: ignore[misc]
     """torchvision's RegNetX block."""
+
+    _first, _last = "f.a.0", "f.c.0"
 
     def _enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, (x if self.proj is None else self.proj(x))
@@ -188,10 +169,6 @@ class AttendedTorchvisionRegNetBlock(_BesideSlot, torchvision_regnet.ResBottlene
 
     def _after(self) -> tuple[nn.Module | None, nn.Module]:
         return None, self.activation
-
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.f.a[0].in_channels, block.f.c[0].out_channels)
 
     @staticmethod
     def _present(block: Any) -> nn.Module | None:
@@ -210,7 +187,7 @@ class _MobileBlock(_BesideSlot):
         return y
 
     def _after(self: Any) -> tuple[nn.Module | None, nn.Module]:
-        return self.drop_path, _NO_ACT
+        return self.drop_path, NO_ACT
 
     @staticmethod
     def _adds(block: Any) -> bool:
@@ -221,6 +198,8 @@ class _MobileBlock(_BesideSlot):
 class AttendedInvertedResidual(_MobileBlock, InvertedResidual):
     """timm's MobileNetV2 block. MobileNetV3 has its SE after the depthwise convolution; here it ends the branch."""
 
+    _first, _last = "conv_pw", "conv_pwl"
+
     def _residual(self: Any, x: Tensor) -> Tensor:
         if self.conv_s2d is not None:
             x = self.bn_s2d(self.conv_s2d(x))
@@ -228,26 +207,18 @@ class AttendedInvertedResidual(_MobileBlock, InvertedResidual):
         x = self.se(self.aa(self.bn2(self.conv_dw(x))))
         return self.bn3(self.conv_pwl(x))
 
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        first = block.conv_pw if block.conv_s2d is None else block.conv_s2d
-        return Channels(first.in_channels, block.conv_pwl.out_channels)
-
 
 @attended(DepthwiseSeparableConv)
 class AttendedDepthwiseSeparableConv(_MobileBlock, DepthwiseSeparableConv):
     """timm's first block of MobileNetV2."""
+
+    _first, _last = "conv_dw", "conv_pw"
 
     def _residual(self: Any, x: Tensor) -> Tensor:
         if self.conv_s2d is not None:
             x = self.bn_s2d(self.conv_s2d(x))
         x = self.se(self.aa(self.bn1(self.conv_dw(x))))
         return self.bn2(self.conv_pw(x))
-
-    @staticmethod
-    def _channels(block: Any) -> Channels:
-        first = block.conv_dw if block.conv_s2d is None else block.conv_s2d
-        return Channels(first.in_channels, block.conv_pw.out_channels)
 
 
 @attended(torchvision_mobilenetv2.InvertedResidual)
@@ -264,9 +235,9 @@ class AttendedTorchvisionInvertedResidual(_BesideSlot, torchvision_mobilenetv2.I
         return shortcut + y if self.use_res_connect else y
 
     @staticmethod
-    def _channels(block: Any) -> Channels:
-        return Channels(block.conv[0][0].in_channels, block.out_channels)
-
-    @staticmethod
     def _adds(block: Any) -> bool:
         return bool(block.use_res_connect)
+
+    @classmethod
+    def _channels(cls, block: Any) -> Channels:
+        return Channels(block.conv[0][0].in_channels, block.out_channels)
