@@ -4,7 +4,9 @@ Each module that has an op gets a class with another `forward` over the same par
 dicts, optimisers, EMA copies and timm's methods go on working. What is left alone is listed with its reason.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from timm import layers as timm_layers
 from timm.layers.cbam import LightCbamModule
@@ -14,6 +16,8 @@ from seattn.blocks.attended.base import Attended
 from seattn.blocks.excitation import Reason, excitation_of, is_known, known_types
 from seattn.blocks.fused.base import Fused, fused_class, fused_types, plain_class
 from seattn.layers import get_attn, list_attn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _MARK = "_seattn_accelerated"  # an attribute of each instance that `restore` shall put back
 # timm's attention for which there is no op: named in the report, so that its absence is no riddle.
@@ -28,7 +32,7 @@ _WITHOUT_OP = (
 
 @dataclass(frozen=True)
 class Row:
-    """One module: its name in the model, its type, and what runs now or why it is left alone."""
+    """One module: its name in the model, its type, and what runs for it or why it is left alone."""
 
     name: str
     kind: str
@@ -37,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `accelerate` found; `str()` gives a table."""
+    """Which modules run as one op, and which are left alone; `str()` gives a table."""
 
     replaced: tuple[Row, ...]
     left: tuple[Row, ...]
@@ -52,50 +56,64 @@ class Report:
         return "\n".join(lines)
 
 
-def accelerate(model: nn.Module, *, verbose: bool = True) -> Report:
-    """Let the attention modules and residual tails of `model` run as ops of this package, in place.
+def accelerate(model: Model, *, verbose: bool = True) -> Model:
+    """Let the attention modules and residual tails of `model` run as ops of this package, in place; returns `model`.
 
-    Outputs, gradients, running statistics and state dict stay the same up to rounding. Calling it again is harmless and
-    reports the present state. A pickle of the whole model needs seattn to load; a state dict does not. The ops are
-    differentiable once: for second derivatives choose `set_kernels("reference")`.
+    Outputs, gradients, running statistics and state dict stay the same up to rounding. Calling it again is harmless. A
+    pickle of the whole model needs seattn to load; a state dict does not. The ops are differentiable once: for second
+    derivatives choose `set_kernels("reference")`.
 
     Args:
-        model: any module; it is changed where it stands.
-        verbose: print the report.
-
-    Returns:
-        What runs as one op now, and what was left alone and why.
+        model: any module; it is changed itself, not a copy.
+        verbose: print `acceleration_report(model)`.
     """
+    for _, module, target, reason in _candidates(model):
+        if reason is None and not isinstance(module, Fused):
+            module.__class__ = target
+            setattr(module, _MARK, True)
+    if verbose:
+        print(acceleration_report(model))
+    return model
+
+
+def acceleration_report(model: nn.Module) -> Report:
+    """Which modules of `model` run as one op now, and which attention modules and blocks do not, and why."""
     replaced: list[Row] = []
     left: list[Row] = []
-    covered: set[int] = set()  # parts of a fused module, reported with it
-    for name, module in model.named_modules():
-        if id(module) in covered:
-            continue
-        kind = plain_class(type(module)) or type(module)
-        target = fused_class(kind)
-        reason = _why_not(module, target)
-        if reason is not None:
-            left.append(Row(name, kind.__name__, reason))
-        elif target is not None:
-            if type(module) is kind:
-                module.__class__ = target
-                setattr(module, _MARK, True)
-            replaced.append(Row(name, kind.__name__, target._label(module)))
-            whole = target._covered(module)
-            covered |= set() if whole is None else {id(part) for part in whole.modules()}
-    report = Report(tuple(replaced), tuple(left))
-    if verbose:
-        print(report)
-    return report
+    for name, module, target, reason in _candidates(model):
+        kind = (plain_class(type(module)) or type(module)).__name__
+        if isinstance(module, Fused) and reason is None:
+            replaced.append(Row(name, kind, target._label(module)))
+        else:
+            left.append(Row(name, kind, reason or "an op can compute it: call seattn.accelerate"))
+    return Report(tuple(replaced), tuple(left))
 
 
-def restore(model: nn.Module) -> None:
-    """Give every module that `accelerate` changed its own class back; models that are built fused stay as they are."""
+def restore(model: Model) -> Model:
+    """Give every module that `accelerate` changed its own class back, in place; returns `model`.
+
+    Models that are built fused stay as they are.
+    """
     for module in model.modules():
         kind = plain_class(type(module))
         if kind is not None and module.__dict__.pop(_MARK, False):
             module.__class__ = kind
+    return model
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, Any, Reason | None]]:
+    """Attention modules and residual blocks: name, module, fused class, and why the module is left alone, or None."""
+    covered: set[int] = set()  # attention inside a block with an op is reported with the block
+    for name, module in model.named_modules():
+        if id(module) in covered:
+            continue
+        target = fused_class(plain_class(type(module)) or type(module))
+        reason = _why_not(module, target)
+        if reason is None and target is not None:
+            whole = target._covered(module)
+            covered |= set() if whole is None else {id(part) for part in whole.modules()}
+        if reason is not None or target is not None:
+            yield name, module, target, reason
 
 
 def _why_not(module: nn.Module, target: type[Fused] | None) -> Reason | None:

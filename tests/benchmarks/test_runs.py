@@ -50,7 +50,7 @@ def test_unequal_twin_and_a_layer_that_timm_has_not_are_refused():
 
 def test_accelerated_net_is_compared_with_the_untouched_one():
     ours, theirs = bench_models._accelerated("seresnet18")
-    assert seattn.accelerate(theirs, verbose=False).replaced
+    assert seattn.acceleration_report(seattn.accelerate(theirs, verbose=False)).replaced
     seattn.restore(theirs)
     check_equal(ours, theirs, torch.randn(2, 3, 64, 64))
 

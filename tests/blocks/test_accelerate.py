@@ -19,7 +19,7 @@ IN_FLOAT32 = ("output", "eval output", "statistic")
 
 def accelerated(model):
     copied = copy.deepcopy(model)
-    assert seattn.accelerate(copied, verbose=False).replaced
+    assert seattn.acceleration_report(seattn.accelerate(copied, verbose=False)).replaced
     return copied
 
 

@@ -88,8 +88,8 @@ def test_classifier_can_be_replaced(name):
     model = accelerated(name).eval()
     model.reset_classifier(3)
     assert model(images()).shape == (4, 3)
-    assert len(seattn.accelerate(model, verbose=False).replaced) == len(
-        seattn.accelerate(build(name), verbose=False).replaced
+    assert len(seattn.acceleration_report(seattn.accelerate(model, verbose=False)).replaced) == len(
+        seattn.acceleration_report(seattn.accelerate(build(name), verbose=False)).replaced
     )
 
 
@@ -144,10 +144,12 @@ def test_synchronised_batch_norm_runs_by_itself_and_is_reported():
     x = images(dtype=torch.float64)
     torch.testing.assert_close(fast(x), plain(x))
     for model in (fast, plain):
-        notes = {row.note for row in seattn.accelerate(model, verbose=False).replaced}
+        notes = {row.note for row in seattn.acceleration_report(seattn.accelerate(model, verbose=False)).replaced}
         assert notes == {"squeeze-excite + add + ReLU; norm SyncBatchNorm by itself"}
     torch.testing.assert_close(plain(x), fast(x))
-    left = seattn.accelerate(nn.SyncBatchNorm.convert_sync_batchnorm(build("resnet18")), verbose=False).left
+    left = seattn.acceleration_report(
+        seattn.accelerate(nn.SyncBatchNorm.convert_sync_batchnorm(build("resnet18")), verbose=False)
+    ).left
     assert {row.note for row in left} == {"norm SyncBatchNorm"}
 
 

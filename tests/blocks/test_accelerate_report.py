@@ -15,7 +15,7 @@ from tests.helpers.nets import NAMED, OWN, build, images
 
 
 def report(model):
-    return seattn.accelerate(model, verbose=False)
+    return seattn.acceleration_report(seattn.accelerate(model, verbose=False))
 
 
 class OwnSE(SEModule):
@@ -176,9 +176,9 @@ def test_a_module_that_is_accelerated_before_its_block_is_part_of_it():
 
 def test_the_table_is_printed_unless_asked_not_to(capsys):
     model = timm.create_model("seresnet18", device="meta")
-    found = seattn.accelerate(model)
+    assert seattn.accelerate(model) is model
     printed = capsys.readouterr().out
-    assert printed == f"{found}\n"
+    assert printed == f"{seattn.acceleration_report(model)}\n"
     lines = printed.splitlines()
     assert lines[0] == "runs as one op: 8"
     assert lines[1].split() == [
@@ -189,6 +189,16 @@ def test_the_table_is_printed_unless_asked_not_to(capsys):
     assert lines[-1] == "left alone: 0"
     seattn.accelerate(model, verbose=False)
     assert capsys.readouterr().out == ""
+
+
+def test_the_report_of_a_net_that_is_not_accelerated_says_what_could_be():
+    model = timm.create_model("seresnet18", device="meta")
+    found = seattn.acceleration_report(model)
+    assert found.replaced == ()
+    assert {row.note for row in found.left} == {"an op can compute it: call seattn.accelerate"}
+    assert len(found.left) == 8
+    assert seattn.restore(seattn.accelerate(model, verbose=False)) is model
+    assert seattn.acceleration_report(model) == found
 
 
 def test_a_model_without_attention_gives_an_empty_report():

@@ -91,7 +91,7 @@ def run(module, x):
 def test_values_gradients_and_statistics_are_the_replaced_classes(name, training):
     plain = build(name).train(training)
     fast = copy.deepcopy(plain)
-    found = seattn.accelerate(fast, verbose=False)
+    found = seattn.acceleration_report(seattn.accelerate(fast, verbose=False))
     assert [row.name for row in found.replaced] == [""]
     assert type(fast) is fused_class(type(plain))
     x = torch.randn(3, C, 6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -107,7 +107,7 @@ def test_values_gradients_and_statistics_are_the_replaced_classes(name, training
 def test_inference_gives_the_values_and_leaves_its_input(name, memory_format):
     plain = build(name).eval()
     fast = copy.deepcopy(plain)
-    assert seattn.accelerate(fast, verbose=False).replaced
+    assert seattn.acceleration_report(seattn.accelerate(fast, verbose=False)).replaced
     for images in (1, 3):
         x = torch.randn(images, C, 5, 6, dtype=next(plain.parameters()).dtype).contiguous(memory_format=memory_format)
         before = x.clone()

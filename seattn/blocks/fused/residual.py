@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from seattn.blocks.excitation import LABELS, Reason, excitation_of
-from seattn.blocks.fused.base import Fused, fused, fused_class
+from seattn.blocks.fused.base import Fused, fused, fused_class, plain_class
 from seattn.blocks.tail import norm_reason, plan_tail, residual_tail
 from seattn.ops._kernel import is_cpu_inference
 
@@ -45,7 +45,8 @@ class _Block(Fused):
             assert bn is not None
             return norm_reason(bn)
         e = excitation_of(attn)
-        return f"{type(attn).__name__}: {e}" if isinstance(e, Reason) else None
+        kind = plain_class(type(attn)) or type(attn)
+        return f"{kind.__name__}: {e}" if isinstance(e, Reason) else None
 
     @staticmethod
     def _covered(module: Any) -> nn.Module | None:
