@@ -27,7 +27,7 @@ MODULE = NAME.replace("-", "_")
 # Triton or PyTorch is chosen when an op is called, so the variants differ in name and metadata alone: one for each kind
 # of torch, as `kernels` has them since 0.11.3, and "universal", for older ones and all devices that compute as a CPU.
 VARIANTS = {"torch-cpu": "cpu", "torch-cuda": "cuda", "torch-rocm": "rocm", "torch-universal": "cpu"}
-_NAMESPACE = f"{MODULE}/ops/_namespace.py"
+_OPERATOR = f"{MODULE}/ops/_operator.py"  # where the namespace of the operators is
 
 
 def render(version: int) -> dict[str, str]:
@@ -50,9 +50,9 @@ def _variant(package: dict[str, str], variant: str, backend: str, version: int) 
     # Unique for what is in it, as the namespace of its operators must be: two builds live in one process.
     content = json.dumps([version, package]).encode()
     identifier = f"_{MODULE}_{variant.removeprefix('torch-')}_{hashlib.sha256(content).hexdigest()[:10]}"
-    own = (ROOT / "seattn" / "ops" / "_namespace.py").read_text(encoding="utf-8")
-    assert own.count('= "seattn"') == 1
-    files = package | {_NAMESPACE: own.replace('= "seattn"', f'= "{identifier}"')}
+    assert package[_OPERATOR].count('NAMESPACE = "seattn"') == 1
+    renamed = package[_OPERATOR].replace('NAMESPACE = "seattn"', f'NAMESPACE = "{identifier}"')
+    files = package | {_OPERATOR: renamed}
     metadata = {
         "name": NAME,
         "id": identifier,

@@ -7,15 +7,14 @@ Shapes: N images, C channels, K taps (odd). v, out, dz, p (N, C), w (K), norm's 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,import-untyped"
 # (a kernel's arguments are Triton values, for which there are no types)
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from seattn_kernels._layout import Tile, launch_options
+from seattn_kernels._layout import Tile, launch_options, norm_args
 from seattn_kernels._math import gate, norm_mean
+from seattn_kernels.arguments import NO_NORM, Norm
 
 CONV_TILE = Tile(16, 128, 4)  # images x channels
 
@@ -50,7 +49,7 @@ def conv_kernel(
         shifted = c[None, :] - j + K // 2 if TRANSPOSED else c[None, :] + j - K // 2
         inside = (shifted >= 0) & (shifted < C)
         v = tl.load(v_ptr + row + shifted, mask=(n[:, None] < N) & inside, other=0.0)
-        # Index 0 where outside, since the norm's terms are only held below C; then zero: the padding is not normalised.
+        # Index 0 where outside, because the norm's terms end at C; then zero, because the padding is not normalised.
         v = norm_mean(v, weight_ptr, bias_ptr, mean_ptr, var_ptr, tl.where(inside, shifted, 0), C, eps)
         acc += tl.load(w_ptr + j) * tl.where(inside, v, 0.0)
     if OUT_GATE != "":
@@ -72,15 +71,15 @@ def conv_weight_grad_kernel(dz_ptr, p_ptr, partial_ptr, N, C, K, BLOCK_N: tl.con
         inside = (shifted >= 0) & (shifted < C)
         dz = tl.load(dz_ptr + row + c[None, :], mask=mask, other=0.0)
         p = tl.load(p_ptr + row + shifted[None, :], mask=mask & inside[None, :], other=0.0)
-        # Not 0 * dz where outside: a NaN or Inf in dz has no part in that tap.
+        # Not 0 * dz where outside: a NaN or Inf in dz must not reach that tap.
         acc += tl.where(inside[None, :], dz * p, 0.0)
     tl.store(partial_ptr + tl.program_id(0).to(tl.int64) * K + j, tl.sum(tl.sum(acc, axis=1), axis=0))
 
 
 def conv(
-    v: Tensor, w: Tensor, out: Tensor, norm: dict[str, Any], *, transposed: bool = False, out_gate: str = ""
+    v: Tensor, w: Tensor, out: Tensor, *, norm: Norm = NO_NORM, transposed: bool = False, out_gate: str = ""
 ) -> None:
-    """Launches `conv_kernel` into out (N, C), from v (N, C). norm: the pointers and eps of a norm over C, or Nones."""
+    """Launches `conv_kernel` into out (N, C), from v (N, C). The norm is over C."""
     n, channels = v.shape
     tile = CONV_TILE
     conv_kernel[(triton.cdiv(n, tile.rows), triton.cdiv(channels, tile.cols))](
@@ -94,7 +93,7 @@ def conv(
         OUT_GATE=out_gate,
         BLOCK_N=tile.rows,
         BLOCK_C=tile.cols,
-        **norm,
+        **norm_args(norm),
         **launch_options(tile.num_warps),
     )
 

@@ -1,10 +1,9 @@
-"""How a map lies in memory, and the tiles that programs take of it: tables as data, nothing is timed at run time.
+"""How a map lies in memory, the tiles that programs take of it, and the plan by which an operator runs.
 
-Shapes: N images, C channels, P = H*W pixels. A map is dense, NCHW or channels_last. T = its bytes.
-
-Which plan an operator takes: a pure function of sizes, with its numbers in one place.
-"sample": one program a sample that reads a map twice, the second time from cache (`_sample.py`).
-"passes": a kernel for each pass over a map and small ones between them (`_passes.py`), for everything.
+Tiles and limits are tables; nothing is timed at run time. The plan depends on sizes alone:
+    "sample"  one program a sample reads a map twice, the second time from cache (`_sample.py`)
+    "passes"  a kernel for each pass over a map, and small kernels between them (`_passes.py`); it takes everything
+Shapes: N images, C channels, P = H*W pixels. A map is dense, NCHW or channels_last.
 """
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
@@ -18,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from seattn_kernels.arguments import Norm
+
 
 class Tile(NamedTuple):
     """One program's tile: channels x pixels of a map, or rows x columns of a matrix."""
@@ -25,7 +26,7 @@ class Tile(NamedTuple):
     rows: int
     cols: int
     num_warps: int
-    registers: int | None = None  # a thread's at most, on NVIDIA; None: as many as the assembler thinks best
+    registers: int | None = None  # at most for a thread, on NVIDIA; None: as many as the assembler chooses
 
 
 class Row(NamedTuple):
@@ -37,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a kernel must know of a map besides its address."""
+    """The sizes and the memory format of a map."""
 
     images: int
     channels: int
@@ -46,7 +47,7 @@ class Layout(NamedTuple):
 
 
 # The first row whose limits hold is taken. A tile is longest along the dimension that is contiguous in memory. Nearly
-# all are 8 or 16 elements a thread: accesses of 128 bit in every dtype. Chosen so that nothing spills; not tuned.
+# all have 8 or 16 elements a thread, for accesses of 128 bit in every dtype. Chosen to spill nothing; not tuned.
 PASS_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
     False: (
         Row(None, 64, Tile(32, 64, 4)),
@@ -60,8 +61,8 @@ PASS_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
     ),
 }
 # One program a sample needs more warps to keep enough bytes in flight; small maps take 8, so that more fit on an SM.
-# Unbounded, the assembler aims at more programs a multiprocessor and spills a register or two for it. With 16 warps
-# 64 registers leave two programs on it, as `_plan` reckons, and 8 elements a thread fit in them.
+# Without a bound the assembler aims at more programs a multiprocessor and spills a register or two for it. With 16
+# warps 64 registers leave two programs on it, as `plan_for` assumes, and 8 elements a thread fit in them.
 # The smallest take 64 channels: a block of the gate's matrix, 64 x 64, is then 32 registers a thread.
 SAMPLE_TILES: dict[bool, tuple[Row, ...]] = {
     False: (
@@ -104,7 +105,7 @@ def layout_of(x: Tensor) -> Layout:
 
 
 def check_same(x: Tensor, **maps: Tensor | None) -> None:
-    """Raises ValueError where a map is not as x in shape, dtype, device and layout: kernels address all alike."""
+    """Raise ValueError where a map differs from x in shape, dtype, device or layout: kernels address all alike."""
     layout = layout_of(x)
     for name, t in maps.items():
         if t is None:
@@ -137,6 +138,19 @@ def map_args(layout: Layout, tile: Tile) -> dict[str, Any]:
     }
 
 
+def norm_args(norm: Norm) -> dict[str, Any]:
+    """The arguments that every kernel with a norm takes: None for each pointer where there is no norm."""
+    if norm.kind == "none":
+        return {"weight_ptr": None, "bias_ptr": None, "mean_ptr": None, "var_ptr": None, "eps": 0.0}
+    return {
+        "weight_ptr": norm.weight,
+        "bias_ptr": norm.bias,
+        "mean_ptr": norm.mean,
+        "var_ptr": norm.var,
+        "eps": norm.eps,
+    }
+
+
 @triton.jit
 def offsets_in_image(c, p, C, P, CHANNELS_LAST: tl.constexpr):
     """(BLOCK_C, BLOCK_P) offsets within one image. int32: the caller holds C*P below 2^31."""
@@ -144,21 +158,22 @@ def offsets_in_image(c, p, C, P, CHANNELS_LAST: tl.constexpr):
 
 
 class SampleLimits(NamedTuple):
-    """What the plan "sample" takes; anything else goes to "passes"."""
+    """The limits of the plan "sample"; everything beyond them goes to "passes"."""
 
     images: int  # at least: with fewer programs, too few of the GPU's multiprocessors work
     channels: int  # at most: one program computes the gate of all channels
     hidden: int  # at most: one block in registers
-    sample_bytes: int  # at most: one map of one image, so that those being worked on stay in L2 together
+    sample_bytes: int  # at most, of one image: the images that are worked on at a time stay in L2 together
 
 
 # For an H200: 132 multiprocessors, two programs of 16 warps on each, 40 of the 60 MB of L2 (the maps that stream past
-# take the rest). 96 images leave a quarter of it idle, but save three launches. Set by reckoning, not tuned on a GPU.
+# take the remaining 20). 96 images leave a quarter of the multiprocessors idle, but save three launches. Computed, not
+# tuned on a GPU.
 SAMPLE_LIMITS = SampleLimits(images=96, channels=512, hidden=64, sample_bytes=40_000_000 // (2 * 132))
 
 
 def plan_for(layout: Layout, itemsize: int, hidden: int, kind: str, norm: str, backward: bool) -> str:
-    """ "sample" or "passes"."""
+    """The plan, "sample" or "passes"."""
     limits = SAMPLE_LIMITS
     # The batch's own statistics need all samples before the first is gated; a frozen norm has gradients over the batch.
     norm_fits = norm == "none" or (norm == "frozen" and not backward)

@@ -1,17 +1,21 @@
-"""A small matrix times the vectors of 16 images at once: the two layers of squeeze-excite, forward and backward."""
+"""A small matrix times the vectors of 16 images at once: the two layers of squeeze-excite, forward and backward.
+
+Shapes: N images, K inputs, M outputs; no map. All is fp32, products and sums too.
+"""
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,import-untyped"
 # (a kernel's arguments are Triton values, for which there are no types)
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from seattn_kernels._layout import launch_options
+from seattn_kernels._layout import launch_options, norm_args
 from seattn_kernels._math import act, act_grad, gate, norm_mean
+from seattn_kernels.arguments import NO_NORM, Norm
 
 
 class LinearTile(NamedTuple):
@@ -95,8 +99,8 @@ def linear(
     v: Tensor,
     w: Tensor,
     out: Tensor,
-    norm: dict[str, Any],
     *,
+    norm: Norm = NO_NORM,
     b: Tensor | None = None,
     transposed: bool = False,
     hidden: Tensor | None = None,
@@ -105,7 +109,7 @@ def linear(
     out_gate: str = "",
     out_act_grad: str = "",
 ) -> None:
-    """Launches `linear_kernel` into out (N, M), from v (N, K). norm: pointers and eps of a norm over K, or Nones."""
+    """Launches `linear_kernel` into out (N, M), from v (N, K). The norm is over K."""
     n, k = v.shape
     m = out.shape[1]
     tile = linear_tile(m)
@@ -126,6 +130,6 @@ def linear(
         BLOCK_N=tile.images,
         BLOCK_M=tile.outputs,
         BLOCK_K=tile.inputs,
-        **norm,
+        **norm_args(norm),
         **launch_options(tile.num_warps),
     )

@@ -11,15 +11,14 @@ T counts what moves between memory and the chip while a sample stays in cache fr
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call,import-untyped"
 # (a kernel's arguments are Triton values, for which there are no types)
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from seattn_kernels._excite import ExciteGrad, GateWeights
-from seattn_kernels._layout import SAMPLE_TILES, Layout, map_args, offsets_in_image, tile_for
+from seattn_kernels._excite import ExciteGrad
+from seattn_kernels._layout import SAMPLE_TILES, Layout, map_args, norm_args, offsets_in_image, tile_for
 from seattn_kernels._math import act, act_grad, gate, gate_grad, norm_mean, norm_scale
+from seattn_kernels.arguments import Excitation, Norm, Saved
 
 
 @triton.jit
@@ -200,34 +199,30 @@ def sample_fwd(
     x: Tensor,
     shortcut: Tensor | None,
     y: Tensor,
-    squeeze: Tensor,
-    hidden: Tensor,
-    scale: Tensor,
-    norm: dict[str, Any],
-    weights: GateWeights,
-    act: str,
-    gate: str,
+    excitation: Excitation,
+    norm: Norm,
+    saved: Saved,
     out_act: str,
 ) -> None:
-    """Launches `sample_fwd_kernel`, which fills y, squeeze, hidden and scale."""
-    rd = hidden.shape[1]
+    """Launches `sample_fwd_kernel`, which fills y and the three tensors of `saved`."""
+    hidden_channels = saved.hidden.shape[1]
     sample_fwd_kernel[(layout.images,)](
         x_ptr=x,
         shortcut_ptr=shortcut,
-        w1_ptr=weights.w1,
-        b1_ptr=weights.b1,
-        w2_ptr=weights.w2,
-        b2_ptr=weights.b2,
+        w1_ptr=excitation.w1,
+        b1_ptr=excitation.b1,
+        w2_ptr=excitation.w2,
+        b2_ptr=excitation.b2,
         y_ptr=y,
-        squeeze_ptr=squeeze,
-        hidden_ptr=hidden,
-        scale_ptr=scale,
-        R=rd,
-        ACT=act,
-        GATE=gate,
+        squeeze_ptr=saved.squeeze,
+        hidden_ptr=saved.hidden,
+        scale_ptr=saved.scale,
+        R=hidden_channels,
+        ACT=excitation.act,
+        GATE=excitation.gate,
         OUT_ACT=out_act,
-        BLOCK_R=hidden_block(rd),
-        **norm,
+        BLOCK_R=hidden_block(hidden_channels),
+        **norm_args(norm),
         **map_args(layout, tile_for(SAMPLE_TILES, layout)),
     )
 
@@ -237,34 +232,30 @@ def sample_bwd(
     dy: Tensor,
     y: Tensor | None,
     x: Tensor,
-    w1: Tensor | None,
-    w2: Tensor | None,
-    hidden: Tensor,
-    scale: Tensor,
+    excitation: Excitation,
+    saved: Saved,
     g: Tensor,
     dx: Tensor,
     grad: ExciteGrad,
-    act: str,
-    gate: str,
 ) -> None:
     """Launches `sample_bwd_kernel`, which fills dx, grad.dz, grad.dh and grad.hidden_act, and g unless y is None."""
-    rd = hidden.shape[1]
+    hidden_channels = saved.hidden.shape[1]
     sample_bwd_kernel[(layout.images,)](
         dy_ptr=dy,
         y_ptr=y,
         x_ptr=x,
-        w1_ptr=w1,
-        w2_ptr=w2,
-        hidden_ptr=hidden,
-        scale_ptr=scale,
+        w1_ptr=excitation.w1,
+        w2_ptr=excitation.w2,
+        hidden_ptr=saved.hidden,
+        scale_ptr=saved.scale,
         g_ptr=None if y is None else g,
         dx_ptr=dx,
         dz_ptr=grad.dz,
         dh_ptr=grad.dh,
         act_ptr=grad.hidden_act,
-        R=rd,
-        ACT=act,
-        GATE=gate,
-        BLOCK_R=hidden_block(rd),
+        R=hidden_channels,
+        ACT=excitation.act,
+        GATE=excitation.gate,
+        BLOCK_R=hidden_block(hidden_channels),
         **map_args(layout, tile_for(SAMPLE_TILES, layout)),
     )

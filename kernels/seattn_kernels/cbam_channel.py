@@ -19,7 +19,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from seattn_kernels._excite import NO_NORM
 from seattn_kernels._layout import (
     PASS_TILES,
     check_same,
@@ -218,7 +217,7 @@ def cbam_channel_fwd(
         tile = tile_for(PASS_TILES, layout)
         blocks = triton.cdiv(channels, tile.rows)
         pool_pixels_kernel[(n * blocks,)](x, pooled, n, **map_args(layout, tile))
-        linear(pooled.flatten(0, 1), w1, hidden.flatten(0, 1), NO_NORM, b=b1)
+        linear(pooled.flatten(0, 1), w1, hidden.flatten(0, 1), b=b1)
         small = linear_tile(channels)
         grid = (triton.cdiv(n, small.images), triton.cdiv(channels, small.outputs))
         pair_logits_kernel[grid](hidden, w2, b2, logits, **_pair_args(n, w2, act, small.outputs, small.inputs))
@@ -256,7 +255,7 @@ def cbam_channel_bwd(
         pair_hidden_grad_kernel[grid](
             dz, w2, hidden, dh, hidden_act, **_pair_args(n, w2, act, small.inputs, small.outputs)
         )
-        linear(dh.flatten(0, 1), w1, dpooled.flatten(0, 1), NO_NORM, transposed=True)
+        linear(dh.flatten(0, 1), w1, dpooled.flatten(0, 1), transposed=True)
         programs = n * triton.cdiv(layout.pixels, tile.cols) * blocks
         pooled_gate_grad_kernel[(programs,)](dy, x, scale, pooled, dpooled, ties, dx, n, **args)
     # Sums over images are one small matrix product each: torch's, in a fixed order; zeros for an empty batch.

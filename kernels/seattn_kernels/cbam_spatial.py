@@ -17,9 +17,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from seattn_kernels._layout import PASS_TILES, Row, Tile, check_same, layout_of, map_args, offsets_in_image, tile_for
+from seattn_kernels._layout import (
+    PASS_TILES,
+    Row,
+    Tile,
+    check_same,
+    layout_of,
+    map_args,
+    norm_args,
+    offsets_in_image,
+    tile_for,
+)
 from seattn_kernels._math import gate as gate_of
 from seattn_kernels._math import gate_grad, peak_step, peak_total
+from seattn_kernels.arguments import Norm
 
 # For the two passes that loop over channels. In NCHW shorter in pixels than PASS_TILES, whose 1,024 would leave an
 # image of 32 x 32 to a single program.
@@ -197,24 +208,15 @@ def pool_channels(x: Tensor, max_first: bool) -> Tensor:
     return pooled
 
 
-def pixel_gate(
-    x: Tensor,
-    z: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    gate: str,
-) -> tuple[Tensor, Tensor]:
-    """(y, scale): y as x, scale = gate(norm(z)) (N, H, W) in fp32. Without norm all of weight to var are None."""
+def pixel_gate(x: Tensor, z: Tensor, norm: Norm, gate: str) -> tuple[Tensor, Tensor]:
+    """(y, scale): y as x, scale = gate(norm(z)) (N, H, W) in fp32. The norm's tensors are (1)."""
     layout = layout_of(x)
     tile = tile_for(PASS_TILES, layout)
     y, scale = torch.empty_like(x), torch.empty_like(z)
     if layout.images > 0:
         programs = layout.images * triton.cdiv(layout.pixels, tile.cols) * triton.cdiv(layout.channels, tile.rows)
-        args = {"eps": eps, "GATE": gate, **map_args(layout, tile)}
-        pixel_gate_kernel[(programs,)](x, z, weight, bias, mean, var, y, scale, **args)
+        args = {"GATE": gate, **norm_args(norm), **map_args(layout, tile)}
+        pixel_gate_kernel[(programs,)](x_ptr=x, z_ptr=z, y_ptr=y, scale_ptr=scale, **args)
     return y, scale
 
 
@@ -241,7 +243,7 @@ def pixel_gate_grad(
     dy: Tensor, x: Tensor, scale: Tensor, pooled: Tensor, dpooled: Tensor, ties: Tensor, max_first: bool
 ) -> Tensor:
     """dx, as x: through the product, the mean and the maximum."""
-    layout = layout_of(x)
+    layout, dpooled = layout_of(x), dpooled.contiguous()
     tile = tile_for(PASS_TILES, layout)
     dx = torch.empty_like(x)
     if layout.images > 0:

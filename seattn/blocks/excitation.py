@@ -16,7 +16,7 @@ from torchvision.ops import SqueezeExcitation
 from seattn.layers._watched import is_over_channels, is_pointwise
 from seattn.layers.eca import EfficientChannelAttn
 from seattn.layers.se import SqueezeExcite
-from seattn.ops._tail.excitation import Excitation
+from seattn.ops._tail.excitation import ECA, SE, EffectiveSE, Excitation
 
 Reason = str  # why a module is left to itself
 LABELS = {"se": "squeeze-excite", "ese": "effective squeeze-excite", "eca": "efficient channel attention"}
@@ -81,11 +81,12 @@ def excitation_of(module: nn.Module, *, traced: bool = False) -> Excitation | Re
         return parts
     w1, b1 = _weights(parts.first, traced)
     if parts.kind == "eca":
-        return Excitation("eca", w1.view(-1), gate=parts.gate)  # (k)
+        return ECA(w1=w1.view(-1), gate=parts.gate)  # (k)
     if parts.second is None:
-        return Excitation("ese", w1.flatten(1), b1, gate=parts.gate)  # (C, C), (C)
+        return EffectiveSE(w1=w1.flatten(1), b1=b1, gate=parts.gate)  # (C, C), (C)
     w2, b2 = _weights(parts.second, traced)
-    return Excitation("se", w1.flatten(1), b1, w2.flatten(1), b2, parts.act, parts.gate)  # (R, C), (R), (C, R), (C)
+    # (R, C), (R), (C, R), (C)
+    return SE(w1=w1.flatten(1), b1=b1, w2=w2.flatten(1), b2=b2, act=parts.act, gate=parts.gate)
 
 
 def _weights(conv: Any, traced: bool) -> tuple[Tensor, Tensor | None]:

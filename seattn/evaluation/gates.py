@@ -17,7 +17,7 @@ from torch import nn
 from seattn.blocks.excitation import Reason, excitation_of
 from seattn.evaluation.hooks import recorded
 from seattn.layers.cbam import SpatialAttn
-from seattn.ops._tail.excitation import excite_reference, gate_fn
+from seattn.ops._tail.activations import gate_fn
 
 Gate = Callable[[torch.Tensor], torch.Tensor]
 
@@ -84,7 +84,7 @@ def _gate_of(module: nn.Module) -> Gate | None:
     excitation = excitation_of(module)
     if isinstance(excitation, Reason):
         return None
-    return lambda x: excite_reference(x.float().mean((2, 3)), excitation)
+    return lambda x: excitation.reference(x.float().mean((2, 3)))
 
 
 @dataclass(frozen=True)

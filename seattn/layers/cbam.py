@@ -17,7 +17,7 @@ from seattn.layers._norm import batch_norm_of
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.layers._watched import reads_weights
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate
-from seattn.ops._tail.excitation import check_names, gate_fn
+from seattn.ops._tail.activations import check_names, gate_fn
 
 register_notrace_function(cbam_channel_gate)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 

@@ -13,7 +13,7 @@ from torch import nn
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.layers._watched import reads_weights
 from seattn.ops import efficient_channel_attn
-from seattn.ops._tail.excitation import check_names, gate_fn
+from seattn.ops._tail.activations import check_names, gate_fn
 
 
 def eca_kernel_size(channels: int, *, gamma: float = 2.0, beta: float = 1.0) -> int:

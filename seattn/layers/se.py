@@ -15,7 +15,7 @@ from seattn.layers._bottleneck import bottleneck_width, remap_in_place
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.layers._watched import reads_weights
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
-from seattn.ops._tail.excitation import act_fn, check_names, gate_fn
+from seattn.ops._tail.activations import act_fn, check_names, gate_fn
 
 register_notrace_function(squeeze_excite)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 

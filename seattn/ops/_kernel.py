@@ -1,14 +1,14 @@
-"""Which implementation of an op runs: the Triton kernel, the hand-written torch one, or the reference.
+"""Which implementation of an op runs: the Triton kernel, the hand-written torch functions, or the reference.
 
-The choice is one value for the process: "auto", "triton", "torch" or "reference"; it starts from the environment
-variable SEATTN_KERNELS. "auto" takes the Triton kernel on a CUDA device, the torch functions elsewhere, and the
-reference under torch.compile and torch.export off CUDA (inductor fuses it by itself) and under function transforms.
+The choice is one value for the process: "auto", "triton", "torch" or "reference". Its first value is the environment
+variable SEATTN_KERNELS. "auto" takes the Triton kernel on a CUDA device and the torch functions elsewhere. It takes the
+reference under function transforms, and under torch.compile and torch.export off CUDA, where inductor fuses it.
 """
 
 import importlib.util
 import os
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ KERNEL_CHOICES = ("auto", "triton", "torch", "reference")
 Implementation = Literal["triton", "torch", "reference"]
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
-# Triton reads the variable when a kernel is decorated, thus once for the process; so do we.
+# Read once for the process, as Triton does when it decorates a kernel.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
@@ -34,23 +34,8 @@ def _checked(kernels: str, where: str) -> str:
 _kernels = _checked(os.environ.get("SEATTN_KERNELS") or "auto", "the environment variable SEATTN_KERNELS")
 
 
-class _Restore:
-    """Returned by `set_kernels`: leaving a `with` block brings the former choice back."""
-
-    def __init__(self, former: str) -> None:
-        self.former = former
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        set_kernels(self.former)
-
-
-def set_kernels(kernels: str) -> _Restore:
-    """Choose the implementation for the process, as a plain call or for one `with` block.
+def set_kernels(kernels: str) -> AbstractContextManager[object]:
+    """Choose the implementation for the process by a plain call, or for one `with` block, which restores the former.
 
     Args:
         kernels: "auto"; "triton", the kernels or an error; "torch", the same steps written by hand in PyTorch, with
@@ -61,7 +46,9 @@ def set_kernels(kernels: str) -> _Restore:
     """
     global _kernels
     former, _kernels = _kernels, _checked(kernels, "kernels")
-    return _Restore(former)
+    restore = ExitStack()
+    restore.callback(set_kernels, former)
+    return restore
 
 
 def get_kernels() -> str:
@@ -70,14 +57,14 @@ def get_kernels() -> str:
 
 
 def choose(x: Tensor, unsupported: Callable[[Tensor], str | None]) -> Implementation:
-    """The implementation that shall run on `x`.
+    """The implementation for `x`.
 
     Args:
         x: the input that decides device, dtype and size.
-        unsupported: why the op's kernel cannot take `x`, or None if it can.
+        unsupported: gives the reason why the op's kernel cannot take x, or None if it can.
 
     Raises:
-        RuntimeError: if the choice is "triton" or "torch" and that one cannot run.
+        RuntimeError: if the choice is "triton" or "torch" and that implementation cannot run.
     """
     if _kernels == "reference":
         return "reference"
@@ -98,10 +85,9 @@ def choose(x: Tensor, unsupported: Callable[[Tensor], str | None]) -> Implementa
 
 
 def is_cpu_inference(x: Tensor) -> bool:
-    """Whether `choose` gives "torch" for a plain fp32 or float64 tensor, no gradient is wanted and autocast is off.
+    """True only if x is a plain fp32 or float64 tensor, `choose` gives "torch", no gradient is wanted, autocast is off.
 
-    On a small map of a CPU the Python between the steps takes as long as the steps: this answers in one expression what
-    an op would otherwise ask function by function. False says nothing.
+    On a small map of a CPU the Python between the steps takes as long as the steps, so all of this is one expression.
     """
     return (
         type(x) is Tensor
@@ -125,7 +111,7 @@ def _no_triton(x: Tensor) -> str | None:
 
 
 def _no_own_backward(x: Tensor) -> str | None:
-    # Through a custom op, func.jvp and dual levels return zero tangents without an error, and func.grad and vmap fail.
+    # Through a custom op, func.jvp and dual levels give zero tangents without an error; func.grad and vmap fail.
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "a functorch transform or forward-mode AD is active, which only the reference supports"
     if x.is_meta:
@@ -134,7 +120,7 @@ def _no_own_backward(x: Tensor) -> str | None:
 
 
 def too_large(x: Tensor) -> str | None:
-    """Why no kernel takes `x`: a dtype it does not know, or an image that 32-bit offsets do not reach; else None."""
+    """Why no kernel takes `x`, or None: an unknown dtype, or an image too large for 32-bit offsets."""
     if x.dtype not in KERNEL_DTYPES:
         return f"the kernel takes float32, float16 and bfloat16, not {x.dtype}"
     if x.shape[1] * x.shape[2] * x.shape[3] >= 2**31:

@@ -1,16 +1,14 @@
-"""A map times factors of its channels or of its pixels, in torch, written for what a CPU is slow at.
+"""Steps over a map in torch: sums, maxima, and products with one factor for each channel or each pixel.
 
-torch vectorises neither a 16-bit product with a factor that is broadcast along a short innermost axis, nor `addcmul`
-with two factors broadcast along the innermost axis. The first is done on whole rows (factors of channels) or with the
-factors written out (of pixels), the second as a product and a sum.
-Shapes: maps (N, C, H, W), dense in NCHW or channels_last and all in one dtype; factors of channels (N, C), of pixels
-(N, H, W), of any float dtype.
-
-Sums and maxima of a map in torch, written for what a CPU is slow at. Other devices reduce in one call.
-Two things cost a CPU more than the arithmetic: a copy of the map (torch widens a 16-bit map whole before it sums it in
-fp32), because its memory is touched for the first time; and a reduction of a channels_last map with few channels, which
-torch does not vectorise.
-Shapes: x (N, C, H, W), of any float dtype, dense in NCHW or channels_last.
+They are written for what is slow on a CPU; other devices take one call of torch. Slow on a CPU are:
+- a copy of the map, because its memory is touched for the first time: torch widens a whole 16-bit map before it sums it
+  in fp32, so a sum goes through chunks that stay in cache;
+- a reduction of a channels_last map with few channels, which torch does not vectorise;
+- a 16-bit product with a factor that is broadcast along a short innermost axis, which torch does not vectorise: it is
+  done on whole rows (factors of channels) or with the factors written out (factors of pixels);
+- `addcmul` with two factors that are broadcast along the innermost axis: it is done as a product and a sum.
+Shapes: maps (N, C, H, W) of any float dtype, dense in NCHW or channels_last, all of one call alike; factors of channels
+(N, C) and of pixels (N, H, W), of any float dtype.
 """
 
 from collections.abc import Callable
@@ -20,6 +18,17 @@ from torch import Tensor
 
 CHUNK = 1 << 18  # elements of a map that are worked on at a time: 1 MB in fp32, which stays in cache and is used again
 _VECTORISED = 128  # bytes of an innermost axis from which torch's reductions are vectorised: four registers of AVX2
+_SHORT = 32  # channels of a 16-bit map: fewer are less than a register of AVX-512
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of sums, statistics and gates: float32, or float64 for a float64 x."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def cast(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """t in `dtype`, or None. A call of `Tensor.to` that changes nothing takes as long as a step over a small map."""
+    return t if t is None or t.dtype == dtype else t.to(dtype)
 
 
 def sum_pixels(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,12 +77,9 @@ def _reduction_is_slow(x: Tensor) -> bool:
     return x.is_cpu and x.numel() > 0 and not x.is_contiguous() and x.shape[1] * x.element_size() < _VECTORISED
 
 
-_SHORT = 32  # channels of a 16-bit map: fewer are less than a register of AVX-512
-
-
 def column(v: Tensor, like: Tensor) -> Tensor:
     """(N, C) as (N, C, 1, 1) in the dtype of `like`."""
-    v = v if v.dtype == like.dtype else v.to(like.dtype)  # a call that changes nothing costs what a small map does
+    v = v if v.dtype == like.dtype else v.to(like.dtype)
     return v.view(v.shape[0], v.shape[1], 1, 1)
 
 
@@ -98,7 +104,7 @@ def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = No
 
 
 def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None = None) -> Tensor:
-    """Write the sum of map * factor over `terms`, and base, into `out`, which may hold anything; factors of pixels."""
+    """Write base + sum of map * factor over `terms` into `out`, whatever it holds; base and factors are of pixels."""
     if not _scaling_is_slow(out):
         factors = [factor.to(out.dtype).unsqueeze(1) for _, factor in terms]
         return _weigh(out, [x for x, _ in terms], factors, None if base is None else base.to(out.dtype).unsqueeze(1))
@@ -106,8 +112,8 @@ def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None
     buffers = [torch.empty_like(out[:step]) for _ in range(len(terms) + (base is not None))]
     for begin in range(0, out.shape[0], step):
         part = slice(begin, begin + step)
-        given = [factor for _, factor in terms] + ([] if base is None else [base])
-        spread = [b[: len(v)].copy_(v.unsqueeze(1)) for b, v in zip(buffers, (v[part] for v in given), strict=True)]
+        of_pixels = [factor[part] for _, factor in terms] + ([] if base is None else [base[part]])
+        spread = [b[: len(v)].copy_(v.unsqueeze(1)) for b, v in zip(buffers, of_pixels, strict=True)]
         _weigh(out[part], [x[part] for x, _ in terms], spread[: len(terms)], spread[-1] if base is not None else None)
     return out
 

@@ -1,4 +1,4 @@
-"""CBAM's two gates: of every channel from its mean and its maximum, of every pixel from those of its channels around.
+"""CBAM: a gate for every channel from its mean and maximum over the pixels, and for every pixel over the channels.
 
 Woo et al., CBAM, ECCV 2018, https://arxiv.org/abs/1807.06521, eq. 2 and 3, with the official code's batch norm.
 Shapes: B images, C channels, H x W pixels, R hidden channels, k x k window.
@@ -10,12 +10,14 @@ from torch import Tensor
 
 from seattn.ops._cbam.channel import cbam_channel
 from seattn.ops._cbam.spatial import cbam_spatial
-from seattn.ops._checks import check_device, check_map, check_vector
+from seattn.ops._checks import check_device, check_map
 from seattn.ops._kernel import choose, too_large
-from seattn.ops._tail.excitation import Excitation, act_fn, check_excitation, check_names, gate_fn
-from seattn.ops._tail.in_torch import compute_dtype
-from seattn.ops._tail.norm import BatchNorm, batch_norm_reference, check_batch_norm, update_running
-from seattn.ops._tail.run import fx_leaf
+from seattn.ops._maps import cast, compute_dtype
+from seattn.ops._operator import fx_leaf, graph_without_autocast
+from seattn.ops._tail.activations import act_fn, check_names, gate_fn
+from seattn.ops._tail.excitation import SE
+from seattn.ops._tail.norm import BatchNorm, batch_norm_reference
+from seattn_kernels.arguments import NO_NORM
 
 
 @fx_leaf
@@ -33,7 +35,7 @@ def cbam_spatial_gate(
     gate: str = "sigmoid",
     max_first: bool = True,
 ) -> Tensor:
-    """y = x * gate(batch_norm(conv([max_c(x), mean_c(x)]))), by the implementation that `set_kernels` says.
+    """y = x * gate(batch_norm(conv([max_c(x), mean_c(x)]))), by the implementation that `set_kernels` chose.
 
     Computed in fp32 (float64 for a float64 x), under autocast too. The gradient of a maximum goes in equal parts to the
     channels that share it, as that of torch.amax; a NaN is the maximum.
@@ -53,7 +55,7 @@ def cbam_spatial_gate(
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, an unknown name, a
             momentum outside 0..1, or a single pixel where training is True.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
     check_map(x)
     side = weight.shape[-1] if weight.dim() == 4 else 0
@@ -63,19 +65,17 @@ def cbam_spatial_gate(
     check_names("identity", gate)
     norm = _norm(running_mean, running_var, bn_weight, bn_bias, training, momentum, eps)
     if norm is not None:
-        check_vector("bn_weight", bn_weight, 1, x)
-        check_vector("bn_bias", bn_bias, 1, x)
-        check_batch_norm(norm, x[:, :1])
+        norm.check(x[:, :1], prefix="bn_")
     implementation = choose(x, too_large)
     if implementation == "reference":
         return _reference(x, weight, norm, gate, max_first)
     dtype = compute_dtype(x)
-    kind = "none" if norm is None else "batch" if training else "frozen"
-    given = (None, None) if training else (running_mean, running_var)
-    tensors = [_to(t, dtype) for t in (bn_weight, bn_bias, *given)]
-    y, mean, var = cbam_spatial(implementation, x, weight.to(dtype), *tensors, kind, eps, gate, max_first)
+    n = NO_NORM if norm is None else norm.for_operator(dtype)
+    y, mean, var = cbam_spatial(
+        implementation, x, weight.to(dtype), n.weight, n.bias, n.mean, n.var, n.kind, n.eps, gate, max_first
+    )
     if norm is not None and training:
-        update_running(norm, mean, var, x.shape[0] * x.shape[2] * x.shape[3])
+        norm.update_running(mean, var, x.shape[0] * x.shape[2] * x.shape[3])
     return y
 
 
@@ -106,12 +106,8 @@ def _reference(x: Tensor, weight: Tensor, norm: BatchNorm | None, gate: str, max
     wide = x.to(dtype)
     peak, mean = wide.amax(1), wide.mean(1)  # (B, H, W)
     pooled = torch.stack([peak, mean] if max_first else [mean, peak], 1)  # (B, 2, H, W)
-    padding = weight.shape[2] // 2
-    if x.is_meta:  # the one device without autocast
-        z = F.conv2d(pooled, weight.to(dtype), padding=padding)
-    else:
-        with torch.autocast(x.device.type, enabled=False):
-            z = F.conv2d(pooled, weight.to(dtype), padding=padding)  # (B, 1, H, W)
+    with graph_without_autocast(x):
+        z = F.conv2d(pooled, weight.to(dtype), padding=weight.shape[2] // 2)  # (B, 1, H, W)
     logits = z if norm is None else batch_norm_reference(z, norm, dtype)
     return (wide * gate_fn(logits, gate)).to(x.dtype)
 
@@ -130,10 +126,6 @@ def _norm(
     return BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
 
 
-def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if t is None else t.to(dtype)
-
-
 @fx_leaf
 def cbam_channel_gate(
     x: Tensor,
@@ -145,7 +137,7 @@ def cbam_channel_gate(
     act: str = "relu",
     gate: str = "sigmoid",
 ) -> Tensor:
-    """y = x * gate(mlp(mean_hw(x)) + mlp(max_hw(x))), mlp(v) = W2 act(W1 v + b1) + b2; by what `set_kernels` says.
+    """y = x * gate(mlp(mean_hw(x)) + mlp(max_hw(x))), mlp(v) = W2 act(W1 v + b1) + b2.
 
     Computed in fp32 (float64 for a float64 x), under autocast too. The gradient of a maximum goes in equal parts to the
     pixels that share it, as that of torch.amax; a NaN is the maximum.
@@ -162,16 +154,16 @@ def cbam_channel_gate(
 
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
     check_map(x)
-    check_excitation(Excitation("se", w1, b1, w2, b2, act, gate), x)
+    mlp = SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate)
+    mlp.check(x)
     implementation = choose(x, too_large)
     if implementation == "reference":
         return cbam_channel_gate_reference(x, w1, b1, w2, b2, act=act, gate=gate)
-    dtype = compute_dtype(x)
-    weights = [None if w is None else w.to(dtype) for w in (w1, b1, w2, b2)]
-    return cbam_channel(implementation, x, *weights, act, gate)[0]
+    mlp = mlp.in_dtype(compute_dtype(x))
+    return cbam_channel(implementation, x, mlp.w1, mlp.b1, mlp.w2, mlp.b2, act, gate)[0]
 
 
 def cbam_channel_gate_reference(
@@ -188,14 +180,7 @@ def cbam_channel_gate_reference(
     dtype = compute_dtype(x)
     wide = x.to(dtype)
     pooled = torch.stack([wide.mean((2, 3)), wide.amax((2, 3))])  # (2, B, C)
-    weights = (w1.to(dtype), _to(b1, dtype), w2.to(dtype), _to(b2, dtype))
-    if x.is_meta:  # the one device without autocast
-        logits = _mlp(pooled, *weights, act).sum(0)
-    else:
-        with torch.autocast(x.device.type, enabled=False):
-            logits = _mlp(pooled, *weights, act).sum(0)  # (B, C)
+    with graph_without_autocast(x):
+        hidden = act_fn(F.linear(pooled, w1.to(dtype), cast(b1, dtype)), act)  # (2, B, R)
+        logits = F.linear(hidden, w2.to(dtype), cast(b2, dtype)).sum(0)  # (B, C)
     return (wide * gate_fn(logits, gate)[:, :, None, None]).to(x.dtype)
-
-
-def _mlp(v: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str) -> Tensor:
-    return F.linear(act_fn(F.linear(v, w1, b1), act), w2, b2)

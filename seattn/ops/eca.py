@@ -1,4 +1,4 @@
-"""Efficient channel attention: a gate for every channel from the means of its neighbours; alone and as a block's tail.
+"""Efficient channel attention, alone and as a block's tail: a gate for every channel from the means of its neighbours.
 
 Wang et al., ECA-Net, CVPR 2020, https://arxiv.org/abs/1910.03151, eq. 9. Shapes: B images, C channels, H x W pixels,
 k taps, odd.
@@ -6,9 +6,10 @@ k taps, odd.
 
 from torch import Tensor
 
-from seattn.ops._tail.excitation import Excitation
+from seattn.ops._operator import fx_leaf
+from seattn.ops._tail.excitation import ECA
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import fx_leaf, reference, run
+from seattn.ops._tail.run import reference, run
 
 
 @fx_leaf
@@ -20,22 +21,17 @@ def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") 
         weight: (k), k odd.
         gate: sigmoid, two_sigmoid or hard_sigmoid.
 
-    Returns:
-        (B, C, H, W) with the dtype and memory format of x.
-
-    Raises:
-        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+    Result and errors as in `seattn.ops.squeeze_excite`.
     """
-    return run(x, None, Excitation("eca", weight, gate=gate), None, "identity")
+    return run(x, None, ECA(w1=weight, gate=gate), None, "identity")
 
 
 @fx_leaf
 def efficient_channel_attn_add_act(
     x: Tensor, shortcut: Tensor, weight: Tensor, *, gate: str = "sigmoid", out_act: str = "relu"
 ) -> Tensor:
-    """y = out_act(efficient_channel_attn(x) + shortcut); shortcut (B, C, H, W), out_act relu or identity."""
-    return run(x, shortcut, Excitation("eca", weight, gate=gate), None, out_act)
+    """y = out_act(efficient_channel_attn(x) + shortcut) with shortcut (B, C, H, W) and out_act relu or identity."""
+    return run(x, shortcut, ECA(w1=weight, gate=gate), None, out_act)
 
 
 @fx_leaf
@@ -56,12 +52,12 @@ def batch_norm_efficient_channel_attn_add_act(
 ) -> Tensor:
     """y = out_act(efficient_channel_attn(batch_norm(x)) + shortcut).
 
-    The norm's arguments and the errors as in `batch_norm_squeeze_excite_add_act`; attn_weight (k), k odd.
+    attn_weight is (k), k odd. The other arguments and the errors are as in `batch_norm_squeeze_excite_add_act`.
     """
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(x, shortcut, Excitation("eca", attn_weight, gate=gate), norm, out_act)
+    return run(x, shortcut, ECA(w1=attn_weight, gate=gate), norm, out_act)
 
 
 def efficient_channel_attn_reference(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") -> Tensor:
     """The definition, in fp32 with one rounding. Arguments as in `efficient_channel_attn`."""
-    return reference(x, None, Excitation("eca", weight, gate=gate), None, "identity")
+    return reference(x, None, ECA(w1=weight, gate=gate), None, "identity")

@@ -1,4 +1,4 @@
-"""The gate of every channel from logits computed elsewhere: for modules with an excitation of their own.
+"""Channel gate: x times a gate for every channel, from logits that the caller computes.
 
 Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507, eq. 4.
 Shapes: B images, C channels, H x W pixels.
@@ -11,18 +11,17 @@ from torch import Tensor
 
 from seattn.ops._checks import check_device, check_map
 from seattn.ops._kernel import choose, too_large
-from seattn.ops._maps import column
-from seattn.ops._operator import Operator, Outputs, define, dense_like
-from seattn.ops._tail.excitation import check_names, gate_fn, gate_grad
-from seattn.ops._tail.in_torch import compute_dtype
-from seattn.ops._tail.run import fx_leaf
+from seattn.ops._maps import column, compute_dtype
+from seattn.ops._operator import Operator, Outputs, define, dense_like, fx_leaf
+from seattn.ops._tail.activations import check_names, gate_fn, gate_grad
 
 
 @fx_leaf
 def channel_gate(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> Tensor:
-    """y = x * gate(logits), by the implementation that `set_kernels` says.
+    """y = x * gate(logits), by the implementation that `set_kernels` chose.
 
-    The gates are computed in fp32 (float64 for a float64 x); the gradient of the logits takes one pass with that of x.
+    The gates are computed in fp32 (float64 for a float64 x). The backward makes the gradients of x and of the logits in
+    one pass.
 
     Args:
         x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.
@@ -34,7 +33,7 @@ def channel_gate(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> Tensor:
 
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
     check_map(x)
     if not logits.is_floating_point() or logits.dim() != 2 or logits.shape != x.shape[:2]:
@@ -56,12 +55,12 @@ def channel_gate_reference(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") 
     return (x.to(dtype) * scale[:, :, None, None]).to(x.dtype)
 
 
-def _fwd_torch(x: Tensor, logits: Tensor, gate: str) -> Outputs:
+def _fwd_torch(x: Tensor, logits: Tensor, gate: str) -> tuple[Tensor, Tensor]:
     x, scale = dense_like(x, x), gate_fn(logits.contiguous(), gate)
     return x * column(scale, x), scale
 
 
-def _bwd_torch(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> Outputs:
+def _bwd_torch(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> tuple[Tensor, Tensor]:
     x = dense_like(x, x)
     dy = dense_like(dy, x)
     dx = dy * x  # the buffer of the result; first it holds the product
@@ -90,26 +89,18 @@ def _bwd_fake(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> Outputs:
     return torch.empty_like(dense_like(x, x)), scale.new_empty(scale.shape)
 
 
-def _keep(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
+def _save(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
     x, _, gate = inputs
     return (x, outputs[1]), (gate,)
-
-
-def _grads(dy: Tensor, inputs: tuple[bool, ...], constants: tuple[Any, ...], results: Outputs) -> tuple[Any, ...]:
-    return *(grad if needed else None for grad, needed in zip(results, inputs, strict=False)), None
 
 
 _channel_gate = define(
     Operator(
         name="channel_gate",
-        fwd_schema="(Tensor x, Tensor logits, str gate) -> (Tensor, Tensor)",
-        bwd_schema="(Tensor dy, Tensor x, Tensor scale, str gate) -> (Tensor, Tensor)",
         fwd={"torch": _fwd_torch, "triton": _fwd_triton},
         bwd={"torch": _bwd_torch, "triton": _bwd_triton},
         fwd_fake=_fwd_fake,
         bwd_fake=_bwd_fake,
-        keep=_keep,
-        grads=_grads,
-        shown=1,
+        save=_save,
     )
 )

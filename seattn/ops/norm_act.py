@@ -5,9 +5,10 @@ Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Shapes: B images
 
 from torch import Tensor
 
+from seattn.ops._operator import fx_leaf
 from seattn.ops._tail.excitation import NO_EXCITATION
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import fx_leaf, reference, run
+from seattn.ops._tail.run import reference, run
 
 
 @fx_leaf
@@ -24,7 +25,7 @@ def batch_norm_add_act(
     eps: float = 1e-5,
     out_act: str = "relu",
 ) -> Tensor:
-    """y = out_act(batch_norm(x) + shortcut). Arguments, result and errors as in `batch_norm_squeeze_excite_add_act`."""
+    """y = out_act(batch_norm(x) + shortcut); arguments, result and errors as in `batch_norm_squeeze_excite_add_act`."""
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
     return run(x, shortcut, NO_EXCITATION, norm, out_act)
 

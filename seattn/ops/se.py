@@ -1,27 +1,18 @@
-"""Squeeze-excite: a gate for every channel of every image, from the means of all its channels.
+"""Squeeze-excite and effective squeeze-excite: a gate for every channel from the means of all channels of its image.
 
-Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507, eq. 2-4.
+Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, https://arxiv.org/abs/1709.01507, eq. 2-4 and figure 3.
+Lee and Park, CenterMask, CVPR 2020, https://arxiv.org/abs/1911.06667, eq. 4.
+Ioffe and Szegedy, Batch Normalization, ICML 2015, https://arxiv.org/abs/1502.03167.
 Shapes: B images, C channels, H x W pixels, R hidden channels.
-
-The whole tail of a residual block with squeeze-excite: batch norm, gate, addition, activation.
-Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167, and Hu et al., CVPR 2018,
-https://arxiv.org/abs/1709.01507. Shapes: B images, C channels, H x W pixels, R hidden channels.
-
-Effective squeeze-excite: one matrix in place of two.
-Lee and Park, CenterMask, CVPR 2020, https://arxiv.org/abs/1911.06667, eq. 4. Shapes: B images, C channels,
-H x W pixels.
-
-Squeeze-excite at the end of a residual branch, with the addition and the activation that follow it.
-Hu et al., CVPR 2018, https://arxiv.org/abs/1709.01507, figure 3. Shapes: B images, C channels, H x W pixels, R hidden
-channels.
 """
 
-import torch
 from torch import Tensor
 
-from seattn.ops._tail.excitation import Excitation, squeeze_excite_scale
+from seattn.ops._maps import compute_dtype
+from seattn.ops._operator import fx_leaf
+from seattn.ops._tail.excitation import SE, EffectiveSE, squeeze_excite_scale
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import fx_leaf, reference, run
+from seattn.ops._tail.run import reference, run
 
 
 @fx_leaf
@@ -35,7 +26,7 @@ def squeeze_excite(
     act: str = "relu",
     gate: str = "sigmoid",
 ) -> Tensor:
-    """y = x * gate(W2 act(W1 mean_hw(x) + b1) + b2), by the implementation that `set_kernels` says.
+    """y = x * gate(W2 act(W1 mean_hw(x) + b1) + b2), by the implementation that `set_kernels` chose.
 
     Computed in fp32 (float64 for a float64 x), under autocast too; the weights may differ from x in dtype.
 
@@ -51,9 +42,9 @@ def squeeze_excite(
 
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
-    return run(x, None, Excitation("se", w1, b1, w2, b2, act, gate), None, "identity")
+    return run(x, None, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, "identity")
 
 
 # The two references take act and gate by position as well: TorchScript knows no keyword-only arguments with defaults.
@@ -68,13 +59,16 @@ def squeeze_excite_reference(
     act: str = "relu",
     gate: str = "sigmoid",
 ) -> Tensor:
-    """The definition; the others agree with it in values and gradients. Arguments as in `squeeze_excite`.
+    """The definition, with which the other implementations agree in values and gradients.
+
+    Arguments as in `squeeze_excite`.
 
     Differentiable any number of times, in forward and backward mode; runs on every device, and in TorchScript.
-    A backward that itself runs under autocast (torch.compile's does) lowers the gradients of the two small products.
+    Where the backward runs under autocast too, as it does under torch.compile, the gradients of the two small products
+    are lowered.
     """
     # One cast, shared by mean and product, so that the backward adds in fp32 and rounds dx once.
-    wide = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    wide = x.to(compute_dtype(x))
     scale = squeeze_excite_scale(wide.mean((2, 3)), w1, b1, w2, b2, act, gate)  # (B, C)
     return (wide * scale[:, :, None, None]).to(x.dtype)
 
@@ -89,7 +83,7 @@ def squeeze_excite_gate_reference(
     gate: str = "sigmoid",
 ) -> Tensor:
     """The factor of every channel, (B, C) in fp32 (float64 for a float64 x). Arguments as in `squeeze_excite`."""
-    wide = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    wide = x.to(compute_dtype(x))
     return squeeze_excite_scale(wide.mean((2, 3)), w1, b1, w2, b2, act, gate)
 
 
@@ -113,26 +107,21 @@ def batch_norm_squeeze_excite_add_act(
     gate: str = "sigmoid",
     out_act: str = "relu",
 ) -> Tensor:
-    """y = out_act(squeeze_excite(batch_norm(x)) + shortcut): the squeeze comes out of the norm's own statistics.
+    """y = out_act(squeeze_excite(batch_norm(x)) + shortcut); the squeeze is taken from the norm's own statistics.
 
     Args:
-        x: (B, C, H, W), floating point: what the last convolution of the branch gives.
+        x: (B, C, H, W), floating point: the output of the last convolution of the branch.
         shortcut: (B, C, H, W), taken in the dtype of x, or None.
         running_mean, running_var, weight, bias, training, momentum, eps: as in `torch.nn.functional.batch_norm`; the
             running statistics are updated in place where training is True.
-        w1, b1, w2, b2, act, gate: as in `squeeze_excite`.
+        w1, b1, w2, b2, act, gate: as in `squeeze_excite`, and so are the result and the errors.
         out_act: relu or identity.
 
-    Returns:
-        (B, C, H, W) with the dtype and memory format of x.
-
     Raises:
-        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, an unknown name, a
-            momentum outside 0..1, or one value a channel where training is True.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
+        ValueError: also for a momentum outside 0..1, or one value a channel where training is True.
     """
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(x, shortcut, Excitation("se", w1, b1, w2, b2, act, gate), norm, out_act)
+    return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
 
 
 def batch_norm_squeeze_excite_add_act_reference(
@@ -156,33 +145,24 @@ def batch_norm_squeeze_excite_add_act_reference(
 ) -> Tensor:
     """The definition, in fp32 with one rounding. Arguments as in `batch_norm_squeeze_excite_add_act`."""
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return reference(x, shortcut, Excitation("se", w1, b1, w2, b2, act, gate), norm, out_act)
+    return reference(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
 
 
 @fx_leaf
 def effective_squeeze_excite(x: Tensor, weight: Tensor, bias: Tensor | None, *, gate: str = "hard_sigmoid") -> Tensor:
-    """y = x * gate(W mean_hw(x) + b).
+    """y = x * gate(W mean_hw(x) + b); x, gate, result and errors as in `squeeze_excite`.
 
     Args:
-        x: (B, C, H, W), floating point; NCHW and channels_last without a copy.
         weight, bias: (C, C) and (C) or None.
-        gate: sigmoid, two_sigmoid or hard_sigmoid.
-
-    Returns:
-        (B, C, H, W) with the dtype and memory format of x.
-
-    Raises:
-        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
     """
-    return run(x, None, Excitation("ese", weight, bias, gate=gate), None, "identity")
+    return run(x, None, EffectiveSE(w1=weight, b1=bias, gate=gate), None, "identity")
 
 
 def effective_squeeze_excite_reference(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, gate: str = "hard_sigmoid"
 ) -> Tensor:
     """The definition, in fp32 with one rounding. Arguments as in `effective_squeeze_excite`."""
-    return reference(x, None, Excitation("ese", weight, bias, gate=gate), None, "identity")
+    return reference(x, None, EffectiveSE(w1=weight, b1=bias, gate=gate), None, "identity")
 
 
 @fx_leaf
@@ -198,21 +178,13 @@ def squeeze_excite_add_act(
     gate: str = "sigmoid",
     out_act: str = "relu",
 ) -> Tensor:
-    """y = out_act(squeeze_excite(x) + shortcut).
+    """y = out_act(squeeze_excite(x) + shortcut); the other arguments, result and errors as in `squeeze_excite`.
 
     Args:
-        x, shortcut: (B, C, H, W) each, floating point; the shortcut is taken in the dtype of x, as `x += shortcut` is.
-        w1, b1, w2, b2, act, gate: as in `squeeze_excite`.
+        shortcut: (B, C, H, W), floating point; taken in the dtype of x, as `x += shortcut` does.
         out_act: relu or identity.
-
-    Returns:
-        (B, C, H, W) with the dtype and memory format of x.
-
-    Raises:
-        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that one cannot run.
     """
-    return run(x, shortcut, Excitation("se", w1, b1, w2, b2, act, gate), None, out_act)
+    return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, out_act)
 
 
 def squeeze_excite_add_act_reference(
@@ -228,4 +200,4 @@ def squeeze_excite_add_act_reference(
     out_act: str = "relu",
 ) -> Tensor:
     """The definition, in fp32 with one rounding. Arguments as in `squeeze_excite_add_act`."""
-    return reference(x, shortcut, Excitation("se", w1, b1, w2, b2, act, gate), None, out_act)
+    return reference(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, out_act)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from seattn_kernels import _excite, attn_tail
 from seattn_kernels._layout import PASS_TILES, SAMPLE_LIMITS, SAMPLE_TILES, Layout, layout_of, plan_for, tile_for
+from seattn_kernels.arguments import Excitation, Norm, Saved
 from tests.kernels._tail_reference import ACTS, GATES, Config, Inputs, tail
 
 # RMS of the difference over RMS of the reference: for what is rounded to the maps' dtype, and for what is fp32.
@@ -111,27 +112,33 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
+def excitation_of(inputs: Inputs, config: Config) -> Excitation:
+    weights = {"w1": inputs.w1, "b1": inputs.b1, "w2": inputs.w2, "b2": inputs.b2}
+    return Excitation(kind=config.kind, **weights, act=config.act, gate=config.gate)
+
+
+def forward(inputs: Inputs, config: Config) -> tuple[Tensor, ...]:
+    """(y, squeeze, mean, var, hidden, scale)."""
+    norm = Norm(config.norm, inputs.weight, inputs.bias, inputs.mean, inputs.var, config.eps)
+    return attn_tail.attn_tail_fwd(inputs.x, inputs.shortcut, excitation_of(inputs, config), norm, config.out_act)
+
+
+def backward(dy: Tensor, inputs: Inputs, config: Config, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """(dx, g, dweight, dbias, dw1, db1, dw2, db2) from the results of `forward`."""
+    y, squeeze, mean, var, hidden, scale = results
+    masked_by = y if config.out_act == "relu" else None
+    norm = Norm(config.norm, inputs.weight, inputs.bias, mean, var, config.eps)
+    saved = Saved(squeeze, hidden, scale)
+    return attn_tail.attn_tail_bwd(dy, inputs.x, masked_by, excitation_of(inputs, config), norm, saved)
+
+
 def run(inputs: Inputs, config: Config, dy: Tensor | None = None) -> dict[str, Tensor]:
     """The launcher's results by name; gradients only of inputs that are there."""
     dy = gradient_for(inputs.x) if dy is None else dy
-    y, squeeze, mean, var, hidden, scale = attn_tail.attn_tail_fwd(*inputs, *config)
-    saved_y = y if config.out_act == "relu" else None
-    dx, g, dweight, dbias, dw1, db1, dw2, db2 = attn_tail.attn_tail_bwd(
-        dy,
-        inputs.x,
-        saved_y,
-        inputs.weight,
-        inputs.bias,
-        mean,
-        var,
-        inputs.w1,
-        inputs.w2,
-        squeeze,
-        hidden,
-        scale,
-        *config,
-    )
-    if saved_y is None:
+    results = forward(inputs, config)
+    y, _, mean, var, _, _ = results
+    dx, g, dweight, dbias, dw1, db1, dw2, db2 = backward(dy, inputs, config, results)
+    if config.out_act == "identity":
         assert g.numel() == 0
         g = dy
     found = {"y": y, "dx": dx, "mean": mean, "var": var}
@@ -228,7 +235,7 @@ def test_batch_statistics_keep_their_digits_far_from_zero(memory_format, kernel_
     config = Config(kind="none", norm="batch", out_act="identity")
     inputs = make((3, 5, 11, 7, 1, 1), config, memory_format=memory_format, device=kernel_device, shortcut=False)
     far = inputs._replace(x=(inputs.x + 1e4).contiguous(memory_format=memory_format))
-    got = attn_tail.attn_tail_fwd(*far, *config)
+    got = forward(far, config)
     var, mean = torch.var_mean(far.x.double(), (0, 2, 3), unbiased=False)
     torch.testing.assert_close(got[2].double(), mean, rtol=1e-6, atol=0)
     torch.testing.assert_close(got[3].double(), var, rtol=2e-3, atol=0)
@@ -237,7 +244,8 @@ def test_batch_statistics_keep_their_digits_far_from_zero(memory_format, kernel_
 def test_empty_where_there_is_nothing(case, kernel_device):
     config, (kind, norm) = case._replace(out_act="identity"), (case.kind, case.norm)
     inputs = make(SHAPES["odd"], config, device=kernel_device, shortcut=False)
-    y, squeeze, mean, var, hidden, scale = attn_tail.attn_tail_fwd(*inputs, *config)
+    results = forward(inputs, config)
+    y, squeeze, mean, var, hidden, scale = results
     n, c, _, _, r, k = SHAPES["odd"]
     gated, normed = kind != "none", norm != "none"
     assert squeeze.shape == scale.shape == ((n, c) if gated else (0,))
@@ -245,10 +253,7 @@ def test_empty_where_there_is_nothing(case, kernel_device):
     assert mean.shape == var.shape == ((c,) if normed else (0,))
     if gated:
         torch.testing.assert_close(squeeze, inputs.x.mean((2, 3)))  # of x itself, before the norm
-    dx, *grads = attn_tail.attn_tail_bwd(
-        torch.ones_like(y), inputs.x, None, inputs.weight, inputs.bias, mean, var, inputs.w1, inputs.w2,
-        squeeze, hidden, scale, *config,
-    )  # fmt: skip
+    dx, *grads = backward(torch.ones_like(y), inputs, config, results)
     by_kind = {
         "none": [(0,)] * 4,
         "se": [(r, c), (r,), (c, r), (c,)],
@@ -278,15 +283,12 @@ def test_layout_is_kept_inputs_are_not_written_to_or_aliased(case, memory_format
     config = case
     inputs = make(SHAPES["odd"], config, memory_format=memory_format, device=kernel_device)
     dy = gradient_for(inputs.x)
-    y, *saved = attn_tail.attn_tail_fwd(*inputs, *config)
-    squeeze, mean, var, hidden, scale = saved
-    given = [t for t in (*inputs, dy, y, *saved) if t is not None]
+    results = forward(inputs, config)
+    given = [t for t in (*inputs, dy, *results) if t is not None]
     before = [t.clone() for t in given]
-    out = attn_tail.attn_tail_bwd(
-        dy, inputs.x, y, inputs.weight, inputs.bias, mean, var, inputs.w1, inputs.w2, squeeze, hidden, scale, *config
-    )
-    again = attn_tail.attn_tail_fwd(*inputs, *config)
-    assert y.stride() == out[0].stride() == out[1].stride() == inputs.x.stride()
+    out = backward(dy, inputs, config, results)
+    again = forward(inputs, config)
+    assert results[0].stride() == out[0].stride() == out[1].stride() == inputs.x.stride()
     assert all(torch.equal(a, b) for a, b in zip(before, given, strict=True))
     addresses = [t.untyped_storage().data_ptr() for t in (*given, *out, *again) if t.numel()]
     assert len(addresses) == len(set(addresses))

@@ -13,10 +13,9 @@ pytest.importorskip("triton", reason="needs triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("counts in Triton's interpreter", allow_module_level=True)
 
-from seattn_kernels import attn_tail
 from tests.kernels._count_bytes import Traffic, counted
 from tests.kernels._tail_reference import Config
-from tests.kernels.test_attn_tail_launcher import FORMATS, force, gradient_for, make
+from tests.kernels.test_attn_tail_launcher import FORMATS, backward, force, forward, gradient_for, make
 
 SHAPE = (3, 67, 5, 7, 6, 3)  # (N, C, H, W, R, k)
 
@@ -56,14 +55,11 @@ def traffic_of(op: Op, memory_format, dtype, monkeypatch) -> tuple[Traffic, Traf
     force(op.plan, monkeypatch)
     inputs = make(SHAPE, op.config, dtype, memory_format, shortcut=op.shortcut)
     dy = gradient_for(inputs.x)
-    with counted(inputs.x, monkeypatch) as forward:
-        y, squeeze, mean, var, hidden, scale = attn_tail.attn_tail_fwd(*inputs, *op.config)
-    with counted(inputs.x, monkeypatch) as backward:
-        attn_tail.attn_tail_bwd(
-            dy, inputs.x, y if op.config.out_act == "relu" else None, inputs.weight, inputs.bias, mean, var,
-            inputs.w1, inputs.w2, squeeze, hidden, scale, *op.config,
-        )  # fmt: skip
-    return forward, backward
+    with counted(inputs.x, monkeypatch) as forward_traffic:
+        results = forward(inputs, op.config)
+    with counted(inputs.x, monkeypatch) as backward_traffic:
+        backward(dy, inputs, op.config, results)
+    return forward_traffic, backward_traffic
 
 
 @pytest.mark.cover(2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seattn.ops import set_kernels
-from seattn.ops._tail.excitation import ACTS, GATES
+from seattn.ops._tail.activations import ACTS, GATES
 from seattn.ops._tail.in_torch import WIDEN_BELOW
 from tests.ops._tail_cases import CASES, EMPTY, FORMATS, MAPS, SHAPES, TOLERANCES, assert_agrees, run
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
 from seattn.ops._cbam import plane_conv
-from seattn.ops._tail.excitation import ACTS, GATES
+from seattn.ops._tail.activations import ACTS, GATES
 from tests.ops._cbam_cases import (
     CASES,
     SHAPES,

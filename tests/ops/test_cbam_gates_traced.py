@@ -78,13 +78,13 @@ def test_torch_functions_return_what_the_fakes_announce(dtype, memory_format):
     assert_alike(real, op._fwd_fake(x, w1, b1, w2, b2, *names))
     backward = (x, x, w1, w2, *real[1:], *names)
     assert_alike(op._bwd_torch(*backward), op._bwd_fake(*backward))
-    op = spatial
+    op = spatial.OPERATOR
     for name, norm in SPATIAL_CASES.items():
         arguments = spatial_arguments(CASES[name], norm, dtype, memory_format, "cpu", leaves=False)
-        real = op._fwd_torch(*arguments)
-        assert_alike(real, op._fwd_fake(*arguments))
+        real = op.fwd["torch"](*arguments)
+        assert_alike(real, op.fwd_fake(*arguments))
         backward = spatial_backward_arguments(arguments, real)
-        assert_alike(op._bwd_torch(*backward), op._bwd_fake(*backward))
+        assert_alike(op.bwd["torch"](*backward), op.bwd_fake(*backward))
 
 
 class Both(torch.nn.Module):

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.library import opcheck
 
 from seattn.ops import channel_gate, channel_gate_reference, set_kernels
-from seattn.ops._tail.excitation import GATES
+from seattn.ops._tail.activations import GATES
 from seattn.ops.gate import _bwd_fake, _bwd_torch, _fwd_fake, _fwd_torch
 
 # RMS of the difference over RMS of float64's result, for y and dx, and for the gradient of the logits. In 16 bit torch

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
-from seattn.ops._tail.excitation import ACTS, GATES
+from seattn.ops._tail.activations import ACTS, GATES
 
 # RMS of the difference over RMS of float64's result.
 TOLERANCES = {torch.float64: 1e-14, torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}

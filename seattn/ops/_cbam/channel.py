@@ -1,4 +1,4 @@
-"""torch.ops.seattn.cbam_channel_fwd and _bwd: pooling by mean and maximum, the gate, the product; in torch and Triton.
+"""torch.ops.seattn.cbam_channel_fwd and _bwd: pooling by mean and maximum, the gate, the product.
 
     pooled = [mean_p x, max_p x];  hidden[i] = W1 pooled[i] + b1
     scale  = gate(W2 (act(hidden[0]) + act(hidden[1])) + 2 b2);  y = x scale       W2 is linear: once, on the sum
@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seattn.ops._maps import column, max_pixels, mean_pixels, scale_add, scale_channels, sum_pixels
+from seattn.ops._maps import column, compute_dtype, max_pixels, mean_pixels, scale_add, scale_channels, sum_pixels
 from seattn.ops._operator import Operator, Outputs, define, dense_like
-from seattn.ops._tail.excitation import act_fn, act_grad, gate_fn, gate_grad
-from seattn.ops._tail.in_torch import compute_dtype
+from seattn.ops._tail.activations import act_fn, act_grad, gate_fn, gate_grad
 
 
-def _fwd_torch(x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str) -> Outputs:
+def _fwd_torch(
+    x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, dtype = dense_like(x, x), compute_dtype(x)
     pooled = torch.stack([mean_pixels(x, dtype), max_pixels(x).to(dtype)])
     hidden = F.linear(pooled, w1, b1)
@@ -39,7 +40,7 @@ def _bwd_torch(
     scale: Tensor,
     act: str,
     gate: str,
-) -> Outputs:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x = dense_like(x, x)
     dy = dense_like(dy, x)
     dx = dy * x  # the buffer of the result; first it holds the product
@@ -60,22 +61,18 @@ def _fwd_triton(
 ) -> Outputs:
     from seattn_kernels import cbam_channel as kernels  # needs triton, which `import seattn` must not
 
-    weights = (w1.contiguous(), _contiguous(b1), w2.contiguous(), _contiguous(b2))
-    return kernels.cbam_channel_fwd(dense_like(x, x), *weights, act, gate)
+    b1, b2 = (None if b is None else b.contiguous() for b in (b1, b2))
+    return kernels.cbam_channel_fwd(dense_like(x, x), w1.contiguous(), b1, w2.contiguous(), b2, act, gate)
 
 
-def _bwd_triton(dy: Tensor, x: Tensor, w1: Tensor, w2: Tensor, *rest: Any) -> Outputs:
+def _bwd_triton(dy: Tensor, x: Tensor, w1: Tensor, w2: Tensor, *others: Any) -> Outputs:
     from seattn_kernels import cbam_channel as kernels
 
     x = dense_like(x, x)
-    return kernels.cbam_channel_bwd(dense_like(dy, x), x, w1.contiguous(), w2.contiguous(), *rest)
+    return kernels.cbam_channel_bwd(dense_like(dy, x), x, w1.contiguous(), w2.contiguous(), *others)
 
 
-def _contiguous(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.contiguous()
-
-
-def _fwd_fake(x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str) -> Outputs:
+def _fwd_fake(x: Tensor, w1: Tensor, *_: Any) -> Outputs:
     images, channels = x.shape[:2]
     pooled = x.new_empty((2, images, channels), dtype=compute_dtype(x))
     hidden = pooled.new_empty((2, images, w1.shape[0]))
@@ -83,36 +80,22 @@ def _fwd_fake(x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor |
 
 
 def _bwd_fake(dy: Tensor, x: Tensor, w1: Tensor, w2: Tensor, pooled: Tensor, *_: Any) -> Outputs:
-    dw = (pooled.new_empty(shape) for shape in (w1.shape, w1.shape[:1], w2.shape, w2.shape[:1]))
-    return torch.empty_like(dense_like(x, x)), *dw
+    weight_grads = (pooled.new_empty(shape) for shape in (w1.shape, w1.shape[:1], w2.shape, w2.shape[:1]))
+    return torch.empty_like(dense_like(x, x)), *weight_grads
 
 
-def _keep(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
+def _save(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
     x, w1, _, w2, _, act, gate = inputs
     return (x, w1, w2, *outputs[1:]), (act, gate)
-
-
-def _grads(dy: Tensor, inputs: tuple[bool, ...], constants: tuple[Any, ...], results: Outputs) -> tuple[Any, ...]:
-    return *(grad if needed else None for grad, needed in zip(results, inputs, strict=False)), None, None
 
 
 cbam_channel = define(
     Operator(
         name="cbam_channel",
-        fwd_schema=(
-            "(Tensor x, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, str act, str gate) -> "
-            "(Tensor, Tensor, Tensor, Tensor)"
-        ),
-        bwd_schema=(
-            "(Tensor dy, Tensor x, Tensor w1, Tensor w2, Tensor pooled, Tensor hidden, Tensor scale, str act, "
-            "str gate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
-        ),
         fwd={"torch": _fwd_torch, "triton": _fwd_triton},
         bwd={"torch": _bwd_torch, "triton": _bwd_triton},
         fwd_fake=_fwd_fake,
         bwd_fake=_bwd_fake,
-        keep=_keep,
-        grads=_grads,
-        shown=1,
+        save=_save,
     )
 )

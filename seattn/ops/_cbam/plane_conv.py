@@ -1,8 +1,8 @@
 """The convolution of CBAM's two pooled planes into one, with its gradients.
 
-A CPU's library runs a convolution of so few channels without its vector units. The same sums as a depthwise one, whose
-channels are the images, use them and are several times faster, for the gradient of the planes and, where those are
-large enough, forward.
+A CPU's library runs a convolution of so few channels without its vector units. The same sums as a depthwise
+convolution, whose channels are the images, use them and are several times faster: for the gradient of the planes, and
+forward where the planes are large enough.
 Shapes: pooled (N, 2, H, W), weight (1, 2, k, k) with k odd, z (N, H, W); stride 1, padded with zeros to keep H x W.
 """
 
@@ -29,11 +29,19 @@ def plane_conv(pooled: Tensor, weight: Tensor) -> Tensor:
 def plane_conv_grads(dz: Tensor, pooled: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of pooled, (N, 2, H, W), and of weight, (1, 2, k, k)."""
     depthwise = _suits_depthwise(pooled)
-    padding = [weight.shape[2] // 2] * 2
     with _exact(pooled):
         dpooled, dweight, _ = torch.ops.aten.convolution_backward(
-            *(dz.unsqueeze(1), pooled, weight, None, [1, 1], padding, [1, 1], False, [0, 0], 1),
-            [not depthwise, True, False],
+            dz.unsqueeze(1),
+            pooled,
+            weight,
+            bias_sizes=None,
+            stride=[1, 1],
+            padding=[weight.shape[2] // 2] * 2,
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=[not depthwise, True, False],
         )
     if depthwise:
         dpooled = _depthwise(dz.expand(2, *dz.shape), weight[0].flip(1, 2)).transpose(0, 1)
@@ -47,7 +55,7 @@ def _suits_depthwise(pooled: Tensor) -> bool:
 
 
 def _depthwise(planes: Tensor, kernels: Tensor) -> Tensor:
-    """Each plane of each image with the kernel of the plane: (2, N, H, W) and (2, k, k) to (2, N, H, W)."""
+    """Convolve each plane of each image with the kernel of that plane: (2, N, H, W) and (2, k, k) to (2, N, H, W)."""
     _, images, height, width = planes.shape
     size = kernels.shape[1]
     each = kernels.unsqueeze(1).expand(2, images, size, size).reshape(2 * images, 1, size, size)
@@ -56,9 +64,8 @@ def _depthwise(planes: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _exact(t: Tensor) -> AbstractContextManager[Any]:
-    """On CUDA: fp32 products without TF32, and an algorithm that gives the same bits each time."""
+    """A `with` block: on CUDA fp32 products without TF32, and an algorithm that gives the same bits each time."""
     if not t.is_cuda:
         return nullcontext()
     enabled = torch.backends.cudnn.enabled
-    flags: AbstractContextManager[Any] = torch.backends.cudnn.flags(enabled, deterministic=True, allow_tf32=False)
-    return flags
+    return torch.backends.cudnn.flags(enabled, deterministic=True, allow_tf32=False)

@@ -1,230 +1,196 @@
-"""Excitations: from the mean of every channel to its gate, and back. All small: (N, C), never the size of x.
+"""Excitations: from the mean of every channel to its gate, and back. Everything here is small: (N, C), never a map.
 
-Kinds: "none" (1), "se" gate(W2 act(W1 p + b1) + b2), "ese" gate(W1 p + b1), "eca" gate(conv1d(p, w1)).
-Shapes: N images, C channels, R hidden channels, k taps; w1 (R, C), (C, C) or (k), w2 (C, R), biases (R) or (C).
+The formulas and shapes are in `seattn_kernels.arguments.Excitation`. N images, C channels, R hidden channels, k taps.
 """
 
-import functools
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seattn.ops._checks import check_device, check_vector
+from seattn.ops._maps import cast
+from seattn.ops._operator import graph_without_autocast
+from seattn.ops._tail.activations import act_fn, act_grad, check_names, gate_fn, gate_grad
+from seattn_kernels import arguments
 
-ACTS = ("relu", "silu", "gelu", "hard_swish", "identity")
-GATES = ("sigmoid", "two_sigmoid", "hard_sigmoid")
-
-
-class Excitation(NamedTuple):
-    """One excitation with its weights; `none()`, `squeeze(...)` and so on in the ops build it."""
-
-    kind: str
-    w1: Tensor | None = None
-    b1: Tensor | None = None
-    w2: Tensor | None = None
-    b2: Tensor | None = None
-    act: str = "identity"
-    gate: str = "sigmoid"
+E = TypeVar("E", bound="Excitation")
+ExcitationGrads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-NO_EXCITATION = Excitation("none")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Excitation(arguments.Excitation):
+    """No attention; the subclasses are the kinds of attention. Frozen, so that a plan for a module can hold it."""
+
+    def in_dtype(self: E, dtype: torch.dtype) -> E:
+        """The same with all weights in `dtype`."""
+        for weight in (self.w1, self.b1, self.w2, self.b2):
+            if weight is not None and weight.dtype != dtype:
+                w1, b1, w2, b2 = (cast(w, dtype) for w in (self.w1, self.b1, self.w2, self.b2))
+                return replace(self, w1=w1, b1=b1, w2=w2, b2=b2)
+        return self
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError unless the names are known and the weights fit x (N, C, H, W)."""
+        check_names(self.act, self.gate)
+
+    def reference(self, p: Tensor) -> Tensor:
+        """The definition: gates (N, C) in the dtype of p, whatever the dtype of the weights, under autocast too."""
+        raise NotImplementedError
+
+    def gates(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gates (N, C) and, of kind "se", the hidden values (N, R) before the activation. Weights in the dtype of p."""
+        raise NotImplementedError
+
+    def grads(self, dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor) -> ExcitationGrads:
+        """(dp, dw1, db1, dw2, db2) from the gradient of the gates; empty (0) for weights that the kind has not."""
+        raise NotImplementedError
+
+
+NO_EXCITATION = Excitation()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SE(Excitation):
+    """Hu et al., CVPR 2018, https://arxiv.org/abs/1709.01507, eq. 3."""
+
+    kind: str = "se"
+    w1: Tensor
+    w2: Tensor
+
+    def check(self, x: Tensor) -> None:
+        check_names(self.act, self.gate)
+        channels, first, second = x.shape[1], self.w1.shape, self.w2.shape
+        if len(first) != 2 or first[0] == 0 or first[1] != channels:
+            raise ValueError(
+                f"w1 must be (R, {channels}) with R > 0, for the {channels} channels of x; got {tuple(first)}"
+            )
+        hidden = first[0]
+        if second != (channels, hidden):
+            raise ValueError(f"w2 must be ({channels}, {hidden}), the shape of w1 transposed; got {tuple(second)}")
+        check_device("w1", self.w1, x)
+        check_device("w2", self.w2, x)
+        check_vector("b1", self.b1, hidden, x)
+        check_vector("b2", self.b2, channels, x)
+
+    def reference(self, p: Tensor) -> Tensor:
+        return squeeze_excite_scale(p, self.w1, self.b1, self.w2, self.b2, self.act, self.gate)
+
+    def gates(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
+        hidden = F.linear(p, self.w1, self.b1)  # (N, R)
+        return gate_fn(F.linear(act_fn(hidden, self.act), self.w2, self.b2), self.gate), hidden
+
+    def grads(self, dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor) -> ExcitationGrads:
+        dz = gate_grad(dscale, scale, self.gate)  # (N, C)
+        dh = act_grad(dz @ self.w2, hidden, self.act)  # (N, R)
+        return dh @ self.w1, dh.t() @ p, dh.sum(0), dz.t() @ act_fn(hidden, self.act), dz.sum(0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EffectiveSE(Excitation):
+    """Lee and Park, CenterMask, CVPR 2020, https://arxiv.org/abs/1911.06667, eq. 4."""
+
+    kind: str = "ese"
+    w1: Tensor
+
+    def check(self, x: Tensor) -> None:
+        check_names(self.act, self.gate)
+        channels = x.shape[1]
+        if self.w1.shape != (channels, channels):
+            raise ValueError(f"weight must be ({channels}, {channels}); got {tuple(self.w1.shape)}")
+        check_device("weight", self.w1, x)
+        check_vector("bias", self.b1, channels, x)
+
+    def reference(self, p: Tensor) -> Tensor:
+        with graph_without_autocast(p):
+            return gate_fn(F.linear(p, self.w1.to(p.dtype), cast(self.b1, p.dtype)), self.gate)
+
+    def gates(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
+        return gate_fn(F.linear(p, self.w1, self.b1), self.gate), None
+
+    def grads(self, dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor) -> ExcitationGrads:
+        dz = gate_grad(dscale, scale, self.gate)  # (N, C)
+        return dz @ self.w1, dz.t() @ p, dz.sum(0), p.new_empty(0), p.new_empty(0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ECA(Excitation):
+    """Wang et al., ECA-Net, CVPR 2020, https://arxiv.org/abs/1910.03151, eq. 9."""
+
+    kind: str = "eca"
+    w1: Tensor
+
+    def check(self, x: Tensor) -> None:
+        check_names(self.act, self.gate)
+        if self.w1.dim() != 1 or self.w1.shape[0] % 2 == 0:
+            raise ValueError(f"weight must be (k,) with k odd; got {tuple(self.w1.shape)}")
+        check_device("weight", self.w1, x)
+
+    def reference(self, p: Tensor) -> Tensor:
+        with graph_without_autocast(p):
+            return gate_fn(_conv1d(p, self.w1.to(p.dtype)), self.gate)
+
+    def gates(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
+        return gate_fn(conv_over_channels(p, self.w1), self.gate), None
+
+    def grads(self, dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor) -> ExcitationGrads:
+        dz, taps = gate_grad(dscale, scale, self.gate), self.w1.numel()
+        windows = F.pad(p, (taps // 2, taps // 2)).unfold(1, taps, 1)  # (N, C, k)
+        dw1 = (windows * dz.unsqueeze(2)).sum((0, 1))
+        empty = partial(p.new_empty, 0)  # no two results of an operator may be the same tensor
+        return conv_over_channels(dz, self.w1.flip(0)), dw1, empty(), empty(), empty()
+
+
+EXCITATIONS: dict[str, type[Excitation]] = {
+    "none": Excitation,
+    "se": SE,
+    "ese": EffectiveSE,
+    "eca": ECA,
+}
 
 
 def squeeze_excite_scale(
     mean: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str
 ) -> Tensor:
-    """(N, C) means to (N, C) gates in the dtype of `mean`, which autocast would otherwise lower; scriptable."""
+    """(N, C) means to (N, C) gates in the dtype of `mean`, under autocast too. TorchScript compiles it."""
     if torch.jit.is_scripting():
-        return _scale_as_is(mean, w1, b1, w2, b2, act, gate)
+        return _scale(mean, w1, b1, w2, b2, act, gate)
     else:  # TorchScript would compile what follows an early return; it leaves this branch alone
-        if mean.is_meta:  # the one device without autocast
-            return _scale_as_is(mean, w1, b1, w2, b2, act, gate)
-        with torch.autocast(mean.device.type, enabled=False):
-            return _scale_as_is(mean, w1, b1, w2, b2, act, gate)
+        with graph_without_autocast(mean):
+            return _scale(mean, w1, b1, w2, b2, act, gate)
 
 
-def _scale_as_is(
-    mean: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str
-) -> Tensor:
+def _scale(mean: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, act: str, gate: str) -> Tensor:
     dtype = mean.dtype
-    hidden = _linear(mean, w1.to(dtype), _to(b1, dtype))  # (N, R)
-    return gate_fn(_linear(act_fn(hidden, act), w2.to(dtype), _to(b2, dtype)), gate)  # (N, C)
+    hidden = _linear(mean, w1.to(dtype), cast(b1, dtype))  # (N, R)
+    return gate_fn(_linear(act_fn(hidden, act), w2.to(dtype), cast(b2, dtype)), gate)  # (N, C)
 
 
 def _linear(v: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     if torch.jit.is_scripting():
-        # TorchScript cannot switch off the autocast it is called under, which lowers matrix products but no plain one.
+        # TorchScript cannot leave the autocast that surrounds it, which lowers matrix products but not this product.
         out = (w * v[:, None]).sum(-1)
         return out if b is None else out + b
     return F.linear(v, w, b)
 
 
-def _to(t: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if t is None else t.to(dtype)
+def _conv1d(p: Tensor, w: Tensor) -> Tensor:
+    return F.conv1d(p.unsqueeze(1), w.view(1, 1, -1), padding=w.numel() // 2).squeeze(1)
 
 
-def excite_reference(p: Tensor, e: Excitation) -> Tensor:
-    """Gates (N, C) in the dtype of p, whatever the dtype of the weights, under autocast too."""
-    if e.kind == "se":
-        assert e.w1 is not None
-        assert e.w2 is not None
-        return squeeze_excite_scale(p, e.w1, e.b1, e.w2, e.b2, e.act, e.gate)
-    if p.is_meta:  # the one device without autocast
-        return _excite_reference(p, e)
-    with torch.autocast(p.device.type, enabled=False):
-        return _excite_reference(p, e)
-
-
-def _excite_reference(p: Tensor, e: Excitation) -> Tensor:
-    assert e.w1 is not None
-    w = e.w1.to(p.dtype)
-    if e.kind == "ese":
-        return gate_fn(F.linear(p, w, _to(e.b1, p.dtype)), e.gate)
-    assert e.kind == "eca"
-    return gate_fn(F.conv1d(p.unsqueeze(1), w.view(1, 1, -1), padding=w.numel() // 2).squeeze(1), e.gate)
-
-
-def excite(p: Tensor, e: Excitation) -> tuple[Tensor, Tensor | None]:
-    """Gates (N, C) and, for "se", the hidden values (N, R) before the activation. Weights in the dtype of p."""
-    if e.kind == "se":
-        assert e.w1 is not None
-        assert e.w2 is not None
-        hidden = F.linear(p, e.w1, e.b1)  # (N, R)
-        return gate_fn(F.linear(act_fn(hidden, e.act), e.w2, e.b2), e.gate), hidden
-    assert e.w1 is not None
-    if e.kind == "ese":
-        return gate_fn(F.linear(p, e.w1, e.b1), e.gate), None
-    assert e.kind == "eca"
-    return gate_fn(_across_channels(p, e.w1), e.gate), None
-
-
-def _across_channels(p: Tensor, w: Tensor) -> Tensor:
+def conv_over_channels(p: Tensor, w: Tensor) -> Tensor:
     """conv1d of every row of p (N, C) with w (k), padded by k // 2 with zeros.
 
-    On a CPU a sum of shifted rows takes less time than torch's own, except for a single image.
+    On a CPU a sum of shifted rows takes less time than torch's conv1d, except for a single image.
     """
-    taps = w.numel()
     if p.shape[0] == 1 or not p.is_cpu:
-        return F.conv1d(p.unsqueeze(1), w.view(1, 1, -1), padding=taps // 2).squeeze(1)
-    rows, channels = F.pad(p, (taps // 2, taps // 2)), p.shape[1]  # (N, C + k - 1)
+        return _conv1d(p, w)
+    taps, channels = w.numel(), p.shape[1]
+    rows = F.pad(p, (taps // 2, taps // 2))  # (N, C + k - 1)
     y = rows[:, :channels] * w[0]
     for i in range(1, taps):
         y.addcmul_(rows[:, i : i + channels], w[i])
     return y
-
-
-def excite_grad(
-    dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor, e: Excitation
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(dp, dw1, db1, dw2, db2) from the gradient of the gates; empty (0) for weights that the kind has not."""
-    none = functools.partial(p.new_empty, 0)
-    assert e.w1 is not None
-    dz = gate_grad(dscale, scale, e.gate)  # (N, C)
-    if e.kind == "se":
-        assert e.w2 is not None
-        dh = act_grad(dz @ e.w2, hidden, e.act)  # (N, R)
-        return dh @ e.w1, dh.t() @ p, dh.sum(0), dz.t() @ act_fn(hidden, e.act), dz.sum(0)
-    if e.kind == "ese":
-        return dz @ e.w1, dz.t() @ p, dz.sum(0), none(), none()
-    assert e.kind == "eca"
-    taps = e.w1.numel()
-    dp = _across_channels(dz, e.w1.flip(0))
-    windows = F.pad(p, (taps // 2, taps // 2)).unfold(1, taps, 1)  # (N, C, k)
-    return dp, (windows * dz.unsqueeze(2)).sum((0, 1)), none(), none(), none()
-
-
-def act_fn(h: Tensor, act: str) -> Tensor:
-    """The activation of that name."""
-    if act == "relu":
-        return F.relu(h)
-    elif act == "silu":
-        return F.silu(h)
-    elif act == "gelu":
-        return F.gelu(h)
-    elif act == "hard_swish":
-        return F.hardswish(h)
-    elif act == "identity":
-        return h
-    raise ValueError(f"act must be relu, silu, gelu, hard_swish or identity; got {act}")
-
-
-def gate_fn(z: Tensor, gate: str) -> Tensor:
-    """The gate of that name."""
-    if gate == "sigmoid":
-        return z.sigmoid()
-    elif gate == "two_sigmoid":
-        return 2 * z.sigmoid()
-    elif gate == "hard_sigmoid":
-        return F.hardsigmoid(z)
-    raise ValueError(f"gate must be sigmoid, two_sigmoid or hard_sigmoid; got {gate}")
-
-
-def gate_grad(grad: Tensor, scale: Tensor, gate: str) -> Tensor:
-    """The gradient of the logits from that of the gates, at the gates' values."""
-    if gate == "sigmoid":
-        return torch.ops.aten.sigmoid_backward(grad, scale)
-    if gate == "two_sigmoid":
-        return grad * scale * (1 - scale / 2)
-    assert gate == "hard_sigmoid"
-    return torch.where((scale > 0) & (scale < 1), grad / 6, torch.zeros_like(grad))
-
-
-def act_grad(grad: Tensor, hidden: Tensor, act: str) -> Tensor:
-    """The gradient of the hidden values from that of their activations."""
-    aten = torch.ops.aten
-    if act == "relu":
-        return aten.threshold_backward(grad, hidden, 0)
-    if act == "silu":
-        return aten.silu_backward(grad, hidden)
-    if act == "gelu":
-        return aten.gelu_backward(grad, hidden)
-    if act == "hard_swish":
-        return aten.hardswish_backward(grad, hidden)
-    assert act == "identity"
-    return grad
-
-
-def check_names(act: str, gate: str) -> None:
-    """Raise ValueError unless both names are known: for a layer to call before it is ever run."""
-    if act not in ACTS:
-        raise ValueError(f"act must be one of {', '.join(ACTS)}; got {act!r}")
-    if gate not in GATES:
-        raise ValueError(f"gate must be one of {', '.join(GATES)}; got {gate!r}")
-
-
-def check_excitation(e: Excitation, x: Tensor) -> None:
-    """Names are known, and the weights fit the channels of x."""
-    check_names(e.act, e.gate)
-    channels = x.shape[1]
-    if e.kind == "none":
-        return
-    assert e.w1 is not None
-    if e.kind == "se":
-        _check_matrices(e, channels)
-    elif e.kind == "ese":
-        if e.w1.dim() != 2 or e.w1.shape[0] != channels or e.w1.shape[1] != channels:
-            raise ValueError(f"weight must be ({channels}, {channels}); got {tuple(e.w1.shape)}")
-        check_vector("bias", e.b1, channels, x)
-    elif e.w1.dim() != 1 or e.w1.shape[0] % 2 == 0:
-        raise ValueError(f"weight must be (k,) with k odd; got {tuple(e.w1.shape)}")
-    names = ("w1", "b1", "w2", "b2") if e.kind == "se" else ("weight", "bias")
-    device = x.device
-    for name, tensor in zip(names, (e.w1, e.b1, e.w2, e.b2), strict=False):
-        if tensor is not None and tensor.device != device:
-            check_device(name, tensor, x)
-
-
-def _check_matrices(e: Excitation, channels: int) -> None:
-    assert e.w1 is not None
-    assert e.w2 is not None
-    first, second = e.w1.shape, e.w2.shape
-    if len(first) != 2 or first[0] == 0 or first[1] != channels:
-        raise ValueError(f"w1 must be (R, {channels}) with R > 0, for the {channels} channels of x; got {tuple(first)}")
-    hidden = first[0]
-    if second != (channels, hidden):
-        raise ValueError(f"w2 must be ({channels}, {hidden}), the shape of w1 transposed; got {tuple(second)}")
-    for name, bias, size in (("b1", e.b1, hidden), ("b2", e.b2, channels)):
-        if bias is not None and bias.shape != (size,):
-            raise ValueError(f"{name} must be ({size},) or None; got {tuple(bias.shape)}")

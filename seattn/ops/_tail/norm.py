@@ -1,19 +1,22 @@
 """The batch norm of a tail: its arguments as in torch.nn.functional.batch_norm, its definition, its running statistics.
 
-Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Shapes: B images, C channels, H x W pixels.
+Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Shapes: N images, C channels, H x W pixels.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seattn.ops._checks import check_vector
+from seattn.ops._maps import cast
+from seattn_kernels.arguments import Norm
 
 
-class BatchNorm(NamedTuple):
-    """Arguments of `torch.nn.functional.batch_norm` after the input, (C) each; `momentum` is never None here."""
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Arguments of `torch.nn.functional.batch_norm` after the input, (C) each. `momentum` is never None here."""
 
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -23,53 +26,65 @@ class BatchNorm(NamedTuple):
     momentum: float
     eps: float
 
+    def check(self, x: Tensor, *, prefix: str = "") -> None:
+        """Raise ValueError unless sizes and devices fit x (N, C, H, W) and the numbers are in range.
 
-def check_batch_norm(norm: BatchNorm, x: Tensor) -> None:
-    """ValueError for sizes, devices, a momentum or an eps that cannot be meant."""
-    for name in ("running_mean", "running_var", "weight", "bias"):
-        check_vector(name, getattr(norm, name), x.shape[1], x)
-    if (norm.running_mean is None) != (norm.running_var is None):
-        raise ValueError("running_mean and running_var must be given together, or neither")
-    if not norm.training and norm.running_mean is None:
-        raise ValueError("running_mean and running_var must be given where training is False")
-    if not 0 <= norm.momentum <= 1:
-        raise ValueError(f"momentum must be in 0..1; got {norm.momentum}")
-    if not norm.eps >= 0:
-        raise ValueError(f"eps must be at least 0; got {norm.eps}")
-    values = x.shape[0] * x.shape[2] * x.shape[3]
-    if norm.training and values <= 1:
-        raise ValueError(f"x must have more than one value a channel where training is True; got {tuple(x.shape)}")
+        Args:
+            x: the input of the norm.
+            prefix: stands before "weight" and "bias" in a message.
+        """
+        channels = x.shape[1]
+        check_vector("running_mean", self.running_mean, channels, x)
+        check_vector("running_var", self.running_var, channels, x)
+        check_vector(f"{prefix}weight", self.weight, channels, x)
+        check_vector(f"{prefix}bias", self.bias, channels, x)
+        if (self.running_mean is None) != (self.running_var is None):
+            raise ValueError("running_mean and running_var must be given together, or neither")
+        if not self.training and self.running_mean is None:
+            raise ValueError("running_mean and running_var must be given where training is False")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in 0..1; got {self.momentum}")
+        if not self.eps >= 0:
+            raise ValueError(f"eps must be at least 0; got {self.eps}")
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] <= 1:
+            raise ValueError(f"x must have more than one value a channel where training is True; got {tuple(x.shape)}")
+
+    def for_operator(self, dtype: torch.dtype) -> Norm:
+        """What an operator is given: weights in `dtype`, and the running statistics unless it finds the batch's own."""
+        weight, bias = cast(self.weight, dtype), cast(self.bias, dtype)
+        if self.training:
+            return Norm("batch", weight, bias, None, None, self.eps)
+        return Norm("frozen", weight, bias, cast(self.running_mean, dtype), cast(self.running_var, dtype), self.eps)
+
+    def update_running(self, mean: Tensor, var: Tensor, values: int) -> None:
+        """Move the running statistics towards those of a batch of `values` numbers a channel, `var` being biased."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        remaining = 1 - self.momentum
+        with torch.no_grad():
+            self.running_mean.mul_(remaining).add_(mean, alpha=self.momentum)
+            self.running_var.mul_(remaining).add_(var, alpha=self.momentum * values / (values - 1))
 
 
 def batch_norm_reference(x: Tensor, norm: BatchNorm, dtype: torch.dtype) -> Tensor:
-    """The norm of x in `dtype`, running statistics updated where training."""
-    running = (norm.running_mean, norm.running_var)
-    mean, var = (None if r is None else r.to(dtype) for r in running)
-    weight, bias = (None if p is None else p.to(dtype) for p in (norm.weight, norm.bias))
+    """The norm of x in `dtype`; updates the running statistics where training."""
+    mean, var = cast(norm.running_mean, dtype), cast(norm.running_var, dtype)
+    weight, bias = cast(norm.weight, dtype), cast(norm.bias, dtype)
     y = F.batch_norm(x.to(dtype), mean, var, weight, bias, norm.training, norm.momentum, norm.eps)
     if norm.training:
-        for given, new in zip(running, (mean, var), strict=True):
-            if given is not None and new is not None and given is not new:
-                given.copy_(new)
+        for running, moved in ((norm.running_mean, mean), (norm.running_var, var)):
+            if running is not None and moved is not None and running is not moved:
+                running.copy_(moved)
     return y
 
 
 def batch_norm(x: Tensor, norm: BatchNorm) -> Tensor:
-    """The norm of x by torch, in the dtype of x, statistics in fp32; running statistics updated where training."""
-    if x.element_size() < 4 and any(t is not None and t.dtype != torch.float32 for t in norm[:4]):
+    """The norm of x by torch, in the dtype of x, statistics in fp32; updates the running statistics where training."""
+    dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
+    if x.element_size() < 4 and dtypes - {torch.float32}:
         return batch_norm_reference(x, norm, torch.float32).to(x.dtype)  # torch mixes x with fp32, nothing else
-    if any(t is not None and t.dtype != x.dtype for t in norm[:4]) and x.element_size() >= 4:
+    if x.element_size() >= 4 and dtypes - {x.dtype}:
         return batch_norm_reference(x, norm, x.dtype)
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps
     )
-
-
-@torch.no_grad()
-def update_running(norm: BatchNorm, mean: Tensor, var: Tensor, values: int) -> None:
-    """Move the running statistics towards those of a batch of `values` numbers a channel; its variance is unbiased."""
-    if norm.running_mean is None or norm.running_var is None:
-        return
-    keep = 1 - norm.momentum
-    norm.running_mean.mul_(keep).add_(mean, alpha=norm.momentum)
-    norm.running_var.mul_(keep).add_(var, alpha=norm.momentum * values / (values - 1))
