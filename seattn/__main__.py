@@ -1,5 +1,6 @@
-"""Entry point of the `seattn` command and of `python -m seattn`: where every error of the user becomes one line."""
+"""Entry point of the `seattn` command and of `python -m seattn`: every error of the user becomes one line."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,13 @@ MISSING_EXTRAS = 'the command line needs extra packages: pip install "seattn[cli
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line on `args` (None: those of the process); the exit code.
+    """Run the command line on `args` (None: the arguments of the process); the exit code.
 
-    2 is the user's error, told in one line on stderr; 130 an interruption. Any other exception is a bug and passes.
+    2 is an error of the user, with one line on stderr; 130 an interruption. Any other exception is a bug and is raised.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names of files and classes that the encoding does not have
     try:
         from seattn.cli.main import run
 
@@ -24,12 +28,12 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"seattn: {MISSING_EXTRAS}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before the command has begun
         return 130
     except BrokenPipeError:
-        # The reader has gone, as in `seattn list | head -1`; else Python complains once more when it flushes at exit.
+        # The reader has ended, as in `seattn list | head -1`; without this Python reports the pipe again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # what the shell shows for a process that SIGPIPE ended
+        return 141  # the shell's code for a process that SIGPIPE ended
 
 
 if __name__ == "__main__":

@@ -50,6 +50,37 @@ def test_import_leaves_the_command_lines_packages_alone():
     assert modules.isdisjoint({"matplotlib", "optuna", "pydantic", "rich", "scipy", "sklearn", "typer"})
 
 
+IMPORTS = {
+    "seattn, timm": True,
+    "timm, seattn": True,
+    "torch, seattn, timm": False,
+    "seattn.layers, timm": False,
+    "seattn.data.transforms": True,  # imports timm itself
+    "seattn.models.resnet_cifar": False,
+    "seattn; seattn.accelerate": False,
+    "seattn; from timm.models import create_model": False,
+    "seattn, threading; t = threading.Thread(target=__import__, args=['timm']); t.start(); t.join()": False,
+}
+
+
+@pytest.mark.parametrize(
+    "modules", [pytest.param(modules, marks=() if quick else pytest.mark.slow) for modules, quick in IMPORTS.items()]
+)
+def test_every_order_of_imports_registers_every_net(modules):
+    code = (
+        f"import {modules}\nimport sys, timm, seattn\n"
+        "assert {'se_resnet20_cifar', 'cbam_resnet50', 'eca_mobilenetv2_cifar'} <= set(timm.list_models())\n"
+        "assert not any(type(finder).__module__ == 'seattn.registration' for finder in sys.meta_path)\n"
+        "assert set(seattn.__all__) <= set(dir(seattn)) and all(getattr(seattn, name) for name in seattn.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_alone_imports_neither_torch_nor_timm():
+    code = "import sys, seattn; print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NEAREST])
 def test_create_model_takes_little_more_than_timms_nearest(name, device):

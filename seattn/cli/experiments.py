@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from seattn.cli import SkipBad, TrainingDevice
 from seattn.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from seattn.experiments.study.results import StudyResult
-from rich.console import Console
-from rich.text import Text
 
-# What fits into 80 characters, by its heading here; table.md has all.
+# The columns of table.md that fit into 80 characters, by their heading here.
 _HEADINGS = {
     "variant": "variant",
     "n": "n",
@@ -30,30 +31,35 @@ _HEADINGS = {
 def ablate(
     study: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/ablations/attention.yaml.")],
     data_dir: Annotated[
-        Path | None, typer.Option(help="Images as DIR/train/CLASS/IMAGE; the test split is not read.")
+        Path | None,
+        typer.Option(
+            help="Images as DIR/train/CLASS/IMAGE; the test split is not read.", show_default="none, with --no-train"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs and of the study's table and plot.")] = Path(
         "runs/ablations"
     ),
-    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each with its share of the threads.")] = 1,
-    seeds: Annotated[str | None, typer.Option(metavar="S,S,...", help="Instead of the study's: 0,1,2,3.")] = None,
-    rows: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Rows of runs trained elsewhere: not trained here again.")
+    device: TrainingDevice = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each with its share of the threads.")] = 1,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Seeds, for example 0,1,2,3.", show_default="the study's")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV", help="Rows of runs trained elsewhere, which are not repeated.", show_default="none"
+        ),
+    ] = None,
+    skip_bad: SkipBad = False,
     no_train: Annotated[
-        bool, typer.Option("--no-train", "--dry-run", help="Train nothing: list what is missing, show what is there.")
+        bool, typer.Option("--no-train", "--dry-run", help="Train nothing: list missing runs, show finished ones.")
     ] = False,
 ) -> None:
-    """Compare variants of a recipe over seeds on the held-out images; the same command again goes on where it ended."""
-    from rich.console import Console
-
+    """Compare variants of a recipe over seeds on held-out images; the same command resumes a study."""
     from seattn.experiments.study.ablation import ablate as run_study
 
     if data_dir is None and not no_train:
-        raise UserError("give --data-dir, the folder of train/<class>/<image>; or --no-train to see what is there")
-    chosen = None if seeds is None else _parse_seeds(seeds)
+        raise UserError("give --data-dir, the folder of train/<class>/<image>; or --no-train to see the finished runs")
     result = run_study(
         study,
         None if no_train else data_dir,
@@ -61,7 +67,7 @@ def ablate(
         device=device,
         skip_bad=skip_bad,
         jobs=jobs,
-        seeds=chosen,
+        seeds=None if seeds is None else _parse_seeds(seeds),
         rows=rows,
     )
     _show(Console(), result, out)
@@ -81,11 +87,7 @@ def _parse_seeds(text: str) -> list[int]:
         raise UserError(f"--seeds takes whole numbers with commas between, for example 0,1,2; got {text!r}") from None
 
 
-def _show(console: "Console", result: "StudyResult", out: Path) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
+def _show(console: Console, result: "StudyResult", out: Path) -> None:
     from seattn.experiments.study.tables import COLUMNS, cells, difference_cells, notes
 
     for variant, seed, done in result.missing:
@@ -114,38 +116,38 @@ def search(
     file: Annotated[
         Path, typer.Argument(help="YAML file, for example zoo_configs/searches/se_resnet20_cifar.cifar10.yaml.")
     ],
-    data_dir: Annotated[Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE; validation/… or a part held out.")],
-    trials: Annotated[
-        int, typer.Option(min=1, help="How many are to have ended, those of former calls included, failed ones not.")
+    data_dir: Annotated[
+        Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE; DIR/validation/… or a part of train is held out.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder of the study; runs/search/<name> by default.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, random or grid, instead of the file's.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="median, hyperband or none, instead of the file's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the sampler, instead of the file's.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at once.")] = 1,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, metavar="MIN", help="Stop after so many minutes, at the end of an epoch.")
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trials to complete, with those of earlier calls, without failed ones.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study.", show_default="runs/search/NAME of the file")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    sampler: Annotated[str | None, typer.Option(help="tpe, random or grid.", show_default="the file's")] = None,
+    pruner: Annotated[str | None, typer.Option(help="median, hyperband or none.", show_default="the file's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampler.", show_default="the file's")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process.")] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="MIN", help="Stop after so many minutes, at the end of an epoch.", show_default="none"
+        ),
+    ] = None,
+    device: TrainingDevice = None,
+    skip_bad: SkipBad = False,
 ) -> None:
-    """Search for a recipe's best values on the held-out images; run it again to go on, also after a kill."""
+    """Search for the best values of a recipe on held-out images; the same command resumes a search."""
     from seattn.experiments.search.driver import run_search
     from seattn.experiments.search.space import load_search
 
-    chosen = load_search(file, sampler=sampler, pruner=pruner, seed=seed)
-    done = run_search(
-        *(chosen, data_dir, out),
-        trials=trials,
-        jobs=jobs,
-        device=device,
-        minutes=timeout,
-        skip_bad=skip_bad,
-    )
+    space = load_search(file, sampler=sampler, pruner=pruner, seed=seed)
+    done = run_search(space, data_dir, out, trials=trials, jobs=jobs, device=device, minutes=timeout, skip_bad=skip_bad)
     if done.best is not None:
         from seattn.experiments.search.trials import best_table
 
         console = Console()
-        console.print(best_table(chosen, done.trials))
+        console.print(best_table(space, done.trials))
         note = f"Its held-out score is the best of {len(done.trials)} on the same images: optimistic."
         console.print(Text(f"best recipe: {done.best}\n{note}"), soft_wrap=True)

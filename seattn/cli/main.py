@@ -1,45 +1,143 @@
 """The `seattn` command: its root, and a line for each command, in the order of `--help`.
 
-Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
+Everything that needs torch is imported inside the commands: `--help`, completion and usage errors do not wait for it.
 """
 
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from seattn.cli.experiments import ablate, search
-from seattn.cli.hub import hub, import_weights
+from seattn.cli.hub import import_weights, publish, pull, stage, verify
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import explain, report
 from seattn.cli.training import finetune, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
 
-# typer has carried its own copy of click since 0.16: this is ClickException of whichever it uses.
+# typer has its own copy of click since 0.16: this is ClickException of the copy that it uses.
 ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+_RESUMED_BY_OPTION = ("train", "finetune")
+_RESUMED_BY_ITSELF = ("ablate", "search")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+class _Command(TyperCommand):
+    """A command whose flags show no type in `--help`: they take no value."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, each flag with an empty type."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command: its arguments have been read and are right."""
+        bound_waits()
+        return super().invoke(ctx)
+
+
+class _Group(TyperGroup):
+    """A command that has commands, with flags as in `_Command`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """The parameters, each flag with an empty type."""
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+def _without_types_of_flags(params: Any) -> Any:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"seattn {version('seattn')}")
+        raise typer.Exit
+
+
+def root(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """SE, ECA and CBAM attention for timm: trained CIFAR ResNets, their scores and their training."""
+    _help_without_command(context)
+
+
+def hub(context: typer.Context) -> None:
+    """Weights for the Hugging Face Hub: stage a repository's folder, publish it, pull and verify one."""
+    _help_without_command(context)
+
+
+def _help_without_command(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _group(callback: Callable[..., None], commands: Sequence[tuple[str, Callable[..., None], str]]) -> typer.Typer:
+    """A group of (name, function, example) in the order of its `--help`."""
+    group = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
+    group.callback(cls=_Group, invoke_without_command=True)(callback)
+    for name, command, example in commands:
+        unparsed = {"ignore_unknown_options": True, "allow_interspersed_args": False} if name == "timm" else None
+        group.command(name, cls=_Command, epilog=f"Example: seattn {example}", context_settings=unparsed)(command)
+    return group
+
+
+app = _group(
+    root,
+    [
+        ("demo", demo, "demo --out demo"),
+        ("evaluate", evaluate, "evaluate se_resnet20_cifar --data-dir data --split test"),
+        ("predict", predict, "predict photo.jpg --model se_resnet50 --topk 3"),
+        ("list", list_models, "list 'se_*' --pretrained"),
+        ("profile", profile, "profile se_resnet20_cifar --against resnet20_cifar"),
+        ("finetune", finetune, "finetune se_resnet18 --data-dir photos --out runs/photos"),
+        ("ablate", ablate, "ablate zoo_configs/ablations/attention.yaml --data-dir data"),
+        ("search", search, "search zoo_configs/searches/se_resnet20_cifar.cifar10.yaml --data-dir data --trials 20"),
+        ("report", report, "report runs/a runs/b --data-dir data"),
+        ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
+        ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),
+        ("timm", timm_script, "timm validate.py --model se_resnet20_cifar --data-dir data"),
+        ("train", train, "train zoo_configs/se_resnet20_cifar.cifar10.yaml --data-dir data"),
+    ],
+)
+app.add_typer(
+    _group(
+        hub,
+        [
+            ("stage", stage, "hub stage se_resnet20_cifar.cifar10 staged"),
+            ("verify", verify, "hub verify staged --data-dir data"),
+            ("publish", publish, "hub publish se_resnet20_cifar.cifar10 --org ORG --dry-run"),
+            ("pull", pull, "hub pull ORG/se_resnet20_cifar.cifar10"),
+        ],
+    ),
+    name="hub",
+)
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line on `args`; the exit code."""
     try:
         with _log_to_stderr():
-            if "--help" not in (sys.argv if args is None else args):
-                bound_waits()
             code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))
     except ClickException as error:
         return _fail(error.format_message() if hasattr(error, "format_message") else str(error))
-    except typer.Abort:
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    if code == 130:  # also the code that typer returns for an interruption
+        print(f"seattn: {_interrupted(sys.argv[1:] if args is None else args)}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
@@ -48,9 +146,20 @@ def _fail(message: str) -> int:
     return 2
 
 
+def _interrupted(args: Sequence[str]) -> str:
+    """The line after Ctrl-C: whether the command can be resumed, and how."""
+    command = args[0] if args else ""
+    if command in _RESUMED_BY_ITSELF:
+        return f"interrupted; the same command resumes it: seattn {shlex.join(args)}"
+    if command in _RESUMED_BY_OPTION:
+        resumed = shlex.join([*args, *(() if "--resume" in args else ("--resume",))])
+        return f"interrupted; this command resumes the run after its last finished epoch: seattn {resumed}"
+    return "interrupted"
+
+
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """The package's messages as plain lines on stderr while a command runs; of many processes, the first one's."""
+    """Show the package's messages as plain lines on stderr while a command runs; of many processes, the first one's."""
     logger = logging.getLogger("seattn")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -62,36 +171,3 @@ def _log_to_stderr() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"seattn {version('seattn')}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context,
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """SE, ECA and CBAM attention for timm: trained CIFAR ResNets, their scores and their training."""
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-for command in (demo, evaluate, predict):
-    app.command()(command)
-app.command("list")(list_models)
-app.command()(profile)
-app.command()(finetune)
-app.command()(ablate)
-app.command()(search)
-app.command()(report)
-app.command()(explain)
-app.add_typer(hub, name="hub")
-app.command("import")(import_weights)
-app.command("timm", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(timm_script)
-app.command()(train)

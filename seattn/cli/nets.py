@@ -1,7 +1,4 @@
-"""The commands about nets: `demo`, `evaluate`, `predict`, `list`, `profile`.
-
-Whatever needs torch is imported inside the commands, so that `--help` and usage errors do not wait for it.
-"""
+"""The commands about nets: `demo`, `evaluate`, `predict`, `list`, `profile`."""
 
 import csv
 import json
@@ -13,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from seattn.cli import Checkpoint, Device, Json, NoExif
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable, write_text
 
@@ -20,19 +18,6 @@ if TYPE_CHECKING:
     from seattn.evaluation.prediction import Prediction
 
 DEMO_MODEL = "se_resnet20_cifar"
-
-
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Weights to use instead of the model's own: .safetensors or .pth.tar.")
-]
-
-
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")]
-
-
-NoExif = Annotated[
-    bool, typer.Option("--no-exif", help="Do not turn images by their EXIF orientation; timm does not either.")
-]
 
 
 def demo(
@@ -53,18 +38,24 @@ def evaluate(
     data_dir: Annotated[
         Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE or DIR/CLASS/IMAGE, or torchvision's CIFAR files.")
     ],
-    split: Annotated[str, typer.Option(help="Which part of DIR.")] = "test",
+    split: Annotated[str, typer.Option(help="The part of DIR to score.")] = "test",
     checkpoint: Checkpoint = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
     device: Device = "cpu",
     no_exif: NoExif = False,
     class_map: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Text file: the class folder of each output of the model, one a line."),
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the class folder of each output of the model, one a line.",
+            show_default="by the names of the folders",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file too.")] = None,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the scores to this JSON file.", show_default="none")
+    ] = None,
 ) -> None:
     """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
     from seattn.cli.tables import print_evaluation
@@ -77,8 +68,8 @@ def evaluate(
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; give the name of a file")
         require_writable(out.parent)
-    cifar = cifar_folder(data_dir)
-    data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))  # before the model's turn
+    cifar = cifar_folder(data_dir)  # bad data are refused before the model is loaded
+    data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))
     net = load_model(model, checkpoint=checkpoint, device=device)
     evaluation = evaluate_split(
         net,
@@ -105,7 +96,7 @@ def predict(
     ],
     model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
     checkpoint: Checkpoint = None,
-    topk: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 5,
+    topk: Annotated[int, typer.Option(min=1, help="The number of classes to show for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in memory at a time.")] = 64,
     device: Device = "cpu",
     no_exif: NoExif = False,
@@ -182,11 +173,14 @@ class CsvWriter(TextWriter):
 
 def list_models(
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[FILTER]", help="Part of the name, or a pattern such as 'se_*'.")
+        str | None,
+        typer.Argument(metavar="[FILTER]", help="A part of the name, or a pattern such as 'se_*'.", show_default="all"),
     ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with trained weights.")] = False,
-    family: Annotated[str | None, typer.Option(help="Only those of one family, for example resnet_cifar.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only nets with trained weights.")] = False,
+    family: Annotated[
+        str | None, typer.Option(help="Only nets of one family, for example resnet_cifar.", show_default="all")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """List the nets of this package by family: parameters, MACs, input size, data sets and weights."""
     from seattn.cli.tables import nets_tables
@@ -205,18 +199,24 @@ def profile(
         list[str] | None, typer.Argument(hidden=True, metavar="")
     ] = None,  # further pairs after --model-kwargs
     against: Annotated[
-        str | None, typer.Option(help="Another model, or none; by default the plain twin of a se_, eca_ or cbam_ net.")
+        str | None,
+        typer.Option(help="Another model, or none.", show_default="the plain twin of a se_, eca_ or cbam_ net"),
     ] = None,
     input_size: Annotated[
-        tuple[int, int, int] | None, typer.Option(metavar="C H W", help="Instead of the model's own.")
+        tuple[int, int, int] | None,
+        typer.Option(metavar="C H W", help="Channels, height and width.", show_default="the model's own"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw parameters and MACs into this .png or .svg.")] = None,
+    as_json: Json = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw parameters and MACs to this .png or .svg.", show_default="none"),
+    ] = None,
     model_kwargs: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE ...", help="Options of the model: rd_ratio=0.125 ...")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help="Options of the model: rd_ratio=0.125 …", show_default="none"),
     ] = None,
 ) -> None:
-    """Show what a net costs by part: parameters, MACs, memory, passes over maps; against its plain twin in percent."""
+    """Show the costs of a net by part: parameters, MACs, memory, passes over maps; and against its plain twin."""
     from seattn.cli.tables import print_comparison
     from seattn.evaluation.profile.compare import compare, parse_options
     from seattn.evaluation.profile.plot import check_plot, write_plot

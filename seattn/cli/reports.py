@@ -5,27 +5,36 @@ from typing import Annotated
 
 import typer
 
+from seattn.cli import Checkpoint, Device, Json
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of `train` or `finetune`.")],
     data_dir: Annotated[
-        Path | None, typer.Option(help="The images that the runs were trained on; without: curves and facts only.")
+        Path | None,
+        typer.Option(help="The images that the runs were trained on.", show_default="none: curves and facts only"),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="held-out (what the runs chose by), validation, or test (choose nothing by that).")
+        str,
+        typer.Option(help="held-out (the images that chose the weights), validation, or test (choose nothing by it)."),
     ] = "held-out",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report.html and the PNGs; by default RUN/report.")
+        Path | None, typer.Option(help="Folder for report.html and the PNGs.", show_default="RUN/report")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="What to call the recipes, in the order of their first runs.")
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Names of the recipes, in the order of their first runs.",
+            show_default="the model, or the changed keys",
+        ),
     ] = None,
     class_name: Annotated[
-        str | None, typer.Option("--class", help="The class to look at closely; by default the hardest.")
+        str | None, typer.Option("--class", help="The class to show in detail.", show_default="the hardest")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
-    """Draw runs as one HTML page and PNGs: curves, classes, confusions, worst images; several runs: what changed."""
+    """Draw runs as one HTML page and PNGs: curves, classes, confusions, worst images; and compare several runs."""
     from seattn.reports.run_report import report_runs
 
     names = None if labels is None else [name.strip() for name in labels.split(",")]
@@ -38,17 +47,20 @@ def report(
 def explain(
     model: Annotated[str, typer.Argument(help="Any model of timm or of this package, a directory or hf-hub:org/name.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files of any size.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to use instead of the model's own.")] = None,
+    checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option(help="Folder for explain.html and the PNGs.")] = Path("explain"),
     class_name: Annotated[
-        str | None, typer.Option("--class", help="A class by name or index; by default what the net predicts.")
+        str | None,
+        typer.Option("--class", help="The class to explain, by name or index.", show_default="the predicted one"),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Module whose map is drawn; by default the last stage.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="The module whose map is drawn.", show_default="the last stage")
+    ] = None,
     method: Annotated[str, typer.Option(help="gradcam, gradcam++, hirescam or layercam.")] = "gradcam",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a summary.")] = False,
+    device: Device = "cpu",
+    as_json: Json = False,
 ) -> None:
-    """Draw where a net looks in images (Grad-CAM) and what its attention lets through, as one HTML page and PNGs."""
+    """Draw where a net looks in images (Grad-CAM) and the gates of its attention, as one HTML page and PNGs."""
     import json
 
     from seattn.core.files import require_writable
@@ -59,12 +71,13 @@ def explain(
 
     require_writable(out)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    found = explain_images(net, images, class_name=class_name, layer=layer, method=method, progress=True)
-    page = write_explanations(out, found, model_name=model)
+    explanations = explain_images(net, images, class_name=class_name, layer=layer, method=method, progress=True)
+    page = write_explanations(out, explanations, model_name=model)
     if as_json:
-        print(json.dumps(to_dict(found), indent=2))
+        print(json.dumps(to_dict(explanations), indent=2))
         return
-    for one in found:
-        first = f"{one.prediction.labels[0]} {one.prediction.probabilities[0]:.1%}"
-        print(f"{one.prediction.image}: {first}; {one.method} for {one.target} on {one.layer}")
+    for explanation in explanations:
+        prediction = explanation.prediction
+        best = f"{prediction.labels[0]} {prediction.probabilities[0]:.1%}"
+        print(f"{prediction.image}: {best}; {explanation.method} for {explanation.target} on {explanation.layer}")
     print(f"page: {page}")

@@ -1,7 +1,7 @@
 """timm's scripts with the models of this package: `seattn timm validate.py …`.
 
-timm discovers no plugins, and only its train.py can import one (`device_modules`). Here the package is imported first
-and the script then run as Python itself would run it, against the timm that is installed.
+timm discovers no plugins, and only its train.py can import one (`device_modules`). Here the nets are registered first,
+and then the script runs as Python itself would run it, with the timm that is installed.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ FOLDER = "TIMM_SCRIPTS"  # environment variable: a checkout of timm's repository
 
 
 def find_script(script: str) -> Path:
-    """The file that `script` names: a path, or a name in the folder $TIMM_SCRIPTS.
+    """The file of `script`, which is a path, or a name in the folder $TIMM_SCRIPTS.
 
     Raises:
         UserError: if there is none.
@@ -26,9 +26,11 @@ def find_script(script: str) -> Path:
     for path in (Path(script), Path(folder or ".") / script):
         if path.is_file():
             return path
-    where = f"nor in {FOLDER}={folder}" if folder else f"and {FOLDER} names no folder to look in"
+    if Path(script).is_dir():
+        raise UserError(f"{script} is a folder; give the path of one of timm's scripts")
+    place = f"or in {FOLDER}={folder}" if folder else f"and {FOLDER} is not set to a folder to search"
     raise UserError(
-        f"no script {script} here, {where}; timm's scripts are in its repository, not in its package: "
+        f"there is no script {script} here {place}; timm's scripts are in its repository, not in its package: "
         f"git clone https://github.com/huggingface/pytorch-image-models and set {FOLDER} to that folder"
     )
 
@@ -40,9 +42,11 @@ def run_script(script: str, args: Sequence[str]) -> None:
         UserError: if there is no such script.
         SystemExit: as the script ends.
     """
+    import seattn.models  # noqa: F401  # worker processes that are forked have our models
+
     path = find_script(script)
     sys.argv = [str(path), *args]
     sys.path.insert(0, str(path.resolve().parent))
-    # Forked workers have our models. Spawned ones import them when they unpickle one; timm's build none themselves.
-    multiprocessing.set_forkserver_preload(["__main__", "seattn"])
+    # Spawned workers import our models when they unpickle one; timm's scripts build none in a worker.
+    multiprocessing.set_forkserver_preload(["__main__", "seattn.models"])
     runpy.run_path(str(path), run_name="__main__")

@@ -6,19 +6,25 @@ from typing import Annotated
 
 import typer
 
+from seattn.cli import SkipBad, TrainingDevice
 from seattn.core.errors import UserError
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A recipe key, in YAML: lr=0.05, seattn.cutout=8. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A recipe key, in YAML: lr=0.05, seattn.cutout=8. Repeatable.",
+        show_default="the recipe's values",
+    ),
 ]
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, object]:
-    """KEY=VALUE as a mapping; values are YAML.
+def parse_settings(settings: Sequence[str], **options: object) -> dict[str, object]:
+    """KEY=VALUE as a mapping; values are YAML. `options` that are not None replace keys of the same name.
 
     Raises:
-        UserError: for what is not of that form.
+        UserError: for a setting of another form.
     """
     import yaml
 
@@ -31,7 +37,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
             parsed[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"--set {setting}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-    return parsed
+    return {**parsed, **{key: value for key, value in options.items() if value is not None}}
 
 
 def finetune(
@@ -39,25 +45,34 @@ def finetune(
     data_dir: Annotated[
         Path, typer.Option(help="Images as DIR/CLASS/IMAGE; or already split, as DIR/train/CLASS/IMAGE and DIR/test/…")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run: weights, report, recipe.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of as many as suit the number of images.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Instead of what suits the number of images.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of the training.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Without pretrained weights.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run: weights, report, recipe.", show_default="runs/MODEL-DIR-sSEED", metavar="RUN"
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs to train.", show_default="by the number of images")
+    ] = None,
+    device: TrainingDevice = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, help="Images in a batch.", show_default="by the number of images")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the training.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start without pretrained weights.")] = False,
+    skip_bad: SkipBad = False,
     settings: Settings = None,
 ) -> None:
-    """Make a classifier of your own images: a folder a class in, weights and an HTML report out."""
+    """Train a classifier of your own images: a folder for each class in, weights and an HTML report out."""
     from seattn.reports.net_report import write_run_report
     from seattn.training.finetuning import finetune as run_finetune
 
-    overrides = parse_settings(settings or [])
-    given = {"epochs": epochs, "batch_size": batch_size}
-    overrides.update({key: value for key, value in given.items() if value is not None})
+    overrides = parse_settings(settings or [], epochs=epochs, batch_size=batch_size)
     done = run_finetune(
-        *(model, data_dir, out),
+        model,
+        data_dir,
+        out,
         device=device,
         seed=seed,
         resume=resume,
@@ -71,7 +86,9 @@ def finetune(
 
 def timm_script(
     script: Annotated[str, typer.Argument(help="Path of a script, or its name in the folder $TIMM_SCRIPTS.")],
-    args: Annotated[list[str] | None, typer.Argument(help="Its own arguments, passed on as they are.")] = None,
+    args: Annotated[
+        list[str] | None, typer.Argument(help="Arguments of the script, passed on unchanged.", show_default="none")
+    ] = None,
 ) -> None:
     """Run one of timm's scripts (validate.py, benchmark.py …) with the models of this package."""
     from seattn.cli.timm_scripts import run_script
@@ -81,31 +98,41 @@ def timm_script(
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/se_resnet20_cifar.cifar10.yaml.")],
-    data_dir: Annotated[Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE and DIR/test/CLASS/IMAGE.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute: cpu or cuda.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    data_dir: Annotated[
+        Path,
+        typer.Option(help="Images as DIR/train/CLASS/IMAGE and DIR/test/CLASS/IMAGE, or torchvision's CIFAR files."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/MODEL-sSEED", metavar="RUN")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out after its last epoch.")] = False,
+    device: TrainingDevice = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training.", show_default="the recipe's")] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Instead of the recipe's; a warm-up with warmup_prefix comes on top.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Epochs to train; a warm-up with warmup_prefix is added to them.",
+            show_default="the recipe's",
+        ),
     ] = None,
     settings: Settings = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out, with a warning.")] = False,
+    skip_bad: SkipBad = False,
     no_test: Annotated[
         bool,
-        typer.Option("--no-test", help="Leave the test split alone, for choices; the score is of the held-out part."),
+        typer.Option("--no-test", help="Do not read the test split: the score is that of the held-out images."),
     ] = False,
 ) -> None:
     """Train a model from a recipe."""
     from seattn.training.driver import train as run_recipe
 
-    overrides = parse_settings(settings or [])
-    overrides.update({key: value for key, value in (("seed", seed), ("epochs", epochs)) if value is not None})
     run_recipe(
-        *(recipe, data_dir, out),
+        recipe,
+        data_dir,
+        out,
         resume=resume,
         device=device,
         skip_bad=skip_bad,
-        overrides=overrides,
+        overrides=parse_settings(settings or [], seed=seed, epochs=epochs),
         read_test=not no_test,
     )

@@ -1,14 +1,20 @@
-"""Functions that a package hands out without importing the files that define them before someone asks."""
+"""Functions and modules that a package hands out, and imports only when somebody asks for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of `package`: a name in `places` is imported from that module of the package."""
+def lazily(package: str, places: Mapping[str, str], *, modules: Collection[str] = ()) -> Callable[[str], Any]:
+    """The `__getattr__` of `package`: a name in `places` is imported from that module of the package.
+
+    Args:
+        modules: names of modules of the package.
+    """
 
     def get(name: str) -> Any:
+        if name in modules:
+            return import_module(f"{package}.{name}")
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{places[name]}"), name)

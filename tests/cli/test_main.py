@@ -3,7 +3,9 @@
 import csv
 import json
 import logging
+import os
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,11 +14,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import typer
 from PIL import Image
 from timm.models._hub import save_for_hf
 
 import seattn.cli.demo
+import seattn.cli.main
+import seattn.experiments.study.ablation
 import seattn.training.driver
+import seattn.training.finetuning
 from seattn.__main__ import main
 from seattn.core.errors import UserError
 
@@ -93,13 +99,37 @@ def test_a_reader_that_leaves_is_no_error():
     assert child.wait(timeout=120) in (1, 141)
 
 
-def test_an_interruption_ends_with_130_and_no_traceback(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["demo", "--out", "{tmp}"], "interrupted"),
+        (
+            ["train", "a b.yaml", "--data-dir", "d"],
+            "interrupted; this command resumes the run after its last finished epoch: "
+            "seattn train 'a b.yaml' --data-dir d --resume",
+        ),
+        (
+            ["finetune", ARCH, "--data-dir", "d", "--resume"],
+            "interrupted; this command resumes the run after its last finished epoch: "
+            f"seattn finetune {ARCH} --data-dir d --resume",
+        ),
+        (
+            ["ablate", "s.yaml", "--data-dir", "d"],
+            "interrupted; the same command resumes it: seattn ablate s.yaml --data-dir d",
+        ),
+    ],
+    ids=["demo", "train", "finetune", "ablate"],
+)
+def test_an_interruption_ends_with_130_and_says_how_to_resume(monkeypatch, capsys, tmp_path, args, line):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(seattn.cli.demo, "run_demo", interrupted)
-    assert main(["demo", "--out", str(tmp_path)]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr(seattn.training.driver, "train", interrupted)
+    monkeypatch.setattr(seattn.training.finetuning, "finetune", interrupted)
+    monkeypatch.setattr(seattn.experiments.study.ablation, "ablate", interrupted)
+    assert main([arg.format(tmp=tmp_path) for arg in args]) == 130
+    assert capsys.readouterr().err.strip() == f"seattn: {line}"
 
 
 def test_a_message_of_several_lines_is_put_on_one(monkeypatch, fails, tmp_path):
@@ -126,6 +156,72 @@ def test_help_lists_the_commands(capsys):
     assert all(command in text for command in commands)
     assert main([]) == 0
     assert "evaluate" in capsys.readouterr().out
+    assert main(["hub"]) == 0
+    assert "publish" in capsys.readouterr().out
+
+
+def commands(group=None, path=()):
+    """Every command of the command line: (path, command)."""
+    for name, command in (group or typer.main.get_command(seattn.cli.main.app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*entry, id=" ".join(entry[0])) for entry in commands()])
+def test_help_of_a_command_has_defaults_and_an_example_that_parses_and_no_type_behind_flags(
+    path, command, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main([*path, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "<bool>" not in text
+    for option in command.params:
+        line = next((line for line in text.splitlines() if option.opts[0] in line.split()[1:4]), "")
+        if option.param_type_name == "option" and not option.is_flag:
+            assert "[default: " in line or "[required]" in line, option.name
+    example = shlex.split(text.split("Example: ")[1])
+    assert example[: len(path) + 1] == ["seattn", *path]
+    command.make_context(path[-1], example[len(path) + 1 :])
+
+
+HEAVY = ("torch", "timm", "numpy", "PIL", "scipy", "huggingface_hub")
+
+
+@pytest.mark.parametrize(
+    ("args", "variables", "expected"),
+    [
+        (["--help"], {}, "finetune"),
+        (["--version"], {}, version("seattn")),
+        (["hub", "publish", "--help"], {}, "--dry-run"),
+        (["train", "--help"], {}, "--data-dir"),
+        (["evaluate", "--nonsense"], {}, ""),
+        ([], {"_SEATTN_COMPLETE": "complete_bash", "COMP_WORDS": "seattn pre", "COMP_CWORD": "1"}, "predict"),
+    ],
+    ids=["help", "version", "help of hub publish", "help of train", "usage error", "completion"],
+)
+def test_help_completion_and_usage_errors_do_not_wait_for_torch(args, variables, expected):
+    code = (
+        "import atexit, sys; from seattn.__main__ import main; "
+        f"atexit.register(lambda: print('imported:', [name for name in {HEAVY} if name in sys.modules])); "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    result = shell("-c", code, *args, env={**os.environ, **variables})
+    assert expected in result.stdout
+    assert result.stdout.endswith("imported: []\n"), result
+
+
+def test_names_that_are_not_utf_8_are_shown_and_json_stays_json(run_dir, tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(path, "wb") as file:
+        Image.new("RGB", (8, 8)).save(file, "png")
+    args = ("-m", "seattn", "predict", path, "--model", run_dir)
+    for encoding in ("ascii:strict", "utf-8:strict"):
+        result = shell(*args, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "300"})
+        assert (result.returncode, result.stderr) == (0, "")
+    result = shell(*args, "--json")
+    assert json.loads(result.stdout)[0]["image"] == f"{tmp_path}/caf\ufffd.png"
 
 
 @pytest.mark.parametrize(
