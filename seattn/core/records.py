@@ -236,10 +236,12 @@ def explain(cls: type, error: ValidationError) -> str:
     if kind == "value_error":  # a record's own rule, which names its key
         return str(first["ctx"]["error"])
     if kind == "unexpected_keyword_argument":
+        record: Any = cls
         for part in path[:-1]:
-            cls = get_type_hints(cls)[part]
+            hint = record if part.isdigit() else get_type_hints(record)[part]
+            record = next(item for item in (hint, *get_args(hint)) if is_dataclass(item))
         prefix = "".join(f"{part}." for part in path[:-1])
-        return f"unknown key {key!r}; {did_you_mean(path[-1], (field.name for field in fields(cls)), prefix)}"
+        return f"unknown key {key!r}; {did_you_mean(path[-1], (field.name for field in fields(record)), prefix)}"
     if kind == "missing" and not isinstance(first["loc"][-1], int):
         return f"the key {key!r} is missing"
     if kind == "missing":

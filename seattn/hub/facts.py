@@ -1,10 +1,9 @@
-"""What is known of trained weights: the rows of their runs, the recipe, and what they do to each class.
+"""What is known of trained weights: the rows of their runs, the recipe, and the results of each class.
 
-seattn/weights/<name>.json holds it for the weights of the package (`make cards` writes it), results.json in a folder
-for the Hub. Shapes: K classes.
+For weights of the package the facts are in `models/weights/<name>.json`, which `make cards` writes; in a folder for the
+Hub they are in `results.json` and `recipe.yaml`. Shapes: K classes.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ _LONGEST = 200  # characters of a name
 
 @dataclass(frozen=True)
 class ClassResults:
-    """What weights, as they ship, do to the images of a split.
+    """The predictions of weights, as they ship, on the images of a split, counted by class.
 
     Args:
-        seed: of the run they are of, as is `recipe`, the file of `zoo_configs/`.
-        sha256: of the weights' file.
+        seed: seed of the run that the weights are from.
+        recipe: the run's recipe, a file of `zoo_configs/` without its suffix.
+        sha256: digest of the weights' file.
         confusion: (K, K), counts images by [true][predicted].
-        bins: of 15 equal bins of confidence the count, mean confidence and accuracy.
+        bins: count, mean confidence and accuracy for each of 15 equal bins of confidence.
     """
 
     name: str
@@ -43,20 +43,20 @@ class ClassResults:
     def __post_init__(self) -> None:
         k = len(self.class_names)
         if k < 1 or [len(row) for row in self.confusion] != [k] * k:
-            raise UserError(f"the confusions of {self.name} are no {k} x {k} table of its classes")
+            raise UserError(f"the confusion matrix of {self.name} must be {k} x {k}, one row for each class")
 
     @property
     def n(self) -> int:
-        """Images of the split."""
+        """Number of images in the split."""
         return sum(map(sum, self.confusion))
 
     @property
     def correct(self) -> int:
-        """Images of it that are right."""
+        """Number of images with a correct prediction."""
         return sum(row[i] for i, row in enumerate(self.confusion))
 
     def per_class(self) -> list[ClassScore]:
-        """Precision, recall and F1 of the classes that have images, the lowest recall first."""
+        """Scores of the classes that have images, the lowest recall first."""
         scores = []
         for i, name in enumerate(self.class_names):
             support, right = sum(self.confusion[i]), self.confusion[i][i]
@@ -68,11 +68,30 @@ class ClassResults:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Of the weights called `name`: `row` is theirs, `rows` are those of all runs of that name, oldest first.
+class Results:
+    """The measured part of the facts.
 
-    `classes` is None where nobody has looked at each class.
+    Args:
+        name: name of the weights.
+        row: row of the weights.
+        rows: rows of all runs of that name, oldest first.
+        classes: results of each class; None if they were not counted.
     """
+
+    name: str
+    row: AccuracyRow
+    rows: tuple[AccuracyRow, ...]
+    classes: ClassResults | None = None
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.row.name, self.row.dataset):
+            if not text.isprintable() or len(text) > _LONGEST:
+                raise UserError(f"a name or data set must be one line of at most {_LONGEST} characters")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of trained weights: the fields of `Results`, and the recipe of their training."""
 
     name: str
     row: AccuracyRow
@@ -82,7 +101,7 @@ class Facts:
 
     @property
     def of_project(self) -> bool:
-        """Whether the weights are this project's, whose recipes have names; else a user's."""
+        """Whether this project trained the weights: its recipes have names, those of users do not."""
         return bool(self.row.recipe)
 
     def results(self) -> str:
@@ -90,15 +109,15 @@ class Facts:
         return dump({key: value for key, value in asdict(self).items() if key != "recipe"})
 
     def to_json(self) -> str:
-        """As JSON."""
+        """All facts as JSON."""
         return dump({**asdict(self), "recipe": self.recipe.to_dict()})
 
 
 def packaged_facts(name: str) -> Facts:
-    """What the package knows of its weights `name`.
+    """The facts of the package's weights `name`.
 
     Raises:
-        UserError: if there is no such file, or it is damaged.
+        UserError: if their file is missing or damaged.
     """
     path = WEIGHTS / f"{name}.json"
     content = read_json(path)
@@ -107,16 +126,17 @@ def packaged_facts(name: str) -> Facts:
 
 
 def staged_facts(folder: Path) -> Facts:
-    """What results.json and recipe.yaml in `folder` say.
+    """The facts in results.json and recipe.yaml of a folder for the Hub.
 
     Raises:
-        UserError: if one is missing or damaged.
+        UserError: if a file is missing or damaged.
     """
-    return _facts(read_json(folder / "results.json"), load_recipe(folder / "recipe.yaml"), folder / "results.json")
+    path = folder / "results.json"
+    return _facts(read_json(path), load_recipe(folder / "recipe.yaml"), path)
 
 
 def run_facts(run: Path, name: str) -> Facts:
-    """What a finished run of `seattn train` or `seattn finetune` says of its weights, which are to be called `name`.
+    """The facts of the weights of a finished run, which get the name `name`.
 
     Raises:
         UserError: if the run is not finished or its files are damaged.
@@ -129,7 +149,7 @@ def run_facts(run: Path, name: str) -> Facts:
 
 
 def class_results(evaluation: Evaluation, row: AccuracyRow, sha256: str, measured_in: Conditions) -> ClassResults:
-    """`evaluation` of the weights of `row` on its split, whose file has that digest."""
+    """The results of each class in `evaluation` of the weights of `row`; `sha256` is that of the weights' file."""
     return ClassResults(
         name=row.name,
         seed=row.seed,
@@ -143,16 +163,5 @@ def class_results(evaluation: Evaluation, row: AccuracyRow, sha256: str, measure
     )
 
 
-def _facts(content: Mapping[str, Any], recipe: Recipe, path: Path) -> Facts:
-    row = parse(AccuracyRow, content.get("row"), path)
-    rows = content.get("rows")
-    rest = {key: value for key, value in content.items() if key not in ("row", "rows", "classes")}
-    if set(rest) != {"name"} or not isinstance(rows, list):
-        raise UserError(f"{path} must have the keys name, row, rows and classes, it has {', '.join(content) or 'none'}")
-    for text in (rest["name"], row.name, row.dataset):
-        if not isinstance(text, str) or not text.isprintable() or len(text) > _LONGEST:
-            raise UserError(f"{path}: a name or data set must be one line of up to {_LONGEST} characters")
-    all_rows = tuple(parse(AccuracyRow, item, path) for item in rows)
-    classes = content.get("classes")
-    found = None if classes is None else parse(ClassResults, classes, path)
-    return Facts(str(rest["name"]), row, all_rows, recipe, found)
+def _facts(content: dict[str, Any], recipe: Recipe, path: Path) -> Facts:
+    return Facts(recipe=recipe, **vars(parse(Results, content, path)))

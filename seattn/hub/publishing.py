@@ -98,7 +98,7 @@ def publish(name: str, org: str, *, run: Path | None = None, private: bool = Fal
 def publish_folder(folder: Path, repo: str, *, private: bool = False, dry_run: bool = False) -> Published:
     """`publish` for a folder that `stage` wrote, as `org/name`."""
     _check_repository(repo, needs_token=not dry_run)
-    check_sums(folder, ())
+    check_sums(folder)
     try:
         info = _model_info(repo)
     except UnreachableError as error:
@@ -150,7 +150,7 @@ def pull(name: str, *, cache_dir: Path | None = None) -> Path:
     repo = repository(name)
     folder = _download(repo, cache_dir)
     if (folder / SUMS).exists():
-        check_sums(folder, ())
+        check_sums(folder)
     if repo != name.removeprefix("hf-hub:"):
         weights = folder / WEIGHTS
         if not weights.is_file():

@@ -1,6 +1,7 @@
 """Build the folder of a Hub repository: weights, config, card, recipe, rows, golden tensors, checksums.
 
-The weights of this package, or of a run of `seattn train` or `seattn finetune`. The same input gives the same bytes.
+The weights are those of this package, or of a run of `seattn train` or `seattn finetune`. The same input gives the same
+bytes.
 """
 
 import shutil
@@ -12,7 +13,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from timm.models import PretrainedCfg, get_pretrained_cfg
 
 from seattn.core.errors import UserError
-from seattn.core.files import sha256, whole_folder
+from seattn.core.files import whole_folder
 from seattn.core.records import read_json
 from seattn.hub.card import picture_name, render_card
 from seattn.hub.facts import Facts, packaged_facts, run_facts
@@ -27,16 +28,19 @@ from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 
 
 def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None = None) -> tuple[Path, ...]:
-    """Write the repository of the weights `name` into `folder`, whole or not at all; its files, relative to it.
+    """Write the repository of the weights `name` into `folder`, completely or not at all.
 
     Args:
-        name: `arch.tag` of weights in this package; with `run`, what the run's weights are to be called.
+        name: `arch.tag` of weights in this package; with `run`, the name that the run's weights get.
         folder: new, empty, or an earlier stage of the same name, which is replaced.
         run: folder of a finished run.
-        org: whose repository it is for, as the card says.
+        org: owner of the repository, for the card.
+
+    Returns:
+        The files, relative to `folder`.
 
     Raises:
-        UserError: if there are no such weights, or `folder` holds anything else.
+        UserError: if there are no such weights, or `folder` holds anything else or cannot be written.
     """
     if run is None:
         name = packaged_name(name)
@@ -44,7 +48,10 @@ def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None =
     else:
         _check_repository_name(name)
         facts, weights = run_facts(run, name), run / WEIGHTS
-    _check_free(folder.resolve(), name)
+    try:
+        _check_replaceable(folder.resolve(), name)
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; give another folder") from error
     with whole_folder(folder) as part:
         _fill(part, facts, weights, name if run is None else f"{DIR_PREFIX}{run}", org)
         files = tuple(Path(file) for file in sorted([*files_of(part), SUMS]))
@@ -58,24 +65,20 @@ def packaged_name(name: str) -> str:
         UserError: if there are none.
     """
     check_name(name)
-    if name not in models_with_weights():
-        cfg = get_pretrained_cfg(name)
-        found = f"{name}.{cfg.tag}" if cfg is not None and cfg.tag and "." not in name else name
-        if found not in models_with_weights():
-            raise UserError(
-                f"{name} has no weights in this package; those that have: {', '.join(models_with_weights())}"
-            )
-        return found
-    return name
+    cfg = get_pretrained_cfg(name)
+    full_name = name if cfg is None or not cfg.tag or "." in name else f"{name}.{cfg.tag}"
+    if full_name not in models_with_weights():
+        raise UserError(
+            f"{name} has no weights in this package; the models with weights are {', '.join(models_with_weights())}"
+        )
+    return full_name
 
 
 def _packaged_weights(name: str) -> Path:
-    entry = _pretrained.weight_index()[name]
-    path = _pretrained.WEIGHTS / entry["file"]
+    path = _pretrained.WEIGHTS / _pretrained.weight_index()[name]["file"]
     if not path.is_file():
-        raise UserError(f"{path} is not there: this package came without its weights; install it again")
-    if sha256(path) != entry["sha256"]:
-        raise UserError(f"{path} is not the file that this version of seattn ships for {name}; install it again")
+        raise UserError(f"{path} is missing: this package was installed without its weights; install it again")
+    _pretrained.check_pinned(name, path, "install seattn again")
     return path
 
 
@@ -86,8 +89,8 @@ def _check_repository_name(name: str) -> None:
         raise UserError(f"{name!r} cannot be the name of a repository on the Hub: {error}") from error
 
 
-def _check_free(folder: Path, name: str) -> None:
-    """Refuse a folder that holds anything but an unaltered stage of `name`: it will be replaced."""
+def _check_replaceable(folder: Path, name: str) -> None:
+    """Refuse a folder that holds anything but an unchanged stage of `name`: it will be replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -95,14 +98,14 @@ def _check_free(folder: Path, name: str) -> None:
     if not any(folder.iterdir()):
         return
     if not (folder / SUMS).is_file() or not (folder / "results.json").is_file():
-        raise UserError(f"{folder} is not empty and no earlier stage; give another folder")
-    before = read_json(folder / "results.json").get("name")
-    if before != name:
-        raise UserError(f"{folder} holds {before}, not {name}; give another folder")
+        raise UserError(f"{folder} is not empty and is not an earlier stage; give another folder")
+    staged_name = read_json(folder / "results.json").get("name")
+    if staged_name != name:
+        raise UserError(f"{folder} holds {staged_name}, not {name}; give another folder")
     try:
-        check_sums(folder, ())
+        check_sums(folder)
     except UserError as error:
-        raise UserError(f"{folder} is not as it was staged, and is left alone: {error}; or delete it") from error
+        raise UserError(f"{folder} was changed after staging and is not replaced: {error}; or delete it") from error
 
 
 def _fill(folder: Path, facts: Facts, weights: Path, spec: str, org: str | None) -> None:

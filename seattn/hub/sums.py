@@ -1,4 +1,4 @@
-"""SHA256SUMS of a folder for the Hub: every other file of it, in the form that `sha256sum --check` reads."""
+"""SHA256SUMS of a folder for the Hub: the digests of all other files, as `sha256sum --check` reads them."""
 
 import re
 from collections.abc import Mapping
@@ -6,16 +6,21 @@ from pathlib import Path
 
 from seattn.core.errors import UserError
 from seattn.core.files import sha256
+from seattn.core.records import read_text
 
 SUMS = "SHA256SUMS"
-_LARGEST = 2**20  # bytes; ours have 1,000
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 def files_of(folder: Path) -> list[str]:
-    """All files under `folder` but SHA256SUMS, relative and sorted; not what begins with a dot, which the Hub adds."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.as_posix() for path in found if not is_hidden(path) and path.as_posix() != SUMS)
+    """All files under `folder` except SHA256SUMS and hidden files, which the Hub adds: relative paths, sorted."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path.as_posix() for path in paths if not is_hidden(path) and path.as_posix() != SUMS)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a relative path begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def render_sums(folder: Path) -> str:
@@ -23,48 +28,41 @@ def render_sums(folder: Path) -> str:
     return "".join(f"{sha256(folder / name)}  {name}\n" for name in files_of(folder))
 
 
-def check_sums(folder: Path, needed: tuple[str, ...]) -> int:
-    """Hold that SHA256SUMS is right and of every file of `folder`; how many those are.
+def check_sums(folder: Path, required: tuple[str, ...] = ()) -> int:
+    """Check that SHA256SUMS lists exactly the files of `folder`, with their digests; the number of these files.
 
     Args:
-        needed: files that must be there.
+        folder: the folder of a Hub repository.
+        required: files that must be there.
 
     Raises:
-        UserError: naming the first file that is altered, missing or extra.
+        UserError: naming the first file that is damaged, missing or extra.
     """
     sums = read_sums(folder)
-    found = files_of(folder)
-    for name in sorted({*sums, *needed} - set(found)):
+    names = files_of(folder)
+    for name in sorted({*sums, *required} - set(names)):
         raise UserError(f"{folder / name} is missing; get the folder from its source again")
-    for name in found:
+    for name in names:
         if name not in sums:
-            raise UserError(f"{folder / name} does not stand in {SUMS}; take it away, or stage the folder again")
+            raise UserError(f"{folder / name} is not listed in {SUMS}; remove it, or stage the folder again")
         digest = _digest(folder / name)
         if digest != sums[name]:
             raise UserError(
-                f"{folder / name} is damaged or was altered: SHA-256 {digest[:12]}…, {SUMS} has {sums[name][:12]}…; "
-                "get it from its source again"
+                f"{folder / name} is damaged or was changed: its SHA-256 is {digest[:12]}…, {SUMS} has "
+                f"{sums[name][:12]}…; get it from its source again"
             )
-    return len(found)
+    return len(names)
 
 
 def read_sums(folder: Path) -> Mapping[str, str]:
-    """File -> digest.
+    """File name -> digest.
 
     Raises:
-        UserError: if there is no SHA256SUMS, or a line of it is none, or names a path outside of the folder.
+        UserError: if SHA256SUMS cannot be read, or a line is malformed or names a path outside the folder.
     """
     path = folder / SUMS
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise UserError(f"{path} is larger than such a list can be; get it from its source again")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; `seattn hub stage` writes it") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8; get it from its source again") from error
     sums: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         match = _LINE.fullmatch(line)
         name = Path(match[2]) if match else Path("..")
         if match is None or name.is_absolute() or ".." in name.parts or match[2] in sums:
@@ -77,12 +75,8 @@ def read_sums(folder: Path) -> Mapping[str, str]:
 
 def _digest(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"{path} is no plain file; get it from its source again")
+        raise UserError(f"{path} is not a plain file; get it from its source again")
     try:
         return sha256(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -86,7 +86,7 @@ def test_a_dry_run_shows_all_files_and_writes_nothing(hub, capsys):
     out = capsys.readouterr().out
     for file in ("model.safetensors", "config.json", "README.md", "recipe.yaml", "test/golden.safetensors"):
         assert any(file in line and "new" in line and any(c.isdigit() for c in line) for line in out.splitlines()), out
-    assert "a dry run: nothing was written" in out
+    assert "dry run: nothing was written" in out
     assert hub.store.repositories == {}
     assert {r.method for r in hub.requests} == {"GET"}
 
@@ -119,7 +119,7 @@ def test_a_public_repository_is_not_made_private_in_passing(hub, login, staged):
 
 def test_a_folder_that_was_altered_is_not_published(hub, login, altered):
     (altered / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"config.json is damaged or was altered"):
+    with pytest.raises(UserError, match=r"config.json is damaged or was changed"):
         publish_folder(altered, REPO)
     assert hub.requests == []
 

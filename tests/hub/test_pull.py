@@ -96,10 +96,10 @@ def test_verify_looks_at_the_hub_not_at_a_folder(on_hub, tmp_path, monkeypatch, 
     ("change", "message"),
     [
         (lambda files: {**files, "model.safetensors": flipped(files["model.safetensors"])}, "SHA-256"),
-        (lambda files: {**files, "pytorch_model.bin": b"x"}, "pytorch_model.bin does not stand in SHA256SUMS"),
+        (lambda files: {**files, "pytorch_model.bin": b"x"}, "pytorch_model.bin is not listed in SHA256SUMS"),
         (lambda files: {k: v for k, v in files.items() if k != "config.json"}, "config.json is missing"),
         (lambda files: {**files, "SHA256SUMS": b"x"}, "is not a digest"),
-        (lambda files: with_config(files, num_classes=4), "config.json is damaged or was altered"),
+        (lambda files: with_config(files, num_classes=4), "config.json is damaged or was changed"),
     ],
     ids=["bit", "pickle", "missing", "sums", "config"],
 )
@@ -197,7 +197,7 @@ def test_a_cache_without_links_is_checked_by_the_sums(on_hub, monkeypatch, tmp_p
     assert not (folder / "model.safetensors").is_symlink()
     weights = folder / "model.safetensors"
     weights.write_bytes(flipped(weights.read_bytes()))
-    with pytest.raises(UserError, match=r"model.safetensors is damaged or was altered"):
+    with pytest.raises(UserError, match=r"model.safetensors is damaged or was changed"):
         pull(REPO, cache_dir=tmp_path / "copies")
 
 

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import seattn
@@ -147,9 +148,9 @@ def add(folder):
 @pytest.mark.parametrize(
     ("fill", "message"),
     [
-        (keep, "is not empty and no earlier stage"),
-        (edit, "is not as it was staged, and is left alone"),
-        (add, "notes.txt does not stand in SHA256SUMS"),
+        (keep, "is not empty and is not an earlier stage"),
+        (edit, "was changed after staging and is not replaced"),
+        (add, "notes.txt is not listed in SHA256SUMS"),
     ],
 )
 def test_a_folder_with_anything_of_the_users_is_left_alone(tmp_path, fails, fill, message):
@@ -168,14 +169,24 @@ def test_another_models_stage_is_left_alone(tmp_path, fails):
     assert "holds my_birds, not se_resnet20_cifar.cifar10" in fails("hub", "stage", NAME, tmp_path / "stage")
 
 
-def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, error):
+    def full(*_, **__):
+        raise error
 
-    monkeypatch.setattr("seattn.hub.staging.write_golden", full)
-    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+    monkeypatch.setattr("seattn.hub.golden.save_file", full)
+    with pytest.raises(UserError, match=r"^cannot write [^\n]*/stage: [^\n]*No space left"):
         stage(NAME, tmp_path / "stage")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, fails):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "stage").mkdir()
+    monkeypatch.setattr("pathlib.Path.iterdir", forbidden)
+    assert f"cannot read {tmp_path}/stage: Permission denied" in fails("hub", "stage", NAME, tmp_path / "stage")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +195,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path, monkeypatch):
         (["se_resnet20_cifr", "new"], "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
         (
             ["se_resnet20_cifar.cifar100", "new"],
-            "has no weights in this package; those that have: eca_resnet20_cifar.cifar10, se_resnet",
+            "has no weights in this package; the models with weights are eca_resnet20_cifar.cifar10, se_resnet",
         ),
         (["resnet18", "new"], "has no weights in this package"),
         ([NAME, "file"], "is a file; give a folder"),

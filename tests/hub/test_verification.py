@@ -97,19 +97,19 @@ def flip(path, at):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda f: flip(f / "model.safetensors", -5), "model.safetensors is damaged or was altered: SHA-256"),
-        (lambda f: flip(f / "test" / "golden.safetensors", 90), "golden.safetensors is damaged or was altered"),
-        (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors is damaged or was altered"),
+        (lambda f: flip(f / "model.safetensors", -5), "model.safetensors is damaged or was changed: its SHA-256"),
+        (lambda f: flip(f / "test" / "golden.safetensors", 90), "golden.safetensors is damaged or was changed"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors is damaged or was changed"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing; get the folder from its source again"),
-        (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin does not stand in SHA256SUMS"),
-        (lambda f: (f / "test" / "more").write_bytes(b"x"), "test/more does not stand in SHA256SUMS"),
+        (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin is not listed in SHA256SUMS"),
+        (lambda f: (f / "test" / "more").write_bytes(b"x"), "test/more is not listed in SHA256SUMS"),
         (lambda f: (f / "SHA256SUMS").unlink(), "cannot read"),
-        (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "is no text in UTF-8"),
+        (lambda f: (f / "SHA256SUMS").write_bytes(b"\xff\xfe"), "is not text in UTF-8"),
         (lambda f: (f / "SHA256SUMS").write_text("no sum\n"), "SHA256SUMS, line 1, is not a digest"),
-        (lambda f: (f / "SHA256SUMS").write_text(""), "does not stand in SHA256SUMS"),
+        (lambda f: (f / "SHA256SUMS").write_text(""), "is not listed in SHA256SUMS"),
         (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  ../../etc/passwd\n"), "a file of the folder"),
         (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  /etc/passwd\n"), "a file of the folder"),
-        (lambda f: os.mkfifo(f / "pipe"), "pipe does not stand in SHA256SUMS"),
+        (lambda f: os.mkfifo(f / "pipe"), "pipe is not listed in SHA256SUMS"),
         (lambda f: shutil.rmtree(f), "no such folder"),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_is_not_as_it_was_staged_is_named(staged, fails, harm, message):
 def test_a_pipe_in_place_of_a_file_is_not_read(staged, fails):
     (staged / "README.md").unlink()
     os.mkfifo(staged / "README.md")
-    assert "README.md is no plain file" in fails("hub", "verify", staged)
+    assert "README.md is not a plain file" in fails("hub", "verify", staged)
 
 
 def config(**changes):
@@ -232,7 +232,7 @@ def golden(change):
         (weights(lambda s: s.update({"bn1.num_batches_tracked": torch.ones(())})), "it must be torch.int64"),
         (weights(lambda s: s["fc.weight"].fill_(float("nan"))), "fc.weight has NaN or infinite values"),
         (weights(lambda s: s["fc.bias"].fill_(float("inf"))), "fc.bias has NaN or infinite values"),
-        (weights(lambda s: s["conv1.weight"].add_(0.1)), "is allowed; the weights are other ones"),
+        (weights(lambda s: s["conv1.weight"].add_(0.1)), "is allowed; either the weights are other ones"),
         (text("model.safetensors", "no tensors"), "is not a whole safetensors file"),
         (golden(lambda s: s["logits"].add_(1e-2)), "logits differ by"),
         (golden(lambda s: s["features"].mul_(1.01)), "features differ by"),
@@ -278,14 +278,14 @@ def prose(old, new):
         (results(dataset="\x1b[31mbirds"), "a name or data set must be one line"),
         (results(n=0), "n must be greater than or equal to 1, got 0"),
         (results(top1=float("nan")), "equal to 1, got nan"),
-        (prose("| 50.00 % |", "| 98.00 % |"), "the table under the front matter does not say 50.00%"),
-        (results(top1="high"), "is not a valid AccuracyRow"),
-        (results(more=1), "is not a valid AccuracyRow"),
+        (prose("| 50.00 % |", "| 98.00 % |"), "the front matter says 50.00%, but the table below does not"),
+        (results(top1="high"), "row.top1 must be a valid number, got 'high'"),
+        (results(more=1), "unknown key 'row.more'"),
         (text("results.json", "{}"), "results.json"),
-        (text("README.md", "---\nmodel-index: []\n---\n"), "names no top-1"),
-        (text("README.md", "no front matter"), "names no top-1"),
-        (text("README.md", "---\na: !!python/object/apply:os.mkdir [pwned]\n---\n"), "names no top-1"),
-        (text("README.md", "---\n- 1\n---\n"), "names no top-1"),
+        (text("README.md", "---\nmodel-index: []\n---\n"), "has no top-1"),
+        (text("README.md", "no front matter"), "has no top-1"),
+        (text("README.md", "---\na: !!python/object/apply:os.mkdir [pwned]\n---\n"), "has no top-1"),
+        (text("README.md", "---\n- 1\n---\n"), "has no top-1"),
         (text("recipe.yaml", "model: [1"), "is not valid YAML"),
         (text("recipe.yaml", "modle: x"), "unknown key 'modle'"),
     ],
@@ -319,7 +319,8 @@ def write_run_row(folder, changes):
 
 def test_the_accuracy_is_held_to_the_claim(claimed, capsys):
     assert run(["hub", "verify", str(claimed / "stage"), "--data-dir", str(claimed / "data")]) == 0
-    assert "0 images apart, inside of the interval" in " ".join(capsys.readouterr().out.split()).replace(" │ │ │ ", " ")
+    out = " ".join(capsys.readouterr().out.split()).replace(" │ │ │ ", " ")
+    assert "a difference of 0 images, inside the interval" in out
 
 
 def test_an_accuracy_outside_of_the_interval_is_refused(claimed, fails):
@@ -327,20 +328,20 @@ def test_an_accuracy_outside_of_the_interval_is_refused(claimed, fails):
     write_run_row(claimed / "run", {"top1": 59 / 60, "top1_low": low, "top1_high": high})
     stage("my_birds", claimed / "other", run=claimed / "run")
     line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
-    assert "this is outside of it; are these the images of birds?" in line
+    assert "to 99.71%: are these the images of birds?" in line
 
 
 def test_another_number_of_images_is_refused(claimed, fails):
     next((claimed / "data" / "test" / "jay").iterdir()).unlink()
     line = fails("hub", "verify", claimed / "stage", "--data-dir", claimed / "data")
-    assert "has 59 test images, the claim is of 60; give the whole test split" in line
+    assert "has 59 test images, the card 60; give the whole test split" in line
 
 
 def test_a_claim_of_held_out_images_cannot_be_checked(claimed, fails):
     write_run_row(claimed / "run", {"split": "held-out"})
     stage("held_out", claimed / "other", run=claimed / "run")
     line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
-    assert "the card's claim is of the held-out part" in line
+    assert "the card's score is of the held-out part" in line
     assert "to choose by: the score is a little too good" in (claimed / "other" / "README.md").read_text()
 
 
@@ -353,10 +354,10 @@ def test_what_is_neither_folder_nor_name_is_one_line(fails, arguments):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(sha256="0" * 64), "the results of each class are of another model.safetensors"),
-        (lambda c: c["confusion"][0].__setitem__(0, 0), "the classes have 8,193 of 9,080 right, the row 91.13%"),
-        (lambda c: c["confusion"].pop(), "are no 10 x 10 table of its classes"),
-        (lambda c: c.update(typo=1), "is not a valid ClassResults"),
+        (lambda c: c.update(sha256="0" * 64), "the results of each class belong to another model.safetensors"),
+        (lambda c: c["confusion"][0].__setitem__(0, 0), "by the classes 8,193 of 9,080 images are correct"),
+        (lambda c: c["confusion"].pop(), "must be 10 x 10, one row for each class"),
+        (lambda c: c.update(typo=1), "unknown key 'classes.typo'; known: name, seed"),
     ],
 )
 def test_results_of_classes_that_are_not_of_the_weights_are_refused(packaged, tmp_path, fails, change, message):
