@@ -362,7 +362,7 @@ def link_splits(images: UserImages, root: Path, seed: int) -> None:
         index = (labels == label).nonzero().flatten()
         if len(index) <= len(missing):
             raise UserError(
-                f"class {name!r} has {len(index)} images and needs {len(missing) + 1} or more: "
+                f"class {name!r} needs {len(missing) + 1} or more images and has {len(index)}: "
                 f"{printable(images.folders['train'])} has no {' and no '.join(missing)} split, which is taken from it"
             )
         order = index[torch.randperm(len(index), generator=generator)].tolist()

@@ -19,7 +19,7 @@ import yaml
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
-from seattn.core.files import require_writable, write_text
+from seattn.core.files import printable, require_writable, write_text
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import UserImages, describe, link_splits, read_folder
 from seattn.models.listing import check_name
@@ -209,7 +209,7 @@ def _prepare(
         on_gpu=torch.device(device).type == "cuda",
     )
     recipe["seed"] = seed
-    recipe["seattn"]["dataset"] = data_dir.resolve().name
+    recipe["seattn"]["dataset"] = printable(data_dir.resolve().name)
     require_writable(run)
     try:
         if "test" not in images.splits:
@@ -221,8 +221,10 @@ def _prepare(
         raise
     shown = {**recipe, **overrides}
     _logger.info(
-        "recipe: %s epochs of batches of %s, learning rate %s%s%s",
-        *(shown["epochs"], shown["batch_size"], shown["lr"]),
+        "recipe: epochs %s, batch size %s, learning rate %s%s%s",
+        shown["epochs"],
+        shown["batch_size"],
+        shown["lr"],
         f", falling by {recipe['layer_decay']} a layer towards the first" if start else "",
         f"; classes differ more than {_IMBALANCE} x and are drawn equally often"
         if "sampling" in recipe["seattn"]

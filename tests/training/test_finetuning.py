@@ -17,6 +17,7 @@ from seattn.core.errors import UserError
 from seattn.data.folders import link_splits, read_folder
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate_folder
+from seattn.models.load import load_model
 from seattn.reports.net_report import write_run_report
 from seattn.training.finetuning import choose_recipe, finetune
 from seattn.training.loop import TrainingRun
@@ -90,6 +91,29 @@ def test_plain_class_folders_become_a_model_that_timm_loads_and_a_report(plain, 
     assert "exists; give another --out, or --resume" in capsys.readouterr().err
     assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(run), "--resume"]) == 2
     assert "is finished" in capsys.readouterr().err
+
+
+def test_grey_16_bit_images_under_names_that_are_not_utf_8_become_a_model_and_a_report(tmp_path):
+    """Every byte string is a name on Linux; nothing after the training may fail because of one."""
+    data = tmp_path / os.fsdecode(b"photos \xe9")
+    rng = np.random.default_rng(0)
+    for part, count in (("Training", 8), ("Testing", 2)):
+        for label, name in enumerate((b"caf\xe9", b"dog")):
+            folder = data / part / os.fsdecode(name)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(100, size=(32, 32), dtype=np.uint16) + 120 * label
+                with (folder / f"{part}{i}.png").open("wb") as file:
+                    Image.fromarray(pixels * 257).save(file, "png")
+    keys = {**FAST, "epochs": 1, "batch_size": 4, "model_kwargs.in_chans": 1}
+    done = finetune("resnet20_cifar", data, tmp_path / "run", device="cpu", overrides=keys)
+    page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=False)
+    assert "caf\ufffd" in page.read_text(encoding="utf-8")
+    assert json.loads((done.run / "config.json").read_text())["label_names"] == ["caf\ufffd", "dog"]
+    model = load_model(f"local-dir:{done.run}")
+    assert model.conv1.weight.shape[1] == 1
+    score = evaluate_folder(model, data / "Testing", workers=0)
+    assert (score.n, score.top1) == (done.row.n, done.row.top1) == (4, done.row.top1)
 
 
 def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
@@ -213,7 +237,7 @@ def too_few(data):
     [
         (empty, "no images in"),
         (one_class, "has one class, 'blue'; it should hold two or more"),
-        (too_few, "class 'red' has 2 images and needs 3 or more"),
+        (too_few, "class 'red' needs 3 or more images and has 2"),
         (lambda data: (data / "yellow").mkdir(), "yellow holds no images"),
         (
             lambda data: (data / "red" / "x.png").write_bytes(b"no"),
