@@ -19,6 +19,7 @@ from benchmarks._command import Parser, command
 from benchmarks.speed.rows import SpeedRow, newest, read_speed, speed_files
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
+from seattn.evaluation.style import figure_style
 
 MODES = ("forward", "forward_backward")
 _PANELS = (
@@ -35,7 +36,6 @@ _STYLES = {
     "timm_compile": ("timm under torch.compile", "#009e73", "D"),
 }
 _SHIFT = 1.06  # between implementations on the axis of sizes, so that their bars do not cover each other
-_RC: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
 
 
 def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
@@ -55,7 +55,7 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
     ]
     if not panels:
         return None
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(3.1 * len(panels) + 0.6, 5.8), layout="constrained")
         axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
         for column, (title, taken) in enumerate(panels):
@@ -122,7 +122,7 @@ def write_plots(path: Path) -> list[Path]:
         if figure is None:
             continue
         buffer = io.StringIO()
-        with mpl.rc_context(_RC):
+        with mpl.rc_context(figure_style()):
             figure.savefig(buffer, format="svg", metadata={"Date": None})  # the same rows, byte for byte
         target = path.with_suffix(f".{mode}.svg")
         write_text(target, buffer.getvalue())

@@ -21,7 +21,7 @@ from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
 from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
-from seattn.evaluation.prediction import Prediction, as_seen, predict_logits
+from seattn.evaluation.prediction import Prediction, as_seen, predict_probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,8 @@ def explain(
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: if a file, class, layer or method does not exist, the net has no map, or the package grad-cam is
-            missing.
+        UserError: if a file, class, layer or method does not exist, the net has no map, its outputs are not finite, or
+            the package grad-cam is missing.
     """
     if method not in METHODS:
         raise UserError(f"--method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -108,7 +108,7 @@ def _explain(
     layer: str | None,
     method: str,
 ) -> Explanation:
-    probabilities = predict_logits(model, [x]).softmax(1)[0]  # (K,)
+    probabilities = predict_probabilities(model, [x])[0]  # (K,)
     top = probabilities.topk(min(5, len(names)))
     indices = tuple(top.indices.tolist())
     index = indices[0] if target is None else target

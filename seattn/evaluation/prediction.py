@@ -126,9 +126,7 @@ def predict_each(
             inputs = list(pool.map(read, group))  # B
             images = [x for x in inputs if not isinstance(x, Unreadable)]
             batches = [torch.stack(images)] if images else []  # (B, C, H, W)
-            probabilities = predict_logits(model, batches).softmax(1)  # (B, K)
-            if not probabilities.isfinite().all():
-                raise UserError("the model's outputs are not finite: its weights are broken")
+            probabilities = predict_probabilities(model, batches)  # (B, K)
             top = probabilities.topk(min(topk, len(names)))  # (B, k)
             rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
             for path, x in zip(group, inputs, strict=True):
@@ -145,31 +143,29 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-@torch.inference_mode()
-def predict_logits(
-    model: nn.Module,
-    batches: Iterable[torch.Tensor],
-    *,
-    device: str | torch.device | None = None,
-    channels_last: bool = False,
-    bf16: bool = False,
-) -> torch.Tensor:
-    """Logits (N, K) of batches (B, C, H, W), float32 on the CPU; the model's train or eval mode is restored.
+def predict_probabilities(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Probabilities (N, K) of batches (B, C, H, W).
 
-    Args:
-        device: the device to compute on, to which the model is moved; None is the device of the model's parameters.
-        bf16: run under bfloat16 autocast.
+    Raises:
+        UserError: if an output is not finite.
     """
-    target = next(model.parameters()).device if device is None else torch.device(device)
+    probabilities = predict_logits(model, batches).softmax(1)
+    if not probabilities.isfinite().all():
+        raise UserError("the model's outputs are not finite: its weights are broken")
+    return probabilities
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, batches: Iterable[torch.Tensor], *, channels_last: bool = False) -> torch.Tensor:
+    """Logits (N, K) of batches (B, C, H, W), float32 on the CPU; the model's train or eval mode is restored."""
+    device = next(model.parameters()).device
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     training = model.training
-    model.eval().to(target)
+    model.eval()
     logits = [torch.empty(0, len(class_names(model)))]
     try:
         for batch in batches:
-            images = batch.to(target, memory_format=memory_format)
-            with torch.autocast(target.type, torch.bfloat16, enabled=bf16):
-                logits.append(model(images).float().cpu())  # (B, K)
+            logits.append(model(batch.to(device, memory_format=memory_format)).float().cpu())  # (B, K)
     finally:
         model.train(training)
     return torch.cat(logits)

@@ -248,9 +248,6 @@ def evaluate_folder(
     *,
     batch_size: int = 256,
     workers: int = 2,
-    device: str | torch.device | None = None,
-    channels_last: bool = False,
-    bf16: bool = False,
     exif: bool = True,
     class_map: Path | None = None,
     progress: bool = False,
@@ -259,7 +256,6 @@ def evaluate_folder(
 
     Args:
         workers: number of processes that read images; 0 reads them in this process.
-        device: the device to compute on; None is the model's own.
         exif: turn images by their EXIF orientation, which timm does not do.
         class_map: a text file with the class folder of each output of the model, one on each line, for folders that
             are not the model's label names.
@@ -269,17 +265,8 @@ def evaluate_folder(
         UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
             the folder, the class or the file.
     """
-    return _evaluate(
-        model,
-        list_files(folder, exif=exif),
-        batch_size=batch_size,
-        workers=workers,
-        device=next(model.parameters()).device if device is None else torch.device(device),
-        channels_last=channels_last,
-        bf16=bf16,
-        class_map=class_map,
-        progress=progress,
-    )
+    images = list_files(folder, exif=exif)
+    return _evaluate(model, images, batch_size=batch_size, workers=workers, class_map=class_map, progress=progress)
 
 
 def evaluate(
@@ -304,16 +291,7 @@ def evaluate(
         images: FileSet | ImageSet = list_files(split_folder(data_dir, split), exif=exif)
     else:
         images = load_cifar(data_dir, split)
-    device = next(model.parameters()).device
-    return _evaluate(
-        model,
-        images,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        class_map=class_map,
-        progress=progress,
-    )
+    return _evaluate(model, images, batch_size=batch_size, workers=workers, class_map=class_map, progress=progress)
 
 
 def _evaluate(
@@ -322,21 +300,13 @@ def _evaluate(
     *,
     batch_size: int,
     workers: int,
-    device: torch.device,
-    channels_last: bool = False,
-    bf16: bool = False,
     class_map: Path | None,
     progress: bool,
 ) -> Evaluation:
     outputs, names = match_classes(images.class_names, model, class_map)
-    batches = progress_bar(
-        FolderEval(images, batch_size, workers, data_config(model), device).in_order(),
-        "evaluating",
-        total=-(-len(images) // batch_size),
-        unit="batch",
-        shown=progress,
-    )
-    logits = predict_logits(model, batches, device=device, channels_last=channels_last, bf16=bf16)  # (N, K)
+    batches = FolderEval(images, batch_size, workers, data_config(model), next(model.parameters()).device).in_order()
+    count = -(-len(images) // batch_size)
+    logits = predict_logits(model, progress_bar(batches, "evaluating", total=count, unit="batch", shown=progress))
     return summarize(logits, torch.tensor(outputs)[images.labels], names)
 
 

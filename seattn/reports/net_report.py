@@ -20,7 +20,7 @@ from seattn.models.load import DIR_PREFIX, load_model
 from seattn.reports.images import answer_picture, choose_images, gate_strips
 from seattn.reports.page import Grid, Group, Headline, Page, Picture, versions
 from seattn.reports.runs import group_runs, read_run
-from seattn.reports.sections import add_classes, add_training, confusions
+from seattn.reports.sections import add_classes, add_training, confusions, score_text, score_tiles
 
 NO_GATES = "This model has no attention layer with channel gates."
 
@@ -63,15 +63,8 @@ def write_report(
         add_training(page, group_runs([read_run(run)], None))
     headline = Headline(
         number=f"{evaluation.top1:.1%}",
-        text=(
-            f"top-1 accuracy on {evaluation.n:,} images, 95% interval {evaluation.top1_low:.1%} to "
-            f"{evaluation.top1_high:.1%}"
-        ),
-        tiles={
-            f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
-            "cross-entropy": f"{evaluation.loss:.3f}",
-            "calibration error": f"{evaluation.ece:.3f}",
-        },
+        text=score_text(evaluation),
+        tiles=score_tiles(evaluation),
         facts={**facts, "versions": versions()},
     )
     page.write(path, title, headline)

@@ -9,7 +9,6 @@ from statistics import fmean, stdev
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable
-from seattn.evaluation.scoring import Evaluation
 from seattn.reports.comparison import (
     add_class_changes,
     add_each,
@@ -34,7 +33,16 @@ from seattn.reports.runs import (
     score_run,
     value_text,
 )
-from seattn.reports.sections import add_classes, add_pairs, add_recipe, add_training, add_worst, confusions
+from seattn.reports.sections import (
+    add_classes,
+    add_pairs,
+    add_recipe,
+    add_training,
+    add_worst,
+    confusions,
+    score_text,
+    score_tiles,
+)
 
 _WITHOUT_IMAGES = (
     "With --data-dir, the folder that the runs were trained on, this page also shows precision and recall by class, "
@@ -197,10 +205,12 @@ def _headline(groups: Sequence[RunGroup], images: Split | None) -> Headline:
             tiles[group.label] = top1_text(group)
     elif len(groups) == 1 and first.test_top1s:
         number, text = _test_score(first)
-        tiles = _evaluation_tiles(first)
+        if scored:
+            evaluation = first.scores[0].evaluation
+            tiles = {f"top-1, {evaluation.n:,} images below": top1_text(first), **score_tiles(evaluation)}
     elif scored:
         number, text = _images_score(first)
-        tiles = _score_tiles(first.scores[0].evaluation)
+        tiles = score_tiles(first.scores[0].evaluation)
     else:
         number, text = _logged_score(groups)
     return Headline(number, text, tiles, _facts(groups, images))
@@ -232,11 +242,11 @@ def _test_score(group: RunGroup) -> tuple[str, str]:
 
 def _images_score(group: RunGroup) -> tuple[str, str]:
     """The score on the page's images."""
-    evaluation = group.scores[0].evaluation
-    text = f"top-1 accuracy on {evaluation.n:,} images"
-    if len(group.scores) > 1:
-        return f"{fmean(group.top1s):.1%}", f"{text}, mean of {len(group.scores)} seeds ± {stdev(group.top1s):.1%}"
-    return f"{evaluation.top1:.1%}", (f"{text}, 95% interval {evaluation.top1_low:.1%} to {evaluation.top1_high:.1%}")
+    evaluation, seeds = group.scores[0].evaluation, len(group.scores)
+    if seeds == 1:
+        return f"{evaluation.top1:.1%}", score_text(evaluation)
+    spread = f"mean of {seeds} seeds ± {stdev(group.top1s):.1%}"
+    return f"{fmean(group.top1s):.1%}", f"top-1 accuracy on {evaluation.n:,} images, {spread}"
 
 
 def _logged_score(groups: Sequence[RunGroup]) -> tuple[str, str]:
@@ -248,23 +258,6 @@ def _logged_score(groups: Sequence[RunGroup]) -> tuple[str, str]:
         return f"{max(top1s):.1f}%", f"top-1 accuracy after the last epoch on the held-out images, {where}"
     losses = [run.history[-1]["train_loss"] for run in runs]
     return f"{min(losses):.3f}", f"training loss after the last epoch, {where}; no images held out"
-
-
-def _evaluation_tiles(group: RunGroup) -> dict[str, str]:
-    """The scores on the page's images below the test score."""
-    if not group.scores:
-        return {}
-    return {f"top-1, {group.scores[0].evaluation.n:,} images below": top1_text(group)} | _score_tiles(
-        group.scores[0].evaluation
-    )
-
-
-def _score_tiles(evaluation: Evaluation) -> dict[str, str]:
-    return {
-        f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
-        "cross-entropy": f"{evaluation.loss:.3f}",
-        "calibration error": f"{evaluation.ece:.3f}",
-    }
 
 
 def _facts(groups: Sequence[RunGroup], images: Split | None) -> dict[str, str]:

@@ -23,6 +23,21 @@ def hardest_first(evaluation: Evaluation) -> list[ClassScore]:
     return sorted(evaluation.per_class, key=lambda score: (score.recall, score.precision))
 
 
+def score_tiles(evaluation: Evaluation) -> dict[str, str]:
+    """The scores of a page beside its headline."""
+    return {
+        f"top-{min(5, len(evaluation.class_names))}": f"{evaluation.top5:.1%}",
+        "cross-entropy": f"{evaluation.loss:.3f}",
+        "calibration error": f"{evaluation.ece:.3f}",
+    }
+
+
+def score_text(evaluation: Evaluation) -> str:
+    """The sentence beside the accuracy."""
+    interval = f"{evaluation.top1_low:.1%} to {evaluation.top1_high:.1%}"
+    return f"top-1 accuracy on {evaluation.n:,} images, 95% interval {interval}"
+
+
 def add_training(page: Page, groups: Sequence[RunGroup]) -> None:
     """The curves of loss, accuracy and learning rate."""
     text = "Training loss is the recipe's own, with its smoothing, mixing and weights, on augmented images."

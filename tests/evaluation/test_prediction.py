@@ -12,6 +12,7 @@ import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform
+from seattn.evaluation.explanation import explain
 from seattn.evaluation.prediction import Prediction, Unreadable, find_images, predict, predict_each
 
 
@@ -150,8 +151,9 @@ def test_folders_and_patterns_are_their_images(photo, tmp_path):
         find_images([tmp_path / "empty"])
 
 
-def test_a_model_with_broken_weights_is_refused(photo):
+@pytest.mark.parametrize("function", [predict, explain])
+def test_a_model_with_broken_weights_is_refused(photo, function):
     broken = timm.create_model("se_resnet20_cifar")
     broken.fc.weight.data[3, 5] = float("nan")
     with pytest.raises(UserError, match="outputs are not finite"):
-        predict(broken, [photo])
+        function(broken, [photo])

@@ -15,14 +15,13 @@ from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from seattn.core.files import atomic_path
-from seattn.evaluation.style import RIGHT, WRONG
+from seattn.evaluation.style import RIGHT, WRONG, figure_style
 from seattn.experiments.search.space import Choice, Range, Search
 from seattn.experiments.search.trials import last_score, ranked, short
 
 ENOUGH = 10  # whole trials, below which a forest fitted to them says nothing
 FORESTS = 8  # of which the spread is drawn
 _COLUMNS = 3
-_SEARCH_STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "seattn"}
 _logger = logging.getLogger("seattn")
 
 
@@ -46,7 +45,7 @@ def write_plots(out: Path, search: Search, study: optuna.Study) -> None:
 def _write(stem: Path, figure: Figure) -> None:
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
-        with mpl.rc_context(_SEARCH_STYLE):
+        with mpl.rc_context(figure_style()):
             figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
         with atomic_path(stem.parent / f"{stem.name}.{kind}") as part:
             part.write_bytes(buffer.getvalue())
@@ -67,7 +66,7 @@ def _importance(search: Search, study: optuna.Study, whole: int) -> Figure:
     rows = importances(search, study)
     order = rows.mean(0).argsort()
     keys = [list(search.space)[i] for i in order]
-    with mpl.rc_context(_SEARCH_STYLE):
+    with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(6, 1.3 + 0.32 * len(keys)), layout="constrained")
         axes = figure.subplots()
         mean, spread = rows.mean(0)[order], rows.std(0)[order]
@@ -83,7 +82,7 @@ def _importance(search: Search, study: optuna.Study, whole: int) -> Figure:
 
 
 def _history(search: Search, trials: Sequence[FrozenTrial]) -> Figure:
-    with mpl.rc_context(_SEARCH_STYLE):
+    with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.subplots()
         _dots(axes, trials, [trial.number for trial in trials], _floor(trials))
@@ -103,7 +102,7 @@ def _history(search: Search, trials: Sequence[FrozenTrial]) -> Figure:
 def _slices(search: Search, trials: Sequence[FrozenTrial]) -> Figure:
     columns = min(_COLUMNS, len(search.space))
     rows = -(-len(search.space) // columns)
-    with mpl.rc_context(_SEARCH_STYLE):
+    with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(0.6 + 2.8 * columns, 0.8 + 2.5 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
         floor = _floor(trials)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seattn.evaluation.statistics import SeedDifference, Summary
+from seattn.evaluation.style import figure_style
 from seattn.experiments.study.results import StudyResult, VariantResult
 
 # Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.
@@ -16,13 +17,12 @@ _SEEDS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D")
 _MEAN = "#000000"
 _LONG = 24  # letters: more do not fit below the panel
 _Styles = dict[int, dict[str, str]]  # of each seed its colour and marker
-_STUDY_STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10, "svg.hashsalt": "seattn"}
 
 
 def plot_bytes(result: StudyResult, kind: str) -> bytes:
     """The figure as "png" or "svg"; the same result gives the same bytes."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STUDY_STYLE):
+    with mpl.rc_context(figure_style(10)):
         metadata = {"Date": None} if kind == "svg" else None
         draw(result).savefig(buffer, format=kind, dpi=150, metadata=metadata)
     return buffer.getvalue()
@@ -35,7 +35,7 @@ def draw(result: StudyResult) -> Figure:
     styles = {
         seed: dict(zip(("color", "marker"), _SEEDS[i % len(_SEEDS)], strict=True)) for i, seed in enumerate(seeds)
     }
-    with mpl.rc_context(_STUDY_STYLE):
+    with mpl.rc_context(figure_style(10)):
         rows = [len(variants), *([len(effects)] if effects else [])]
         figure = Figure(figsize=(9, 1.5 + 0.46 * sum(rows) + 0.7 * (len(rows) - 1)), layout="constrained")
         grid = figure.add_gridspec(len(rows), 2, height_ratios=[r + 0.3 for r in rows], width_ratios=[1.1, 1])
