@@ -58,19 +58,19 @@ def report(out, *args):
 
 
 @pytest.fixture(scope="module")
-def one(runs, data, tmp_path_factory):
+def single(runs, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("one")
     return out, report(out, runs["before"], "--data-dir", data)
 
 
 @pytest.fixture(scope="module")
-def two(runs, data, tmp_path_factory):
+def comparison(runs, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
     return out, report(out, runs["before"], runs["after"], "--data-dir", data)
 
 
-def test_the_page_of_one_run_stands_alone_beside_its_figures(one):
-    out, page = one
+def test_the_page_of_one_run_stands_alone_beside_its_figures(single):
+    out, page = single
     assert page.stands_alone()
     assert "<b>emu" not in page.html
     figures = {path.name for path in out.iterdir()} - {"report.html"}
@@ -83,9 +83,9 @@ def test_the_page_of_one_run_stands_alone_beside_its_figures(one):
     assert len(page.figures()) == 5
 
 
-def test_its_numbers_are_those_of_evaluate(one, runs, data):
+def test_its_numbers_are_those_of_evaluate(single, runs, data):
     scores = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
-    text = one[1].text
+    text = single[1].text
     assert 0 < scores.top1 < 1
     assert f"{scores.top1:.1%}top-1 accuracy on 36 images, 95% interval {scores.top1_low:.1%}" in text
     for score in scores.per_class:
@@ -98,14 +98,14 @@ def test_its_numbers_are_those_of_evaluate(one, runs, data):
     assert "the validation split" in text
 
 
-def test_the_same_report_is_the_same_files(one, runs, data, tmp_path):
+def test_the_same_report_is_the_same_files(single, runs, data, tmp_path):
     report(tmp_path, runs["before"], "--data-dir", data)
-    for path in one[0].iterdir():
+    for path in single[0].iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_before_and_after_count_the_images_that_changed(two, runs, data):
-    page = two[1]
+def test_before_and_after_count_the_images_that_changed(comparison, runs, data):
+    page = comparison[1]
     assert page.stands_alone()
     files = sorted((data / "validation").rglob("*.png"))
     said = {
@@ -125,13 +125,15 @@ def test_before_and_after_count_the_images_that_changed(two, runs, data):
     change = 100 * (said["after"].mean() - said["before"].mean())
     assert f"{change:+.1f}points of top-1 accuracy: loss=focal, class_weights=balanced against before" in page.text
     assert "seattn.losscross_entropyfocal" in page.text.replace("\n", "")
-    assert {"gained.png", "lost.png", "class-changes.png"} <= {path.name for path in two[0].iterdir()}
+    assert {"gained.png", "lost.png", "class-changes.png"} <= {path.name for path in comparison[0].iterdir()}
 
 
 def test_weights_of_single_classes_are_one_change_with_names(tmp_path):
     cats = replace(BASE, seattn=OurKeys(class_weights={"cat": 2.0, "dog": 0.5}))
     recipes = {"before": BASE, "cats": cats}
-    runs = [read_run(write_run(tmp_path / name, NAMES, recipe=one, finished=False)) for name, one in recipes.items()]
+    runs = [
+        read_run(write_run(tmp_path / name, NAMES, recipe=recipe, finished=False)) for name, recipe in recipes.items()
+    ]
     assert [group.label for group in group_runs(runs, None)] == ["before", "class_weights=cat 2, dog 0.5"]
 
 
@@ -195,12 +197,12 @@ def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
     np.testing.assert_allclose(ours, logits.double().softmax(1).numpy(), atol=1e-5)
 
 
-def test_a_log_that_says_something_else_is_told(one, runs, data):
+def test_a_log_that_says_something_else_is_told(single, runs, data):
     scored = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
     assert abs(scored.top1 - 0.32) > 0.04
     assert (
         f"The run's own log says 32.00 % on the images that it held out, here the accuracy is {scored.top1:.2%}"
-        in one[1].text
+        in single[1].text
     )
 
 
@@ -267,8 +269,8 @@ def test_a_run_that_held_out_no_images_says_so(tmp_path, fails, tested):
     assert ("80.0%" in report(tmp_path / "again", run).text) == tested
 
 
-def test_only_sure_changes_are_bold_and_keys_are_not_broken(two):
-    page = two[1]
+def test_only_sure_changes_are_bold_and_keys_are_not_broken(comparison):
+    page = comparison[1]
     assert page.having("table", **{"class": "keys"})
     assert ".keys tbody th { max-width: none; white-space: nowrap; }" in page.html
     assert "tbody th { font-weight: 400;" in page.html
