@@ -1,7 +1,7 @@
-"""seattn.accelerate(model): our ops in place of what a timm or torchvision model computes step by step.
+"""seattn.accelerate(model): ops of this package replace steps of a timm or torchvision model.
 
-Each module that has an op gets a class with another `forward` over the same parameters; nothing is copied, so state
-dicts, optimisers, EMA copies and timm's methods go on working. What is left alone is listed with its reason.
+Each module that an op can compute gets a class with another `forward` and the same parameters. Nothing is copied: state
+dicts, optimisers, EMA copies and timm's methods still work. A report lists the other modules with the reasons.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from seattn.layers import get_attn, list_attn
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_MARK = "_seattn_accelerated"  # an attribute of each instance that `restore` shall put back
-# timm's attention for which there is no op: named in the report, so that its absence is no riddle.
+_MARK = "_seattn_accelerated"  # an attribute of the instances whose class `restore` puts back
+# timm's attention for which there is no op: the report names these modules too.
 _WITHOUT_OP = (
     LightCbamModule,
     timm_layers.GatherExcite,
@@ -117,14 +117,14 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, Any, Reason 
 
 
 def _why_not(module: nn.Module, target: type[Fused] | None) -> Reason | None:
-    """Why the module is left alone; None also for a module that is of no interest."""
+    """Why the module is left alone; None for a module without attention too."""
     if target is not None:
         return "its forward was set on the instance" if "forward" in module.__dict__ else target._why_not(module)
     kind = type(module)
     if isinstance(module, Attended):
-        return f"attention of seattn, placement {module.attn_placement}: it calls its ops by itself"
+        return f"attention of seattn, placement {module.attn_placement}: it calls its ops itself"
     if kind in map(get_attn, list_attn()):
-        return "a layer of seattn: it calls its op by itself"
+        return "a layer of seattn: it calls its op itself"
     if is_known(kind):
         reason = excitation_of(module)
         assert isinstance(reason, Reason)

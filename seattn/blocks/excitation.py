@@ -1,4 +1,4 @@
-"""From a module of timm, torchvision or this package to the excitation that it computes, with its own parameters.
+"""The excitation that an attention module of timm, torchvision or this package computes, with its own parameters.
 
 A new kind of attention is one function and its line in `_READERS`. Types are compared exactly: a subclass may compute
 anything. Shapes: C channels, R hidden channels, k taps.
@@ -18,7 +18,7 @@ from seattn.layers.eca import EfficientChannelAttn
 from seattn.layers.se import SqueezeExcite
 from seattn.ops._tail.excitation import ECA, SE, EffectiveSE, Excitation
 
-Reason = str  # why a module is left to itself
+Reason = str  # why no op computes a module
 LABELS = {"se": "squeeze-excite", "ese": "effective squeeze-excite", "eca": "efficient channel attention"}
 
 _ACTS: dict[type, str] = {
@@ -72,7 +72,7 @@ def excitation_of(module: nn.Module, *, traced: bool = False) -> Excitation | Re
     """
     reader = _READERS.get(type(module))
     if reader is None:
-        return "no op has it inside"
+        return "no op computes it inside a tail"
     try:
         parts = reader(module)
     except KeyError as missing:
@@ -108,7 +108,7 @@ def known_types() -> tuple[type[nn.Module], ...]:
     return tuple(_READERS)
 
 
-def add_reader(kind: type[nn.Module], like: type[nn.Module]) -> None:
+def add_reader(kind: Any, like: Any) -> None:
     """Read modules of type `kind` as those of type `like`."""
     _READERS[kind] = _READERS[like]
 

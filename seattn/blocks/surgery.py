@@ -1,4 +1,4 @@
-"""Attention into a net that has none, without losing what it knows, and out again."""
+"""Attention is added to a trained net that has none, without changing its outputs, and removed again."""
 
 import copy
 from collections.abc import Sequence
@@ -23,31 +23,31 @@ def add_attention(
     inplace: bool = False,
     **options: Any,
 ) -> Model:
-    """Give every residual block of `model` an attention layer; all weights and buffers stay as they are.
+    """Return a copy of `model` with an attention layer in every residual block (`inplace=True`: `model` itself).
 
-    For ResNet, ResNeXt, WRN, pre-activation ResNet, RegNetX and MobileNetV2 of timm and torchvision, and the plain nets
-    of this package. The class of the model stays; a block's becomes a subclass, except for timm's ResNets at the
-    standard place, whose blocks have the attribute `se` for it. Elsewhere the layer is `se` too, or `attn` in families
-    that have their own SE inside the branch (RegNet, MobileNet).
+    All weights and buffers stay. This works for ResNet, ResNeXt, WRN, pre-activation ResNet, RegNetX and MobileNetV2 of
+    timm and torchvision, and for the plain nets of this package. The layer is the attribute `se` of its block, or
+    `attn` in families with an SE inside the branch (RegNet, MobileNet). The class of the model stays; the class of a
+    block becomes a subclass, except in timm's ResNets at the standard place.
 
-    To save: the state dict, and these arguments. To load: the same call on the same net, then `load_state_dict`.
+    To save the model, save its state dict and these arguments. To load it, repeat the call and use `load_state_dict`.
 
     Args:
         model: a timm or torchvision model, pretrained or not, in training or eval mode.
         layer: registered name: "se", "eca", "cbam", or one of your own.
-        stages: numbers of the stages that get it, the first is 1; None for all.
+        stages: numbers of the stages that get attention, from 1; None for all.
         placement: "standard", "pre", "post" or "identity": where in the block (SENet, section 6.5).
-        start: "identity": every gate is exactly 1 and can learn, so that the model computes what it computed; the gate
-            is 2 * sigmoid then. "paper": the layers' usual start, under which it has to be trained again.
-        num_classes: replace the classifier by one with so many outputs.
+        start: "identity": every gate is exactly 1 and can learn, and the outputs of the model stay; the gate is
+            2 * sigmoid. "paper": the layers' usual initialisation, after which the model has to be trained again.
+        num_classes: replace the classifier by a new one with this number of outputs.
         inplace: change `model` itself instead of a copy.
-        options: the layer's: rd_ratio (one number or one a stage), rd_divisor, gate, kernel_size ...
+        options: of the layer: rd_ratio (one number, or one for each stage), rd_divisor, gate, kernel_size ...
 
     Returns:
         The model with attention.
 
     Raises:
-        ValueError: for a wrong name or number, a model without known residual blocks or with attention already.
+        ValueError: for a wrong name or number, or if the model has no known residual blocks, or has attention already.
         TypeError: for an option that the layer does not take.
     """
     if start not in STARTS:
@@ -65,12 +65,12 @@ def add_attention(
 
 
 def remove_attention(model: Model, *, inplace: bool = False) -> Model:
-    """Take all attention layers of this package out of the residual blocks; the trunk's weights stay.
+    """Return a copy of `model` without the attention layers of this package (`inplace=True`: `model` itself).
 
-    Undoes `add_attention`, and makes the plain net of one of this package's nets with attention.
+    The trunk's weights stay. This undoes `add_attention`, and turns a net of this package into its plain net.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if the model has no such layers.
     """
     model = model if inplace else copy.deepcopy(model)
     if not extract_attention(model):
@@ -79,21 +79,21 @@ def remove_attention(model: Model, *, inplace: bool = False) -> Model:
 
 
 def _classifier(model: nn.Module) -> tuple[nn.Module, str] | None:
-    """Where a torchvision model keeps its last Linear: its parent and its name; None for timm's `reset_classifier`."""
+    """The parent and the name of a torchvision model's last Linear; None for a model with `reset_classifier`."""
     if hasattr(model, "reset_classifier"):
         return None
     for parent, name in ((model, "fc"), (getattr(model, "classifier", None), "1")):
         if parent is not None and isinstance(getattr(parent, name, None), nn.Linear):
             return parent, name
-    raise ValueError(f"{type(model).__name__} has no classifier that num_classes could replace; leave num_classes away")
+    raise ValueError(f"{type(model).__name__} has no classifier that num_classes could replace; omit num_classes")
 
 
 def _replace_classifier(model: Any, num_classes: int) -> None:
-    found = _classifier(model)
-    if found is None:
+    place = _classifier(model)
+    if place is None:
         model.reset_classifier(num_classes)
         return
-    parent, name = found
+    parent, name = place
     old = getattr(parent, name)
     new = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
     setattr(parent, name, new.train(old.training))

@@ -1,4 +1,4 @@
-"""The end of a residual block, out_act(attn(bn(x)) + shortcut), in one op as far as its modules allow.
+"""The tail of a residual block, out_act(attn(bn(x)) + shortcut): one op for as many of its modules as possible.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -18,21 +18,25 @@ from seattn.ops._tail.run import infer, leaves_norm_to_torch, run
 
 
 class Plan(NamedTuple):
-    """Which modules of a tail the op replaces: those named here; the others run by themselves, in timm's order."""
+    """Which modules of a tail the op replaces. The others are called, in timm's order.
+
+    `excitation` is NO_EXCITATION for a tail without attention, and None if the attention is called. `add` is False if
+    stochastic depth comes between the attention and the addition.
+    """
 
     norm: bool
-    excitation: Excitation | None  # NO_EXCITATION: there is no attention; None: it runs by itself
+    excitation: Excitation | None
     relu: bool
-    add: bool  # False where stochastic depth stands between attention and addition
+    add: bool
 
 
 def plan_tail(bn: nn.Module | None, attn: nn.Module | None, act: nn.Module, drop_path: nn.Module | None) -> Plan:
-    """What the op can replace in this mode of the modules."""
+    """What the op can replace while the modules are in this mode."""
     e = excitation_of(attn) if attn is not None else NO_EXCITATION
-    unwatched = may_skip(bn, attn, act)  # one question where nobody watches any, as nearly always
+    unwatched = may_skip(bn, attn, act)  # nearly always; then the modules need not be asked one by one
     if isinstance(e, Reason) or not (unwatched or may_skip(attn)):
         return Plan(False, None, False, False)
-    add = _does_nothing(drop_path)
+    add = _is_identity(drop_path)
     norm = bn is not None and norm_reason(bn) is None and (unwatched or may_skip(bn))
     return Plan(norm, e, add and type(act) is nn.ReLU and (unwatched or may_skip(act)), add)
 
@@ -66,7 +70,7 @@ def residual_tail(
         bn: the norm; None if x has been through it.
         attn, drop_path: None if the block has none.
         act: the activation after the addition.
-        quick: `is_cpu_inference` of x or of what it was made of.
+        quick: `is_cpu_inference` of x, or of the block's input.
     """
     plan = plan_tail(bn, attn, act, drop_path)
     if plan.excitation is None:
@@ -79,7 +83,7 @@ def residual_tail(
         x, norm = _apply_norm(x, bn, plan.excitation, quick)
     else:
         x, norm = (x if bn is None else bn(x)), None
-    x_is_ours = fusible and norm is None  # nobody else holds it
+    x_is_ours = fusible and norm is None  # nothing else needs its values
     if attn is None and norm is None:
         return act(x.add_(shortcut)) if x_is_ours else _add(x, shortcut, act, drop_path)
     x = _attend(x, shortcut, plan, norm, quick=quick, overwrite=x_is_ours)
@@ -114,7 +118,7 @@ def _add(x: Tensor, shortcut: Tensor, act: nn.Module, drop_path: nn.Module | Non
 
 
 def can_trace_tail(attn: nn.Module, drop_path: nn.Module | None) -> bool:
-    """Whether `traced_tail` can stand for this attention: it has an op, and no stochastic depth follows in any mode."""
+    """Whether `traced_tail` computes this attention: there is an op, and no stochastic depth follows in any mode."""
     e = excitation_of(attn)
     return not isinstance(e, Reason) and e.kind in ("se", "eca") and type(drop_path) in (type(None), nn.Identity)
 
@@ -134,7 +138,7 @@ def traced_tail(x: Tensor, shortcut: Tensor, *, attn: nn.Module, act: nn.Module)
     return x if relu or type(act) is nn.Identity else act(x)
 
 
-def _does_nothing(drop_path: nn.Module | None) -> bool:
+def _is_identity(drop_path: nn.Module | None) -> bool:
     if drop_path is None:
         return True
     if not may_skip(drop_path):

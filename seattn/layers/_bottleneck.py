@@ -1,4 +1,4 @@
-"""The width of a bottleneck and the spellings that its two matrices have in other code."""
+"""The width of a bottleneck, and the names that its two matrices have in other code."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,21 +33,21 @@ def bottleneck_width(channels: int, rd_ratio: float, rd_channels: int | None, rd
 
 
 def remap_bottleneck(state: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
-    """A copy of `state` in which the bottleneck under `prefix` is spelt as timm's SEModule spells it.
+    """A copy of `state` in which the bottleneck under `prefix` has the names of timm's SEModule.
 
     The other `SPELLINGS` become `fc1`/`fc2`; a Linear's weight (R, C) becomes a 1 x 1 convolution's (R, C, 1, 1). A
-    state that is spelt so already comes back unchanged.
+    state that already has these names comes back unchanged.
     """
     result: dict[str, Any] = dict(state)
     for spelling in SPELLINGS:
-        for ours, theirs in zip(("fc1", "fc2"), spelling, strict=True):
+        for layer, other in zip(("fc1", "fc2"), spelling, strict=True):
             for name in ("weight", "bias"):
-                if f"{prefix}{theirs}.{name}" in result:
-                    result[f"{prefix}{ours}.{name}"] = result.pop(f"{prefix}{theirs}.{name}")
-    for ours in ("fc1", "fc2"):
-        weight = result.get(f"{prefix}{ours}.weight")
+                if f"{prefix}{other}.{name}" in result:
+                    result[f"{prefix}{layer}.{name}"] = result.pop(f"{prefix}{other}.{name}")
+    for layer in ("fc1", "fc2"):
+        weight = result.get(f"{prefix}{layer}.weight")
         if weight is not None and weight.ndim == 2:
-            result[f"{prefix}{ours}.weight"] = weight[:, :, None, None]  # (out, in) -> (out, in, 1, 1)
+            result[f"{prefix}{layer}.weight"] = weight[:, :, None, None]  # (out, in) -> (out, in, 1, 1)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What an nn.BatchNorm2d would do with its next input, as arguments for an op that has batch norm inside.
+"""The arguments that make an op with batch norm inside do what an nn.BatchNorm2d would do with its next input.
 
 Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
 """
@@ -9,10 +9,10 @@ from seattn.ops._tail.norm import BatchNorm
 
 
 def batch_norm_of(bn: nn.BatchNorm2d) -> BatchNorm:
-    """The arguments that `bn.forward` gives to `torch.nn.functional.batch_norm`; call it once for each forward.
+    """The arguments that `bn.forward` gives to `torch.nn.functional.batch_norm`. Call this once for each forward.
 
-    Like it, this counts the batch in `num_batches_tracked` where it trains and tracks; from the count comes the
-    momentum of a cumulative average (momentum None). Batch statistics where it trains or has no running ones.
+    As `bn.forward` does, this counts the batch in `num_batches_tracked` while `bn` trains and tracks statistics. The
+    count gives the momentum of a cumulative average (momentum None).
     """
     momentum = 0.0 if bn.momentum is None else bn.momentum
     updates = bn.training and bn.track_running_stats
@@ -20,7 +20,7 @@ def batch_norm_of(bn: nn.BatchNorm2d) -> BatchNorm:
         bn.num_batches_tracked.add_(1)
         if bn.momentum is None:
             momentum = 1.0 / float(bn.num_batches_tracked)
-    takes_running = bn.track_running_stats or not bn.training  # else they stay as they are
+    takes_running = bn.track_running_stats or not bn.training
     return BatchNorm(
         running_mean=bn.running_mean if takes_running else None,
         running_var=bn.running_var if takes_running else None,

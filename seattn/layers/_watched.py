@@ -1,7 +1,7 @@
-"""Whether an op may compute what a module computes, from the module's parameters, without calling the module.
+"""Whether an op may read the weights of a module instead of calling the module.
 
-A module that is called runs its hooks, its parametrisations, and what a tool (pruning, LoRA, weight norm) put in its
-place. An op that reads the weights would pass over all of these.
+A call runs the module's hooks, its parametrisations, and whatever a tool (pruning, LoRA, weight norm) put in its place.
+An op that reads only the weights would skip all of these.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def may_skip(*modules: nn.Module | None) -> bool:
 
 
 def reads_weights(*convs: nn.Module) -> bool:
-    """Whether an op may read the weights of these convolutions: their classes are torch's, and nobody watches them."""
+    """Whether an op may read the weights of these convolutions: they are torch's own modules without hooks."""
     return all(type(conv) in _TORCHS and _has_own_weights(conv) for conv in convs) and may_skip(*convs)
 
 

@@ -61,8 +61,8 @@ class ChannelAttn(nn.Module):
 class SpatialAttn(nn.Module):
     """y = x * gate(bn(conv([max_c(x), mean_c(x)]))), equation 3, with the official code's batch norm.
 
-    Where `bn` has been replaced (by synchronised or frozen batch norm), under torch.fx and in TorchScript, convolution
-    and norm run as the modules they are, in plain torch: the same values for more memory traffic.
+    The convolution and the norm are called as modules, with more memory traffic, if `bn` has been replaced (by
+    synchronised or frozen batch norm), if a part has hooks, under torch.fx and in TorchScript.
     """
 
     def __init__(
@@ -126,16 +126,16 @@ _PAPER = Paper(
 
 @register_attn("cbam", _PAPER)
 class Cbam(nn.Module):
-    """Channel attention, then spatial attention, equation 1: which features matter, then where.
+    """Channel attention, then spatial attention, equation 1: which features matter, then where they matter.
 
     Args:
         channels: C of the input.
         rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
-        rd_channels: R itself; wins over the ratio.
-        rd_divisor: 1 is the paper's exact C/r.
-        bias: whether the shared MLP has biases: the official code's has, timm's has not.
+        rd_channels: R itself; if given, `rd_ratio` is not used.
+        rd_divisor: 1 gives the paper's exact C/r.
+        bias: whether the shared MLP has biases, as in the official code; timm's MLP has none.
         spatial_kernel_size: odd side of the spatial window.
-        gate: of both: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
+        gate: of both gates: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
 
     Shape: (B, C, H, W) -> (B, C, H, W).
 
@@ -165,9 +165,10 @@ class Cbam(nn.Module):
         return self.spatial(self.channel(x))
 
     def start_at_identity(self) -> None:
-        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid".
+        """Zero the MLP's last matrix and the spatial norm, so that every gate is exactly 1 and can learn.
 
-        The channel gate's last matrix and the spatial gate's norm become zero: of the latter the scale learns first.
+        Raises:
+            ValueError: unless gate="two_sigmoid".
         """
         require_two_sigmoid(self.channel.gate_name)
         last = [self.channel.fc2.weight, self.channel.fc2.bias, self.spatial.bn.weight, self.spatial.bn.bias]
@@ -182,8 +183,8 @@ class Cbam(nn.Module):
 def remap_timm_cbam(state: Mapping[str, torch.Tensor], prefix: str = "", *, bias: bool = True) -> dict[str, Any]:
     """A copy of `state`, of timm's CbamModule under `prefix`, that loads into `Cbam` and computes the same.
 
-    timm pools [mean, max] where the paper has [max, mean], so the 7 x 7's two input planes are swapped; timm's
-    batch norm stands at `spatial.conv.bn`; its MLP has no biases, so they become zero (`bias=True`) or stay away.
+    timm pools [mean, max] where the paper has [max, mean], so the two input planes of the 7 x 7 are swapped. timm's
+    batch norm is `spatial.conv.bn`. timm's MLP has no biases: with `bias=True` they become zero.
     """
     result = remap_bottleneck(state, f"{prefix}channel.")
     weight = result.pop(f"{prefix}spatial.conv.conv.weight")  # (1, 2, k, k)

@@ -85,7 +85,7 @@ class EfficientChannelAttn(nn.Module):
         return gate_fn(self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1), self.gate_name)
 
     def start_at_identity(self) -> None:
-        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""
+        """Set the weights so that every gate is exactly 1 and can learn; ValueError unless gate="two_sigmoid"."""
         require_two_sigmoid(self.gate_name)
         nn.init.zeros_(self.conv.weight)
 

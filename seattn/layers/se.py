@@ -35,13 +35,13 @@ _PAPER = Paper(
 
 @register_attn("se", _PAPER)
 class SqueezeExcite(nn.Module):
-    """y = x * gate(W2 act(W1 mean(x) + b1) + b2): a channel is gated by what the whole image shows in all channels.
+    """y = x * gate(W2 act(W1 mean(x) + b1) + b2): the means of all channels give the gate of each channel.
 
     Args:
         channels: C of the input.
         rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
-        rd_channels: R itself; wins over the ratio.
-        rd_divisor: 1 is the paper's exact C/r; timm's SEModule has 8.
+        rd_channels: R itself; if given, `rd_ratio` is not used.
+        rd_divisor: 1 gives the paper's exact C/r; timm's SEModule has 8.
         bias: whether the two matrices have biases.
         act: "relu", "silu", "gelu", "hard_swish" or "identity", between the two matrices.
         gate: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
@@ -95,7 +95,7 @@ class SqueezeExcite(nn.Module):
         return gate_fn(self.fc2(hidden), self.gate_name)  # (B, C, 1, 1)
 
     def start_at_identity(self) -> None:
-        """Set the weights so that every gate is exactly 1 and still learns; ValueError unless gate="two_sigmoid"."""
+        """Set the weights so that every gate is exactly 1 and can learn; ValueError unless gate="two_sigmoid"."""
         require_two_sigmoid(self.gate_name)
         nn.init.zeros_(self.fc2.weight)
         if self.fc2.bias is not None:

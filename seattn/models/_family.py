@@ -1,4 +1,4 @@
-"""What all families of nets share: the kinds of attention, the options that every net takes, cfgs, entry points."""
+"""What all families of nets share: names with attention, the options that every net takes, cfgs, entry points."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -45,8 +45,8 @@ def create_net(
 
     The options of every net with attention, all plain values that a config.json holds:
         rd_ratio: hidden over input channels, one number or one a stage (SE, CBAM).
-        rd_divisor: what the hidden width is a multiple of (SE, CBAM).
-        attn_stages: numbers of the stages that carry attention, the first is 1; None for all.
+        rd_divisor: the hidden width is a multiple of this number (SE, CBAM).
+        attn_stages: numbers of the stages with attention, from 1; None for all.
         attn_placement: "standard", "pre", "post" or "identity" (SENet, section 6.5).
         gate: "sigmoid", "two_sigmoid" or "hard_sigmoid".
 

@@ -1,7 +1,7 @@
-"""Where a model's weights come from: the package first, then the Hub; said in the log, checked by SHA-256.
+"""Weights of a model: from the package first, then from the Hub, checked by SHA-256; the log names the source.
 
-SEATTN_HUB_ORG names another organisation on the Hub, and HF_ENDPOINT, which is huggingface_hub's, another Hub; both
-are read when seattn is imported.
+The environment variable SEATTN_HUB_ORG names another organisation on the Hub, and huggingface_hub's HF_ENDPOINT another
+Hub. Both are read when seattn is imported.
 """
 
 import json
@@ -55,12 +55,12 @@ def models_with_weights() -> list[str]:
 
 
 def find_weights(variant: str, cfg: PretrainedCfg, cache_dir: Path | str | None = None) -> Path | None:
-    """The file of the weights that `cfg` asks for, fetched from the Hub if need be, and checked.
+    """The file of the weights that `cfg` asks for, downloaded from the Hub if necessary, and checked.
 
-    None leaves it to timm: a state dict, a URL, a folder.
+    None if timm loads the weights itself: from a state dict, a URL or a folder.
 
     Raises:
-        UserError: if there are no weights, they cannot be fetched, or the file is not the one that was published.
+        UserError: if there are no weights, they cannot be downloaded, or the file is not the published one.
     """
     name = _name(variant, cfg)
     if cfg.state_dict is not None or cfg.source == "local-dir":
@@ -79,10 +79,10 @@ def find_weights(variant: str, cfg: PretrainedCfg, cache_dir: Path | str | None 
 
 
 def check_pinned(name: str, path: Path, remedy: str) -> None:
-    """Hold that `path` has the weights that belong to this version of the package as `name`.
+    """Check that `path` is the file of weights that this version of the package expects for `name`.
 
     Raises:
-        UserError: naming the file, with `remedy` as what to do.
+        UserError: with the file's name and `remedy`.
     """
     wanted = weight_index()[name]["sha256"]
     found = sha256(path)
@@ -102,7 +102,7 @@ def _from_hub(name: str, cfg: PretrainedCfg, cache_dir: Path | str | None) -> Pa
     path = fetch_file(repo, file, cache_dir=cache_dir)
     if cfg.source == "hf-hub":
         _check_head(path, cfg)
-    if name in weight_index() and cfg.source != "hf-hub":  # asked for by its name, not by a repository's
+    if name in weight_index() and cfg.source != "hf-hub":  # a name of this package, not of a repository
         blob = path.resolve()
         remedy = f"delete {blob}, and it is fetched again; if that does not help, another version of seattn has it"
         check_pinned(name, path, remedy)
@@ -110,7 +110,7 @@ def _from_hub(name: str, cfg: PretrainedCfg, cache_dir: Path | str | None) -> Pa
 
 
 def _check_head(path: Path, cfg: PretrainedCfg) -> None:
-    """Hold that the weights have as many classes as config.json says: timm would leave the head as it was drawn."""
+    """Check that the weights have as many classes as config.json says: otherwise timm keeps a random classifier."""
     with _whole_weights(str(path)), safe_open(path, "pt") as file:
         key = f"{cfg.classifier}.weight"
         rows = file.get_slice(key).get_shape()[0] if key in file.keys() else cfg.num_classes  # noqa: SIM118 no dict
@@ -131,7 +131,7 @@ def _name(variant: str, cfg: PretrainedCfg) -> str:
 
 
 def build(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """timm's `build_model_with_cfg` with the weights of `find_weights`; where they are from is said in the log."""
+    """timm's `build_model_with_cfg` with the weights of `find_weights`; the log names their source."""
     overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
     path = None
     if pretrained:
@@ -142,7 +142,7 @@ def build(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, *
             model_cls, variant, pretrained, pretrained_cfg_overlay=overlay, **kwargs
         )
         return plain
-    # timm prefers a file to the Hub. What the model says of its source stays what it was asked for.
+    # timm prefers a file to the Hub. Afterwards the model's cfg names the source that was asked for.
     found = {**overlay, "file": str(path), "source": None}
     with _whole_weights(str(path)):
         model: Any = build_model_with_cfg(model_cls, variant, True, pretrained_cfg_overlay=found, **kwargs)

@@ -22,7 +22,7 @@ COSTS = Path(__file__).resolve().parent / "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a net as its cfg has it: number of parameters, MACs for one image, (channels, height, width) of the image."""
+    """Of a net with the classes of its cfg: number of parameters, MACs for one image, and the image's (C, H, W)."""
 
     parameters: int
     macs: int
@@ -54,7 +54,7 @@ class Net:
 
     Args:
         name: without a tag.
-        family: the module of `seattn.models` that it is from.
+        family: the module of `seattn.models` that defines the net.
         costs: parameters, MACs for one image, and the image's size; None for a net that is newer than the file.
         weights: tag (a data set; "" for a net without tags) -> "package", "Hub" or "none".
     """
@@ -76,15 +76,15 @@ class Net:
 
 
 def list_nets(pattern: str | None = None, *, family: str | None = None, pretrained: bool = False) -> list[Net]:
-    """The nets, families together, in each by name.
+    """The nets, sorted by family, then by name without attention.
 
     Args:
-        pattern: as in `timm.list_models` if it has a wildcard, else a part of the name.
-        family: only this one.
-        pretrained: only those with weights.
+        pattern: a pattern as in `timm.list_models`, or a part of the name.
+        family: only nets of this family.
+        pretrained: only nets with weights.
 
     Raises:
-        UserError: if there is no such family, or nothing is left.
+        UserError: if there is no such family, or no net fits.
     """
     costs = read_costs()
     nets = [Net(name, _family(name), costs.get(name), _weights(name)) for name in our_models()]

@@ -21,7 +21,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
-# What a failed or broken download raises; the base is the error of an HTTP client that huggingface_hub has changed.
+# The errors of a download. The HTTP client of huggingface_hub, and with it the base class, has changed.
 HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
 
@@ -29,7 +29,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
     """The model that `spec` names, with its weights, in eval mode on `device`.
 
     Args:
-        spec: `arch` or `arch.tag` (a known name wins over a directory of that name), a directory with config.json and
+        spec: `arch` or `arch.tag` (also where a directory has this name), a directory with config.json and
             model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
         checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code
             (`seattn.models.checkpoints`), of which only tensors are read.
@@ -87,8 +87,8 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     except UserError:
         raise
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        said = " ".join(str(error).split())[:300]  # of a state dict that does not fit, the keys are in the second line
-        raise UserError(f"{spec} holds no model that timm can build here: {said or type(error).__name__}") from error
+        message = " ".join(str(error).split())[:300]  # the second line names the keys that do not fit
+        raise UserError(f"{spec} holds no model that timm can build here: {message or type(error).__name__}") from error
 
 
 def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:

@@ -48,7 +48,7 @@ class Attended:
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self._steps(x)
-        else:  # TorchScript leaves this branch alone
+        else:  # TorchScript does not compile this branch
             return _forward(self, x)
 
     def _steps(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Attended:
 
     @staticmethod
     def _adds(block: Any) -> bool:
-        """Whether the block has a shortcut at all."""
+        """Whether the block has a shortcut."""
         return True
 
     @staticmethod

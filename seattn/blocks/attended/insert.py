@@ -1,4 +1,4 @@
-"""Attention layers put into the residual blocks of a model that stands, and taken out again.
+"""Attention layers are put into the residual blocks of an existing model, and taken out again.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -32,14 +32,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Attention:
-    """What goes where: one layer kind, its options, the stages that carry it, its place in their blocks.
+    """A kind of attention layer, its options, the stages that get it, and its place in the blocks.
 
     Args:
         layer: registered name.
         placement: one of `PLACEMENTS`.
-        stages: numbers of the stages, the first is 1; None for all.
+        stages: numbers of the stages, from 1; None for all.
         rd_ratio: hidden over input channels, one number or one a stage; None for the layer's own.
-        options: further keywords of the layer; those that are None are left to it.
+        options: further keywords of the layer; a value of None means the layer's default.
         start: "paper" (convolutions as timm's ResNet draws them) or "identity" (every gate 1).
     """
 
@@ -71,7 +71,7 @@ def find_stages(model: nn.Module) -> list[list[Site]]:
 
 
 def insert_attention(model: nn.Module, attention: Attention) -> None:
-    """Give the model's residual blocks attention, in place; everything is checked before anything is changed.
+    """Give the model's residual blocks attention, in place. All arguments are checked before the model is changed.
 
     Raises:
         ValueError: if a name or number is wrong, the model has no residual blocks that are known, or one of them has

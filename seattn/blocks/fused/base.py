@@ -22,7 +22,7 @@ _PLAIN: dict[type, type[nn.Module]] = {}
 class Fused:
     """`forward` by `_run_fused`; in TorchScript and under torch.fx by `_plain`, the replaced class's own.
 
-    The static methods take a module of the plain class or of the fused one: what is asked before and after the change.
+    The static methods take a module of the plain class or of the fused class.
     """
 
     _plain: Any
@@ -30,7 +30,7 @@ class Fused:
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
             return self._plain(x)
-        else:  # TorchScript leaves this branch alone
+        else:  # TorchScript does not compile this branch
             return _forward(self, x)
 
     def _run_fused(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Fused:
 
 
 def _forward(module: Fused, x: Tensor) -> Tensor:
-    if isinstance(x, torch.fx.Proxy):  # the graph shall have timm's modules as nodes
+    if isinstance(x, torch.fx.Proxy):  # a graph of torch.fx keeps timm's modules as nodes
         return module._plain(x)
     return module._run_fused(x)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from seattn.blocks.excitation import LABELS, Reason, act_name, add_reader, excitation_of, gate_name
-from seattn.blocks.fused.base import Fused, fused, plain_class
+from seattn.blocks.fused.base import Fused, fused
 from seattn.blocks.tail import norm_reason
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._watched import is_pointwise, may_skip
@@ -25,10 +25,13 @@ from seattn.ops.cbam import cbam_channel_gate, cbam_spatial_gate
 
 
 class _Attention(Fused):
-    """x * gate(excite(mean(x)))."""
+    """x * gate(excite(mean(x))). A subclass is read as its plain class is: the tail of a block may contain it."""
+
+    def __init_subclass__(cls) -> None:
+        add_reader(cls, like=cls.__bases__[1])
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
-        # In inference on a CPU nothing can be saved, and code that no other layer runs finds the caches cold.
+        # In inference on a CPU the op saves nothing, and its code is not in the caches.
         if is_cpu_inference(x):
             return self._plain(x)
         e = excitation_of(self)
@@ -79,26 +82,13 @@ class FusedSqueezeExcitation(_Attention, SqueezeExcitation):  # type: ignore[mis
     """torchvision's SE."""
 
 
-for _kind in (
-    FusedSEModule,
-    FusedEffectiveSEModule,
-    FusedEcaModule,
-    FusedSqueezeExcite,
-    FusedLegacySEModule,
-    FusedSqueezeExcitation,
-):
-    _plain_kind = plain_class(_kind)
-    assert _plain_kind is not None
-    add_reader(_kind, like=_plain_kind)  # a block's tail may meet one
-
-
 @fused(CbamModule)
 class FusedCbamModule(Fused, CbamModule):
     """timm's CBAM."""
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
-        # An empty batch passes through nn.BatchNorm2d; the op refuses it. For a single image on a CPU, what an op asks
-        # takes longer than what it saves.
+        # The op refuses an empty batch, which nn.BatchNorm2d accepts. For a single image on a CPU, the checks of an op
+        # take longer than the op saves.
         plain = x.shape[0] == 0 or (x.shape[0] == 1 and is_cpu_inference(x))
         if plain or not may_skip(*self._modules.values()) or self._why_not(self) is not None:
             return self._plain(x)

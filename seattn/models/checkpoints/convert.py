@@ -30,7 +30,7 @@ _logger = logging.getLogger("seattn")
 
 @dataclass(frozen=True)
 class _Origin:
-    """What is known of weights beside themselves. `args` are those of timm's script."""
+    """What the files beside the weights tell: the model, its arguments, timm's command line (`args`), class names."""
 
     model: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -41,18 +41,18 @@ class _Origin:
 def import_checkpoint(
     checkpoint: Path, folder: Path, *, model: str | None = None, averaged: bool = True, labels: Path | None = None
 ) -> str:
-    """Write the weights in `checkpoint` into `folder`, whole or not at all; the architecture.
+    """Write the weights in `checkpoint` into `folder`, completely or not at all; returns the name of the model.
 
     Args:
-        checkpoint: a checkpoint of torch or a .safetensors file; or the folder of a run of timm's or ours, of which
-            the weights are taken that it would ship.
-        folder: new or empty.
-        model: `arch` or `arch.tag`, where the checkpoint does not say.
-        averaged: False takes the weights as they were trained where there are averaged ones (EMA) too.
-        labels: a text file with the name of each output on a line; by default those that the run or the tag has.
+        checkpoint: a checkpoint of torch, a .safetensors file, or the folder of a run of timm or seattn, whose best
+            weights are taken (the last ones if the recipe has no early stop).
+        folder: a new or empty folder.
+        model: `arch` or `arch.tag`, if the checkpoint does not name it.
+        averaged: False takes the trained weights even if there are averaged ones (EMA).
+        labels: a text file with the name of one output on each line; by default the names of the run or of the tag.
 
     Raises:
-        UserError: if the checkpoint is none, holds anything but plain values, or does not fit the model.
+        UserError: if the file is not a checkpoint, holds other objects than tensors and plain values, or does not fit.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists; give another folder")
@@ -84,7 +84,7 @@ def import_checkpoint(
 
 
 def _find(run: Path) -> Path:
-    """The weights that a run would ship: timm's best, ours by its recipe."""
+    """The file of a run's weights: the best ones, or the last ones if our recipe has no early stop."""
     ours = run / "recipe.yaml"
     last = ours.is_file() and load_recipe(ours).seattn.early_stop is None
     order = ("last", "model_best") if last else ("model_best", "last")
@@ -96,7 +96,7 @@ def _find(run: Path) -> Path:
 
 
 def _origin(run: Path) -> _Origin:
-    """What the files beside a run's weights say."""
+    """What the files beside the weights of a run tell."""
     if (run / "recipe.yaml").is_file():
         recipe = load_recipe(run / "recipe.yaml")
         labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
@@ -110,13 +110,13 @@ def _origin(run: Path) -> _Origin:
 
 
 def _with_args(origin: _Origin, content: object) -> _Origin:
-    """`origin`, or where it says nothing what timm's script wrote into the checkpoint."""
+    """`origin`, or if it names no model, what timm's script wrote into the checkpoint."""
     if origin.model is not None or not isinstance(content, Mapping):
         return origin
     args = content.get("args")
     if isinstance(args, argparse.Namespace):
         return _from_args(vars(args))
-    arch = content.get("arch")  # without arguments timm's saver writes the name of a class there
+    arch = content.get("arch")  # without arguments, timm's saver writes the name of a class
     return _Origin(arch if isinstance(arch, str) and timm.is_model(arch) else None)
 
 
@@ -131,7 +131,7 @@ def _from_args(args: Mapping[str, Any]) -> _Origin:
 
 
 def _classes(name: str, state: Mapping[str, Any], names: Sequence[str] | None) -> int | None:
-    """How many outputs the weights have; None leaves the model's own number."""
+    """The number of outputs of the weights; None keeps the model's own number."""
     cfg = timm.get_pretrained_cfg(name)
     classifier = cfg.classifier if cfg is not None else None
     first = classifier[0] if isinstance(classifier, tuple | list) else classifier
@@ -163,7 +163,7 @@ def _read_labels(path: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8; it must have the name of an output on each line") from error
+        raise UserError(f"{path} is not text in UTF-8; it must have the name of one output on each line") from error
     names = [line for line in lines if line]
     if len(set(names)) != len(names) or not names or not all(name.isprintable() for name in names):
         count = f"{len(set(names))} different in {len(names)} lines"
@@ -172,7 +172,7 @@ def _read_labels(path: Path) -> list[str]:
 
 
 def _set_labels(net: Any, name: str, names: Sequence[str] | None) -> None:
-    """Put the names of the outputs into the net's cfg: those given, else those of the tag, else numbers."""
+    """Put names of the outputs into the net's cfg: the given ones, or else those of the tag, or else numbers."""
     own = tuple(net.pretrained_cfg.get("label_names") or ())
     _, tag = split_model_name_tag(name)
     if names is not None:
@@ -180,10 +180,10 @@ def _set_labels(net: Any, name: str, names: Sequence[str] | None) -> None:
             raise UserError(f"{len(names)} labels for {net.num_classes} outputs; give a name for each, in their order")
         own = tuple(names)
     elif tag and len(own) == net.num_classes:
-        _logger.info("the outputs are called as %s has them; --labels gives other names", name)
+        _logger.info("the outputs have the names of %s; --labels gives other names", name)
     else:
         own = tuple(f"class {i}" for i in range(net.num_classes))
-        _logger.warning("the checkpoint does not say what its outputs are: they are numbered; --labels names them")
+        _logger.warning("the checkpoint has no names of its outputs, which are numbered; --labels gives names")
     net.pretrained_cfg.update(label_names=own, num_classes=net.num_classes)
 
 

@@ -15,7 +15,7 @@ from seattn.layers._bottleneck import SPELLINGS
 from seattn.models.checkpoints.layouts import CheckpointLayout, Names, State
 from seattn.ops._tail.excitation import Excitation
 
-# MCUNet's and ProxylessNAS's steps of an nn.Sequential: their gate is a hard sigmoid, which no other spelling tells.
+# The steps of an nn.Sequential in MCUNet and ProxylessNAS. Their gate is a hard sigmoid; other spellings do not tell.
 HARD = ("fc.reduce", "fc.expand")
 _SPELLINGS = (("fc1", "fc2"), *SPELLINGS, HARD)
 
@@ -47,11 +47,11 @@ def find_pairs(shapes: Shapes) -> list[Pair]:
     return pairs
 
 
-def match_pairs(theirs: Iterable[Pair], ours: Iterable[Pair]) -> list[tuple[Pair, Pair]]:
-    """Which of the model's squeeze-excites each one is: in the same module, within it, or the only one beside it."""
-    free = {pair.module: pair for pair in ours}
+def match_pairs(source: Iterable[Pair], target: Iterable[Pair]) -> list[tuple[Pair, Pair]]:
+    """Each squeeze-excite of the checkpoint with the model's: in the same module, within it, or beside it."""
+    free = {pair.module: pair for pair in target}
     matched = []
-    for pair in theirs:
+    for pair in source:
         parent, _, attribute = pair.module.rpartition(".")
         found = free.get(pair.module) or _only(free, pair.module)
         if found is None and parent and not attribute.isdigit():  # "layer1.0" is a block: its neighbours are others
@@ -67,25 +67,25 @@ def _only(pairs: Mapping[str, Pair], path: str) -> Pair | None:
 
 
 def rename_attention(names: Names, matched: Iterable[tuple[Pair, Pair]]) -> Names:
-    """`names` with each squeeze-excite under the names that the model has for it."""
+    """`names` in which each squeeze-excite has the model's names."""
     moved: Names = {}
-    for theirs, ours in matched:
-        for old, new in ((theirs.first, ours.first), (theirs.second, ours.second)):
+    for source, target in matched:
+        for old, new in ((source.first, target.first), (source.second, target.second)):
             moved |= {f"{old}.{part}": f"{new}.{part}" for part in ("weight", "bias")}
     return {moved.get(name, name): key for name, key in names.items()}
 
 
 def fit(state: State, names: Names, wanted: State, matched: Iterable[tuple[Pair, Pair]]) -> dict[str, torch.Tensor]:
-    """The tensors under the model's names and in its shapes, with what older or leaner code leaves out.
+    """The tensors under the model's names and in its shapes, with zeros for biases and counters that are missing.
 
     A squeeze-excite without biases is one whose biases are 0.
     """
     found = {name: state[key] for name, key in names.items()}
-    biases = [f"{part}.bias" for _, ours in matched for part in (ours.first, ours.second)]
-    if not any(bias in found for bias in biases):  # some without would be a damaged file
+    biases = [f"{part}.bias" for _, target in matched for part in (target.first, target.second)]
+    if not any(bias in found for bias in biases):  # if only some are missing, the file is damaged
         found |= {bias: torch.zeros_like(wanted[bias], device="cpu") for bias in biases if bias in wanted}
-    for _, ours in matched:
-        for name in (f"{ours.first}.weight", f"{ours.second}.weight"):
+    for _, target in matched:
+        for name in (f"{target.first}.weight", f"{target.second}.weight"):
             if found[name].ndim != wanted[name].ndim:  # (R, C) <-> (R, C, 1, 1)
                 found[name] = found[name].reshape(*found[name].shape[:2], *wanted[name].shape[2:])
     return with_counters(found, wanted)
@@ -101,7 +101,7 @@ def with_counters(found: State, wanted: State) -> dict[str, torch.Tensor]:
 
 
 def fold_conv_biases(found: dict[str, torch.Tensor], wanted: State) -> None:
-    """Take a convolution's bias that the model has not into the mean of the norm after it, which subtracts both."""
+    """Subtract a bias for which the model has no place from the mean of the norm after the convolution, in place."""
     for bias in [name for name in found if name.endswith(".bias") and name not in wanted]:
         conv = bias.removesuffix(".bias")
         norm = re.sub(r"(?<=\.)downsample\.0$", "downsample.1", re.sub(r"conv(\d)$", r"bn\1", conv))
@@ -114,14 +114,14 @@ def attention_difference(
     matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: CheckpointLayout
 ) -> str | None:
     """How a squeeze-excite of the model computes something else: another gate or activation, a ReLU before it."""
-    for there, here in matched:
-        gate = "hard_sigmoid" if there.hard else "sigmoid" if layout.fixed else None
-        found = excitation_of(model.get_submodule(here.module))
+    for source, target in matched:
+        gate = "hard_sigmoid" if source.hard else "sigmoid" if layout.fixed else None
+        found = excitation_of(model.get_submodule(target.module))
         if isinstance(found, Excitation) and gate is not None:
             for part, expected, name in (("gate", gate, found.gate), ("activation", "relu", found.act)):
                 if name != expected:
                     return f"the {part} of its squeeze-excite is {expected}, here {name}"
-        if layout.fixed and layout.relu_before_attn != _after_relu(model, here.module):
+        if layout.fixed and layout.relu_before_attn != _after_relu(model, target.module):
             return (
                 "a ReLU stands between its last norm and its squeeze-excite, here none (a block whose se is "
                 "nn.Sequential(nn.ReLU(), se) has one)"

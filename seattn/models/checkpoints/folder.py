@@ -1,7 +1,4 @@
-"""config.json of a folder for the Hub: written from a model, and read as what a stranger may have written.
-
-model.safetensors of a folder for the Hub against the net that its config.json describes.
-"""
+"""A folder for the Hub: config.json and model.safetensors, written from a model, and checked if others wrote them."""
 
 import json
 import math
@@ -23,7 +20,7 @@ from seattn.data.transforms import class_names, eval_transform
 from seattn.models.load import CONFIG
 
 _ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
-# Where weights come from is the loader's to say, and custom_load reads other formats.
+# The loader decides where weights come from.
 _ELSEWHERE = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
 NOT_OF_A_NET = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"),
@@ -31,7 +28,7 @@ NOT_OF_A_NET = (
 )
 _CFG = {field.name for field in fields(PretrainedCfg)} - set(_ELSEWHERE)
 _MOST_CLASSES = 100_000
-_LARGEST_ARG = 10_000  # but for num_classes: a depth of a billion would be built, even without memory
+_LARGEST_ARG = 10_000  # except num_classes: a depth of a billion would be built, even on "meta"
 
 
 def render_config(model: Any, name: str) -> str:
@@ -58,10 +55,10 @@ def save_net(model: nn.Module, folder: Path, label_names: Sequence[str]) -> None
 
 
 def check_config(path: Path) -> nn.Module:
-    """The net that config.json describes, on the device "meta": without memory, whatever sizes it asks for.
+    """The net that config.json describes, on the device "meta", where large sizes take no memory.
 
     Raises:
-        UserError: naming the key that is unknown, missing or no plain value of its kind, or that no net takes.
+        UserError: naming the key that is unknown, missing or of a wrong type, or that no net accepts.
     """
     config = read_json(path)
     _keys(config, _ROOT, path, "")
@@ -109,7 +106,7 @@ def _check_classes(config: Mapping[str, Any], cfg: Mapping[str, Any], path: Path
         if inner.get("num_classes", classes) != classes:
             raise UserError(f"{path}: {where}.num_classes is {_short(inner['num_classes'])}, num_classes {classes}")
     if list(cfg.get("label_names", names)) != names:
-        raise UserError(f"{path}: pretrained_cfg.label_names are other ones than label_names; they must agree")
+        raise UserError(f"{path}: pretrained_cfg.label_names differ from label_names; they must agree")
 
 
 def _check_numbers(cfg: Mapping[str, Any], path: Path) -> None:
@@ -147,10 +144,10 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def check_weights(path: Path, model: nn.Module) -> str:
-    """Hold that `path` has the keys, shapes and kinds of number of `model` and no NaN; what it has, in words.
+    """Check that `path` has the keys, shapes and dtypes of `model`, and no NaN; returns a summary in words.
 
     Raises:
-        UserError: naming the first tensor that is otherwise.
+        UserError: naming the first tensor that is different.
     """
     wanted = model.state_dict()
     try:

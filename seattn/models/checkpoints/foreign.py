@@ -1,4 +1,4 @@
-"""Weights from other code: SE-ResNets' checkpoints, whoever named their tensors, in our nets and timm's.
+"""Checkpoints of SE-ResNets from other code, for the nets of this package and of timm.
 
 Known are pytorchcv, pytorch-cifar100, pytorch-cifar, moskomule/senet.pytorch, and any net with the model's own or
 torchvision's names whose squeeze-excite is spelt `fc1`/`fc2`, `fc.0`/`fc.2`, `conv_reduce`/`conv_expand` or
@@ -39,7 +39,7 @@ def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, to
 
     Args:
         state: a state dict, or a checkpoint that holds one under `state_dict`, `model` or `net`; `module.` is removed.
-        model: what shall load it; it is left as it is.
+        model: the model to load them into; it is not changed.
 
     Raises:
         UserError: naming the first keys that do not fit, or what the checkpoint's net computes otherwise.
@@ -50,11 +50,11 @@ def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, to
 def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Load a checkpoint of any known layout into `model`; from a file only tensors are read.
 
-    pytorch-cifar100's SE-ResNets have a ReLU between a block's last norm and its SE: such a checkpoint puts it into
-    `model` too, where each block's `se` becomes `nn.Sequential(nn.ReLU(), se)`; the log says so.
+    pytorch-cifar100's SE-ResNets have a ReLU between a block's last norm and its SE. For such a checkpoint each block's
+    `se` in `model` becomes `nn.Sequential(nn.ReLU(), se)`, and a line of the log says so.
 
     Raises:
-        UserError: as `remap_checkpoint`, or if the file is missing or damaged; `model` stays as it was then.
+        UserError: as `remap_checkpoint`, or if the file is missing or damaged; `model` is not changed then.
     """
     if isinstance(path_or_state, Mapping):
         state, origin = unwrap(path_or_state, "this state"), "this state"
@@ -70,14 +70,14 @@ def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mappi
             block.se = block.se[1]
         raise
     if blocks:
-        _logger.info("%s: a ReLU now stands before each block's squeeze-excite, as in the net that it is of", origin)
+        _logger.info("%s: a ReLU now stands before each block's squeeze-excite, as in the checkpoint's net", origin)
     model.load_state_dict(remapped, strict=True)
 
 
 def _blocks_that_lack_a_relu(state: Mapping[str, torch.Tensor], model: nn.Module) -> list[Any]:
     try:
         layout, _ = _recognise(state)
-    except DifferentFunctionError:  # to be raised where its message is made
+    except DifferentFunctionError:  # raised again when the state is translated
         return []
     if not layout.relu_before_attn:
         return []
@@ -114,8 +114,8 @@ def _translate(state: dict[str, torch.Tensor], model: nn.Module, origin: str) ->
         layout, names = _recognise(state)
     except DifferentFunctionError as error:
         raise UserError(f"{origin} is refused for {name}: {error}") from error
-    theirs = {name: state[key].shape for name, key in names.items()}
-    matched = match_pairs(find_pairs(theirs), find_pairs(_shapes(wanted)))
+    shapes = {name: state[key].shape for name, key in names.items()}
+    matched = match_pairs(find_pairs(shapes), find_pairs(_shapes(wanted)))
     if difference := attention_difference(matched, model, layout):
         raise UserError(f"{origin} is refused for {name}: {difference} (read as {layout.name})")
     names = rename_attention(names, matched)

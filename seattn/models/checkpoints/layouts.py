@@ -1,4 +1,4 @@
-"""Who wrote a ResNet's checkpoint, told by its keys, and what the same tensors are called in timm's and our ResNets.
+"""Which project wrote a ResNet's checkpoint, by its keys, and the names of the tensors in timm's ResNets.
 
 A new layout is one function and its line in `LAYOUTS`. The facts are those of the projects' code: pytorchcv 0.0.74,
 weiaicunzai/pytorch-cifar100 at 11d8418, kuangliu/pytorch-cifar, moskomule/senet.pytorch at 8cb2669,
@@ -16,7 +16,7 @@ Names = dict[str, str]  # name in timm's ResNet -> key in the checkpoint
 
 
 class DifferentFunctionError(Exception):
-    """The checkpoint's net computes something else than the model; the message says what, of the checkpoint's net."""
+    """The checkpoint's net computes something else than the model. The message describes the checkpoint's net."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class CheckpointLayout:
     Args:
         name: what the log calls it.
         names: timm's names of a state's tensors, or None where the state has not this layout.
-        fixed: whether the names tell whose code it is, and with it what the keys do not show: ReLU, sigmoid gates,
+        fixed: whether the names belong to one project. Its code then tells what no key shows: ReLU, sigmoid gates,
             norms with eps 1e-5, a stem of stride 1 (3 x 3) or 2 (7 x 7, max-pool), bottlenecks striding in the 3 x 3.
-        relu_before_attn: whether a ReLU stands between a block's last norm and its attention.
+        relu_before_attn: whether there is a ReLU between a block's last norm and its attention.
     """
 
     name: str
@@ -38,7 +38,7 @@ class CheckpointLayout:
 
 
 def _pytorchcv(state: State) -> Names | None:
-    """Its ShakeDrop-ResNets, which scale each branch, have a plain net's keys: they cannot be told and are taken."""
+    """pytorchcv's ShakeDrop-ResNets scale each branch, but have the keys of a plain net: they are read as one."""
     if not any(key.startswith("features.init_block.") for key in state):
         return None
     middle = state.get("features.stage1.unit1.body.conv2.conv.weight")  # (mid, mid / groups, 3, 3)
@@ -96,14 +96,14 @@ def _pytorch_cifar100_se(state: State) -> Names | None:
 
 
 def _pytorch_cifar(state: State) -> Names | None:
-    """Its SE is `fc1`/`fc2` in the block itself. pytorch_resnet_cifar10 has the same names and option A's shortcuts."""
+    """SE is `fc1`/`fc2` of the block itself. pytorch_resnet_cifar10 has the same names, with shortcuts of option A."""
     if not {"conv1.weight", "layer1.0.conv1.weight", "linear.weight"} <= state.keys():
         return None
     return _renamed(state, (r"^(layer.*)\.shortcut\.", r"\1.downsample."), (r"^linear\.", "fc."))
 
 
 def _cadene(state: State) -> Names | None:
-    """timm's `legacy_se*` have these names and this function; a state that fits them never comes here."""
+    """timm's `legacy_se*` nets have these names; a state that fits such a net is loaded without a layout."""
     if not {"layer0.conv1.weight", "layer1.0.conv1.weight", "last_linear.weight"} <= state.keys():
         return None
     raise DifferentFunctionError(
@@ -124,7 +124,7 @@ def _torchvision(state: State) -> Names | None:
     return _renamed(state)
 
 
-# The first that knows a state reads it.
+# The first layout that knows a state reads the state.
 LAYOUTS = (
     CheckpointLayout("pytorchcv", _pytorchcv),
     CheckpointLayout("pytorch-cifar100's ResNet", _pytorch_cifar100),
@@ -145,9 +145,9 @@ def _step(match: re.Match[str]) -> str:
 
 def _renamed(state: State, *rules: tuple[str, str | Callable[[re.Match[str]], str]]) -> Names:
     names: Names = {}
-    for theirs in state:
-        ours = theirs
+    for key in state:
+        name = key
         for pattern, replacement in rules:
-            ours = re.sub(pattern, replacement, ours)
-        names[theirs if ours in names else ours] = theirs
+            name = re.sub(pattern, replacement, name)
+        names[key if name in names else name] = key
     return names

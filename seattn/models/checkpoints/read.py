@@ -105,5 +105,5 @@ def _torch_load(path: Path) -> object:
         raise UserError(
             f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
         ) from error
-    except Exception as error:  # a damaged pickle fails in any way whatever: IndexError, struct.error, EOFError ...
+    except Exception as error:  # a damaged pickle raises anything: IndexError, struct.error, EOFError ...
         raise UserError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
