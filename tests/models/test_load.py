@@ -116,7 +116,7 @@ def test_all_our_models_are_listed_and_no_other():
         ("zzzzzzzz", "`seattn list` shows ours"),
         (f"{ARCH}.imagenet", "se_resnet20_cifar has no tag 'imagenet'; tags: se_resnet20_cifar.cifar10"),
         ("no/such/folder", "no such model or directory: no/such/folder"),
-        ("hf-hub:not a repo", "'not a repo' is no name of a repository, ORG/NAME: Repo id must"),
+        ("hf-hub:not a repo", "'not a repo' is not the name of a repository, ORG/NAME: Repo id must"),
         ("hf-hub:a@b@c", "hf-hub:a@b@c holds no model"),
     ],
 )
