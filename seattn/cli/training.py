@@ -40,6 +40,14 @@ def parse_settings(settings: Sequence[str], **options: object) -> dict[str, obje
     return {**parsed, **{key: value for key, value in options.items() if value is not None}}
 
 
+def reuse_memory(device: str | None) -> None:
+    """Let a training step on a CPU use the memory that the step before it has freed, for the rest of this process."""
+    from seattn.core.device import default_device, keep_freed_memory
+
+    if (device or default_device()) == "cpu":
+        keep_freed_memory()
+
+
 def finetune(
     model: Annotated[str, typer.Argument(help="Any model of timm or of this package: arch or arch.tag.")],
     data_dir: Annotated[
@@ -69,6 +77,7 @@ def finetune(
     from seattn.training.finetuning import finetune as run_finetune
 
     overrides = parse_settings(settings or [], epochs=epochs, batch_size=batch_size)
+    reuse_memory(device)
     done = run_finetune(
         model,
         data_dir,
@@ -126,6 +135,7 @@ def train(
     """Train a model from a recipe."""
     from seattn.training.driver import train as run_recipe
 
+    reuse_memory(device)
     run_recipe(
         recipe,
         data_dir,

@@ -21,8 +21,13 @@ _logger = logging.getLogger("seattn")
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def default_device() -> str:
+    """The name of the device that is used where none is asked for: CUDA where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def autocast_dtype(recipe: "Recipe", device: torch.device) -> torch.dtype | None:
-    """What autocast computes in, or None for float32; a warning where the recipe says bfloat16 and this CPU has none.
+    """The autocast dtype of a run: the recipe's, or None for float32, with a warning on a CPU without bfloat16.
 
     Autocast is for speed. A CPU without bfloat16 computes it one number at a time: a step of SE-ResNet-20 took 12 times
     as long as in float32 (128 images, one thread, AVX2).
@@ -30,36 +35,44 @@ def autocast_dtype(recipe: "Recipe", device: torch.device) -> torch.dtype | None
     if not recipe.amp:
         return None
     if recipe.amp_dtype == "bfloat16" and device.type == "cpu" and not cpu_has_bfloat16():
-        _logger.warning("this CPU has no bfloat16, in which it would be many times slower: computing in float32")
+        _logger.warning("this CPU has no bfloat16 and would be many times slower in it: computing in float32")
         return None
     return _DTYPES[recipe.amp_dtype]
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether convolutions in bfloat16 are oneDNN's here, with AVX-512, AMX or Arm's instructions for it."""
+    """Whether oneDNN has convolutions in bfloat16 on this CPU, by AVX-512, AMX or Arm's instructions for it."""
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
 _LARGEST_TRIM = 2**31 - 1  # bytes; an int is all that mallopt takes
 _LARGEST_MMAP = 2**25  # bytes; glibc takes no more on 64 bits: larger blocks go on coming from the system
-_USERS = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
+_SETTINGS = (
+    "GLIBC_TUNABLES",
+    "MALLOC_TRIM_THRESHOLD_",
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_MMAP_MAX_",
+    "MALLOC_TOP_PAD_",
+)
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library's allocator, for this process, to keep up to 2 GB of what is freed at the end of its heap.
+    """Make the C library's allocator keep up to 2 GB of freed memory, for the rest of this process.
+
+    It is meant for a command that trains on a CPU. A library function must not call it: the process is its caller's.
 
     Returns:
-        Whether it did: not where the environment says how it shall work, nor where the library has no such setting
-        (macOS, musl).
+        Whether the setting was made. It is not where an environment variable has set the allocator, nor where the C
+        library has no such setting (macOS, musl).
     """
-    if any(name in os.environ for name in _USERS):
+    if any(name in os.environ for name in _SETTINGS):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # Both or none: setting one of them ends glibc's own adjustment of the other.
+    # Both are set or neither: after one is set, glibc no longer adjusts the other by itself.
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP) and mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM))
 
 

@@ -29,9 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
+        _give_usual_permissions(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -52,7 +50,7 @@ def require_writable(folder: Path) -> None:
     """Make `folder` and prove that a file can be written there, before any long work starts.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if the folder or a file in it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,18 +61,18 @@ def require_writable(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of the file's bytes."""
+    """The SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, which takes its place if the body succeeds; else it goes.
+    """Yield a new folder beside `folder`; it replaces `folder` if the body succeeds, else it is removed.
 
-    What is in `folder` goes only when the new one stands there: whether it may is the caller's to say.
+    The files in `folder` are removed only after the new folder is in its place. The caller decides whether they may be.
 
     Raises:
-        UserError: if it cannot be written, or the body meets an OSError.
+        UserError: if the folder cannot be written, or the body raises an OSError.
     """
     target = folder.resolve()
     try:
@@ -84,15 +82,20 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {folder}: {error.strerror}; give a folder that can be written to") from error
     try:
         yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        for path in (part, *part.rglob("*")):  # mkdtemp and safetensors give them to their owner alone
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+        for path in (part, *part.rglob("*")):
+            _give_usual_permissions(path)
         _replace(part, target)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _give_usual_permissions(path: Path) -> None:
+    """tempfile and safetensors let only their owner read what they write."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _replace(part: Path, target: Path) -> None:

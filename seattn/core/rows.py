@@ -1,4 +1,4 @@
-"""One measured accuracy and the conditions it holds under. Written by code, never typed; cards and tables read it."""
+"""One measured accuracy and the conditions it holds under; code writes it, and cards and tables read it."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ from pydantic import Field
 
 @dataclass(frozen=True)
 class Conditions:
-    """Where, with what and when a number was measured. An absent package is ""."""
+    """Where, with what and when a number was measured; the version of an absent package is empty."""
 
     hardware: str
     threads: int
@@ -28,24 +28,27 @@ class Conditions:
 
     @property
     def machine(self) -> str:
-        """Hardware and threads, for people."""
+        """The hardware and the number of threads, as people read it."""
         return f"{self.hardware}, {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One trained model on one split.
+    """The accuracy of one trained model on one split.
 
     Args:
         name: `arch.tag`.
-        split: "test", which took no part in any choice, or "held-out", the part of train that choices are made on.
-        n: images of the split; `top1_low`, `top1_high` are the 95 % Wilson interval; all in 0..1.
-        held_out_top1: on the part of the train split that was held out, for comparison; None where none was.
+        split: "test", which took no part in any choice, or "held-out", the images that choices are made on.
+        n: the number of images of the split.
+        top1: within 0 and 1, as are `top5` and the 95 % Wilson interval `top1_low` to `top1_high`.
+        ece: the expected calibration error.
+        held_out_top1: the top-1 on the held-out images, for comparison; None where no image was held out.
+        params: the number of parameters.
         train_seconds: time in training steps, without evaluation, on `hardware`.
-        dtype: of the training.
-        recipe: the file of `zoo_configs/` that the run followed, without its suffix; "" where it was none of
-            them, or one as it was before a change.
-        weights_dtype: of the weights that were scored; they compute in float32.
+        dtype: the dtype of the training.
+        recipe: the file of `zoo_configs/` that the run followed, without its suffix; empty where the run followed none
+            of them, or a file that was changed afterwards.
+        weights_dtype: the dtype in which the weights are stored; the scores were computed in float32.
     """
 
     name: str
@@ -73,7 +76,7 @@ class AccuracyRow:
 
 
 def conditions(device: torch.device) -> Conditions:
-    """The conditions here and now."""
+    """The conditions on this machine at this moment."""
     return Conditions(
         hardware=torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         threads=torch.get_num_threads(),
@@ -95,7 +98,7 @@ def _version(package: str) -> str:
 
 
 def _cpu_name() -> str:
-    """The CPU's name and the instructions that torch uses: of two called AMD EPYC one may lack AVX-512 and bfloat16."""
+    """The CPU's name and the instructions that torch uses: CPUs of one name may differ in AVX-512 and bfloat16."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -108,7 +111,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str:
-    """Short hash of the checkout this package runs from, "+" if files differ from it; "" for an installed package."""
+    """The short hash of the checkout that runs, with "+" if files differ from it; empty for an installed package."""
     git = ["git", "-C", str(Path(__file__).resolve().parents[2])]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

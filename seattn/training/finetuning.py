@@ -1,8 +1,7 @@
-"""A folder of a user's images in; a classifier and its score out.
+"""Fine-tuning: from a folder of a user's images to a classifier and its score.
 
-The recipe is chosen by rules (`choose_recipe`) from the number of images, the device and whether the model has trained
-weights, and goes the way of every other recipe: `seattn.training.train`. What was chosen stands in the run's
-recipe.yaml.
+Rules (`choose_recipe`) choose a recipe from the number of images, the device and whether the model has trained weights;
+`seattn.training.train` then trains it. The run's recipe.yaml holds what was chosen.
 """
 
 import logging
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 import yaml
 
-from seattn.core.device import torch_device
+from seattn.core.device import default_device, torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import printable, require_writable, write_text
 from seattn.core.rows import AccuracyRow
@@ -37,10 +35,10 @@ class FineTuned:
     """A finished run.
 
     Args:
-        run: its folder, which timm loads as "local-dir:<run>".
-        row: of the test split.
-        images: the folder of the splits that it was trained and tested on.
-        device: where it was computed.
+        run: the folder of the run, which timm loads as "local-dir:<run>".
+        row: the row of the test split.
+        images: the folder of the splits that the net was trained and tested on.
+        device: the name of the device.
     """
 
     run: Path
@@ -50,7 +48,7 @@ class FineTuned:
 
     @property
     def code(self) -> str:
-        """Python that loads the net."""
+        """A line of Python that loads the net."""
         return f'import seattn, timm; model = timm.create_model("{DIR_PREFIX}{self.run}", pretrained=True).eval()'
 
 
@@ -66,31 +64,35 @@ def finetune(
     skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
 ) -> FineTuned:
-    """Train `model` on the classes of `data_dir`, and score it on images it never saw.
+    """Train `model` on the classes of `data_dir`, and score it on images that took no part in the training.
 
     Args:
         model: `arch` or `arch.tag` of timm's registry; its trained weights are the start if it has any.
         data_dir: <class>/<image>, of which a tenth is held out for choices and a tenth for the test; or
             train/<class>/<image> with test/… and, if there is one, validation/….
-        out_dir: where the run's files go; `runs/<model>-<folder>-s<seed>` by default.
+        out_dir: the folder for the run's files; `runs/<model>-<folder>-s<seed>` by default.
         device: "cuda", "cpu", …; by default CUDA where there is one.
-        seed: of the split and of the training.
-        resume: go on with the run in `out_dir`, if there is one.
+        seed: the seed of the split and of the training.
+        resume: continue the run in `out_dir`, if there is one.
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.
-        overrides: recipe keys to set, in place of what is chosen.
+        overrides: recipe keys and their values, in place of those that the rules choose.
 
     Raises:
-        UserError: for a bad folder, an unknown model, or an `out_dir` in use; nothing is left behind then.
+        UserError: for a bad folder, an unknown model, or an `out_dir` in use; no file is left behind.
     """
     check_name(model)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("finetune runs in one process; write a recipe and use torchrun -m seattn train for more")
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch_device(name)
+    name = device or default_device()
+    target = torch_device(name)
     run = out_dir or Path("runs") / f"{model}-{data_dir.resolve().name}-s{seed}"
     if not (resume and (run / RECIPE).exists()):
-        _prepare(model, data_dir, run, name, seed, pretrained=pretrained, skip_bad=skip_bad, overrides=overrides or {})
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise UserError(f"{run} exists; give another --out, or --resume to continue the run in it")
+        images = read_folder(data_dir, skip_bad=skip_bad)
+        recipe = _recipe_for(images, model, data_dir, pretrained=pretrained, on_gpu=target.type == "cuda")
+        _write_start({**recipe, "seed": seed}, images, run, overrides or {})
     root = run / DATA if (run / DATA).is_dir() else data_dir
     try:
         row = train(run / RECIPE, root, run, resume=resume, device=name, skip_bad=skip_bad, overrides=overrides)
@@ -111,14 +113,14 @@ def choose_recipe(
     same_size: bool,
     on_gpu: bool,
 ) -> dict[str, Any]:
-    """The recipe for so many images.
+    """The recipe that suits a number of images.
+
+    The number of updates, more than the number of epochs, decides how far a net gets: fewer images are seen more often.
 
     Args:
-        counts: training images of each class.
+        counts: the number of training images of each class.
         pretrained: whether to start from the model's trained weights.
         same_size: whether all images have the model's input size, as CIFAR's have for a CIFAR net.
-
-    The number of updates, more than that of epochs, decides how far a net gets: few images are seen more often.
     """
     images, cfg = sum(counts), timm.get_pretrained_cfg(model)
     assert cfg is not None
@@ -165,25 +167,12 @@ def choose_recipe(
 
 
 def _power_of_two(value: int, low: int, high: int) -> int:
-    """The largest power of two up to `value`, between `low` and `high`."""
+    """The largest power of two up to `value`, but at least `low` and at most `high`, which are powers of two."""
     return min(max(1 << max(0, value.bit_length() - 1), low), high)
 
 
-def _prepare(
-    model: str,
-    data_dir: Path,
-    run: Path,
-    device: str,
-    seed: int,
-    *,
-    pretrained: bool,
-    skip_bad: bool,
-    overrides: Mapping[str, object],
-) -> None:
-    """Look at the images, split them if they are not, choose the recipe; RUN/recipe.yaml and, of links, RUN/data."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise UserError(f"{run} exists; give another --out, or --resume to go on with the run in it")
-    images = read_folder(data_dir, skip_bad=skip_bad)
+def _recipe_for(images: UserImages, model: str, data_dir: Path, *, pretrained: bool, on_gpu: bool) -> dict[str, Any]:
+    """The recipe for `model` on the images in `data_dir`; logs what was found there and where the training starts."""
     names, counts = images.class_names, images.counts()
     total = sum(map(len, images.splits.values()))
     _logger.info("%d images in %d classes in %s: %s", total, len(names), data_dir, describe(names, counts))
@@ -191,10 +180,10 @@ def _prepare(
         _logger.warning("%d images cannot be read and are left out", images.skipped)
     cfg = timm.get_pretrained_cfg(model)
     assert cfg is not None
-    start = bool(pretrained and cfg.has_weights)  # timm's property is any true value
+    starts_trained = bool(pretrained and cfg.has_weights)  # has_weights need not be a bool
     if not pretrained:
         _logger.info("%s starts from random weights, as asked", model)
-    elif not start:
+    elif not starts_trained:
         _logger.info("%s has no trained weights: it starts from scratch, which needs more images and longer", model)
     elif tuple(cfg.label_names or ()) == names:
         _logger.info("%s starts from its trained weights, classifier included: the classes are the same", model)
@@ -204,32 +193,34 @@ def _prepare(
         model,
         counts=counts,
         class_names=names,
-        pretrained=start,
+        pretrained=starts_trained,
         same_size=images.sizes == {cfg.input_size[1:]},
-        on_gpu=torch.device(device).type == "cuda",
+        on_gpu=on_gpu,
     )
-    recipe["seed"] = seed
     recipe["seattn"]["dataset"] = printable(data_dir.resolve().name)
+    return recipe
+
+
+def _write_start(recipe: Mapping[str, Any], images: UserImages, run: Path, overrides: Mapping[str, object]) -> None:
+    """Write RUN/recipe.yaml and, where the images are not split yet, RUN/data of links; all or nothing."""
     require_writable(run)
     try:
         if "test" not in images.splits:
-            link_splits(images, run / DATA, seed)
+            link_splits(images, run / DATA, recipe["seed"])
             _logger.info("%s", _split_line(images, run / DATA))
-        write_text(run / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+        write_text(run / RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False))
     except BaseException:
         _remove(run)
         raise
     shown = {**recipe, **overrides}
-    _logger.info(
-        "recipe: epochs %s, batch size %s, learning rate %s%s%s",
-        shown["epochs"],
-        shown["batch_size"],
-        shown["lr"],
-        f", falling by {recipe['layer_decay']} a layer towards the first" if start else "",
-        f"; classes differ more than {_IMBALANCE} x and are drawn equally often"
-        if "sampling" in recipe["seattn"]
-        else "",
-    )
+    line = f"epochs {shown['epochs']}, batch size {shown['batch_size']}, learning rate {shown['lr']}"
+    if "layer_decay" in recipe:
+        line += f", falling by {recipe['layer_decay']} a layer towards the first"
+    if "sampling" in recipe["seattn"]:
+        line += (
+            f"; the largest class has over {_IMBALANCE} times the images of the smallest: all are drawn equally often"
+        )
+    _logger.info("recipe: %s", line)
 
 
 def _split_line(images: UserImages, root: Path) -> str:
@@ -242,7 +233,7 @@ def _split_line(images: UserImages, root: Path) -> str:
 
 
 def _remove(run: Path) -> None:
-    """Take away what `_prepare` put there; links, not what they point to."""
+    """Remove what `_write_start` wrote: links, not the images that they point to."""
     shutil.rmtree(run / DATA, ignore_errors=True)
     (run / RECIPE).unlink(missing_ok=True)
     if run.is_dir() and not any(run.iterdir()):

@@ -1,20 +1,16 @@
-"""What a run says of each epoch: its progress, its speed, TensorBoard events and Weights & Biases.
+"""The numbers of an epoch: its speed, TensorBoard events and Weights & Biases.
 
-The speed says whether data or computing sets the pace. On a GPU work is queued: what is waited for there is the host's
-part of the data.
+The speed says whether data or computing sets the pace. A GPU computes while the next batch is made: the time of waiting
+for data is then that of the host's part of the data path.
 """
 
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
@@ -30,13 +26,13 @@ def check_log(recipe: Recipe) -> None:
 
 
 class EpochLog:
-    """Writes each epoch's row where tools look for it; events only if the package `tensorboard` is installed."""
+    """Writes each epoch's row for TensorBoard, if that package is installed, and for Weights & Biases, if asked to."""
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self._events, self._wandb = _summary_writer(path), _wandb_run(path, recipe)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """One epoch's numbers."""
+        """Write one epoch's numbers."""
         epoch = int(row["epoch"])
         numbers = {key: value for key, value in row.items() if key != "epoch"}
         if self._events is not None:
@@ -47,7 +43,7 @@ class EpochLog:
             self._wandb.log(numbers, step=epoch)
 
     def close(self) -> None:
-        """Finish what is open."""
+        """Close the files and end the run of Weights & Biases."""
         if self._events is not None:
             self._events.close()
         if self._wandb is not None:
@@ -71,66 +67,39 @@ def _wandb_run(path: Path, recipe: Recipe) -> Any:
     return wandb.init(project=recipe.wandb_project, name=path.name, dir=str(path), config=recipe.to_dict())
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Images a second: of the whole epoch, and of its data alone."""
-
-    images: int
-    seconds: float
-    waited: float
-
-    def __str__(self) -> str:
-        row = self.row()
-        return f"{row['images_per_second']:.0f} images/s (data alone {row['data_images_per_second']:.0f})"
-
-    def row(self) -> dict[str, float]:
-        """As columns of summary.csv."""
-        return {
-            "images_per_second": self.images / self.seconds,
-            "data_images_per_second": self.images / max(self.waited, 1e-9),
-            "train_seconds": self.seconds,
-        }
-
-
 class Clock:
-    """Passes batches on, in groups, and counts images, the time since the start, and that spent waiting for data."""
+    """Passes batches on in groups; counts images, the seconds since the start, and the seconds of waiting for data."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches, self._started = batches, time.perf_counter()
-        self.images, self.waited = 0, 0.0
+        self._images, self._waited = 0, 0.0
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self._started
 
-    def rates(self, world: int) -> Rates:
-        """So far, over `world` processes that work alike."""
-        return Rates(self.images * world, self.seconds, self.waited / world)
+    def rates(self, world: int) -> dict[str, float]:
+        """The rates until now, of `world` processes with equal parts, by the columns of summary.csv."""
+        images, seconds = self._images * world, self.seconds
+        return {
+            "images_per_second": images / seconds,
+            "data_images_per_second": images * world / max(self._waited, 1e-9),
+            "train_seconds": seconds,
+        }
 
     def groups(self, size: int) -> Iterator[list[Batch]]:
-        """The batches, `size` at a time, the last group with what is left."""
+        """Groups of `size` batches; the last group may have fewer."""
         while True:
             asked = time.perf_counter()
             group = list(islice(self._batches, size))
-            self.waited += time.perf_counter() - asked
+            self._waited += time.perf_counter() - asked
             if not group:
                 return
-            self.images += sum(len(x) for x, _ in group)
+            self._images += sum(len(x) for x, _ in group)
             yield group
 
 
-def epoch_progress(*, enabled: bool = True) -> Progress:
-    """A bar with the task's field `state`; nothing in a log, which gets a line an epoch.
-
-    Written to stderr.
-    """
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        console=console,
-        disable=not (enabled and console.is_terminal),
-    )
+def describe_rates(rates: Mapping[str, float]) -> str:
+    """How many images a second are trained, and how many the data path alone would yield."""
+    return f"{rates['images_per_second']:.0f} images/s (data alone {rates['data_images_per_second']:.0f})"

@@ -3,18 +3,15 @@
 Shapes: B images, K classes; targets (B,) int64, or (B, K) where mixup or cutmix made them.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.utils.class_weight import compute_class_weight
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor, nn
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, did_you_mean
 from seattn.core.recipe import Recipe
 
 _BETA = 0.999  # of the effective number of images
@@ -50,61 +47,48 @@ class FocalLoss(nn.Module):
 
 
 def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: Sequence[str]) -> Tensor | None:
-    """(K) weights by what a recipe says, or None for kind "none".
+    """The weight of each class (K), or None for kind "none".
 
-    From the training labels (N,), "balanced": N / (K n_k); "effective": (1 - beta) / (1 - beta^n_k), scaled to a mean
-    of 1 (Cui et al., CVPR 2019). A mapping names classes and their weights; the others' is 1.
+    From the training labels (N,) of which n_k are of class k: "balanced" is N / (K n_k); "effective" is
+    (1 - beta) / (1 - beta^n_k), scaled to a mean of 1 (Cui et al., CVPR 2019). A mapping gives the weights of the
+    classes that it names; all others have 1.
 
     Raises:
-        UserError: if it names a class that is not there.
+        UserError: if the mapping names an unknown class.
     """
     if kind == "none":
         return None
-    classes = len(class_names)
     if isinstance(kind, Mapping):
-        given = torch.ones(classes)
-        for name, weight in kind.items():
+        for name in kind:
             if name not in class_names:
-                near = difflib.get_close_matches(name, class_names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the classes: {', '.join(class_names)}"
-                raise UserError(f"seattn.class_weights names {name!r}, which is no class of the data; {hint}")
-            given[class_names.index(name)] = weight
-        return given
-    counts = torch.bincount(labels, minlength=classes)  # (K)
+                hint = did_you_mean(name, class_names)
+                raise UserError(f"seattn.class_weights names {name!r}, which is not a class of the data; {hint}")
+        return torch.tensor([kind.get(name, 1.0) for name in class_names])
+    counts = torch.bincount(labels, minlength=len(class_names)).double()  # (K)
     if kind == "balanced":
-        present = np.flatnonzero(counts.numpy())
-        weights = torch.ones(classes, dtype=torch.float64)
-        weights[present] = torch.from_numpy(compute_class_weight("balanced", classes=present, y=labels.numpy()))
-        return weights.float()
-    effective = (1 - _BETA) / (1 - _BETA ** counts.clamp(min=1).double())
+        weights = len(labels) / (counts.count_nonzero() * counts)
+        return weights.where(counts > 0, 1).float()
+    effective = (1 - _BETA) / (1 - _BETA ** counts.clamp(min=1))
     return (effective / effective.mean()).float()
 
 
 class TrainingLoss(nn.Module):
-    """loss(logits (B, K), target, x (B, 3, H, W)): the criterion's, and a teacher's where there is one."""
+    """The loss of logits (B, K), a target and x (B, 3, H, W): the criterion's, and the teacher's if there is one."""
 
     def __init__(self, criterion: nn.Module, teacher: "Teacher | None") -> None:
         super().__init__()
         self.criterion, self.teacher = criterion, teacher
 
     def forward(self, logits: Tensor, target: Tensor, x: Tensor) -> Tensor:
-        task: Tensor = self.criterion(logits, target)
-        return task if self.teacher is None else self.teacher.loss(logits, task, x)
-
-
-def make_loss(
-    recipe: Recipe, labels: Tensor, class_names: Sequence[str], teacher: "Teacher | None" = None
-) -> TrainingLoss:
-    """All that the recipe says of the loss; `labels` (N,) are those of the training images."""
-    return TrainingLoss(make_criterion(recipe, labels, class_names), teacher)
+        loss = self.criterion(logits, target)
+        return loss if self.teacher is None else self.teacher.loss(logits, loss, x)
 
 
 def make_criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
-    """The recipe's loss of logits (B, K) and targets."""
+    """The recipe's loss of logits (B, K) and a target; `labels` (N,) are those of the training images."""
     ours = recipe.seattn
     weight = class_weights(ours.class_weights, labels, class_names)
-    mixes = recipe.mixup > 0 or recipe.cutmix > 0 or recipe.cutmix_minmax is not None
-    smoothing = 0.0 if mixes else recipe.smoothing  # timm's Mixup smooths the targets that it makes
+    smoothing = 0.0 if recipe.mixes else recipe.smoothing  # timm's Mixup smooths the targets that it makes
     if ours.loss == "focal":
         return FocalLoss(ours.focal_gamma, weight=weight, smoothing=smoothing)
     if recipe.bce_loss:
@@ -120,12 +104,12 @@ def make_criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -
 class Teacher(nn.Module):
     """A trained net whose softened outputs a student learns: T^2 KL(softmax(z_t / T) || softmax(z_s / T)).
 
-    Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2; a (B, 3, H, W) normalised for the student is
-    normalised again for the teacher. The two weights are read as timm reads them.
+    Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2. Images x (B, 3, H, W) that are normalised for the
+    student are normalised again for the teacher. The two weights are read as timm reads them.
     """
 
-    mean: Tensor
-    std: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, net: nn.Module, recipe: Recipe, student_cfg: Mapping[str, Any]) -> None:
         super().__init__()
@@ -135,20 +119,19 @@ class Teacher(nn.Module):
         self.task_weight = 1.0 if task is None else task
         self.weight = distill if distill is not None else 1.0 if task is None else 1 - task
         cfg: Any = self.net.pretrained_cfg
-        mean, std = (torch.tensor([c[k] for c in (student_cfg, cfg)]) for k in ("mean", "std"))  # (2, 3) each
-        # theirs(x) = (x * std_student + mean_student - mean_teacher) / std_teacher
-        self.register_buffer("std", (std[0] / std[1]).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("mean", ((mean[0] - mean[1]) / std[1]).view(1, -1, 1, 1), persistent=False)
+        mean, std = (torch.tensor([student_cfg[key], cfg[key]]) for key in ("mean", "std"))  # (2, 3): student, teacher
+        # The teacher's input is (x * std_student + mean_student - mean_teacher) / std_teacher.
+        self.register_buffer("scale", (std[0] / std[1]).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("shift", ((mean[0] - mean[1]) / std[1]).view(1, -1, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """The teacher stays in eval mode."""
+        """Leave the teacher in eval mode, whatever `mode` says."""
         return super().train(False)
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Its logits (B, K) for images as the student sees them."""
-        with torch.no_grad():
-            logits: Tensor = self.net(x * self.std + self.mean)
-        return logits
+        """The teacher's logits (B, K) for images that are normalised for the student."""
+        return self.net(x * self.scale + self.shift)
 
     def loss(self, logits: Tensor, task_loss: Tensor, x: Tensor) -> Tensor:
         """The student's whole loss."""

@@ -7,17 +7,18 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from timm.utils import distribute_bn
+from timm.utils import distribute_bn, reduce_tensor
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seattn.core.errors import UserError
+from seattn.core.device import default_device
+from seattn.core.errors import UserError, first_line
 
 T = TypeVar("T")
 
 
 class Distributed:
-    """This process among those of the run: alone, unless the launcher has set RANK and WORLD_SIZE.
+    """The processes of the run, seen from this one: it is alone unless the launcher has set RANK and WORLD_SIZE.
 
     Attributes:
         rank: 0 writes files and logs.
@@ -35,17 +36,17 @@ class Distributed:
 
     @property
     def many(self) -> bool:
-        """Whether there is another one."""
+        """Whether the run has more than one process."""
         return self.world > 1
 
     def device(self, wanted: str | None) -> str:
-        """The device of this process: with "cuda" and many processes, each its own."""
-        name = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+        """The name of this process' device; with "cuda" and many processes, each process has a device of its own."""
+        name = wanted or default_device()
         return f"cuda:{self._local_rank}" if name == "cuda" and self.many else name
 
     @contextmanager
     def group(self, device: torch.device) -> Iterator[None]:
-        """The processes connected, over NCCL on CUDA and gloo elsewhere.
+        """Connect the processes, over NCCL on CUDA and over gloo elsewhere.
 
         Raises:
             UserError: if another process of the run ended.
@@ -60,18 +61,17 @@ class Distributed:
             yield
         except (dist.DistError, RuntimeError) as error:
             if isinstance(error, dist.DistError) or "peer" in str(error) or "Connection" in str(error):
-                raise UserError(
-                    f"another process of the run ended ({str(error).splitlines()[0]}); go on with --resume"
-                ) from error
+                message = f"another process of the run ended ({first_line(error)}); resume with --resume"
+                raise UserError(message) from error
             raise
         finally:
             dist.destroy_process_group()
 
     def wrap(self, model: nn.Module, device: torch.device, *, sync_bn: bool) -> nn.Module:
-        """The model that trains: with gradients averaged over the processes, and batch norm's statistics too.
+        """Make `model` average its gradients over the processes, and with `sync_bn` batch norm's statistics too.
 
         Raises:
-            UserError: if synchronised batch norm is asked for off CUDA.
+            UserError: if `sync_bn` is asked for on a device other than CUDA.
         """
         if not self.many:
             return model
@@ -82,28 +82,23 @@ class Distributed:
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def share_norms(self, how: str, *models: nn.Module | None) -> None:
-        """Give all processes the same running statistics: their mean ("reduce") or the first one's ("broadcast")."""
+        """Give all processes the same running statistics: the mean ("reduce") or the first process' ("broadcast")."""
         for model in models:
             if self.many and how and model is not None:
                 distribute_bn(model, self.world, how == "reduce")
 
     def mean(self, value: torch.Tensor) -> float:
-        """Of one number of each process."""
-        if self.many:
-            dist.all_reduce(value)
-            value = value / self.world
-        return float(value)
+        """The mean of one number of each process."""
+        return float(reduce_tensor(value, self.world) if self.many else value)
 
     def from_first(self, value: T) -> T:
-        """What the first process has."""
-        if not self.many:
-            return value
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box)
-        result: T = box[0]
-        return result
+        """The first process' value, in all processes."""
+        values: list[Any] = [value]
+        if self.many:
+            dist.broadcast_object_list(values)
+        return values[0]
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.many:
             dist.barrier()

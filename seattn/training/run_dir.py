@@ -1,12 +1,10 @@
-"""What a training run leaves behind: recipe, log, checkpoints, weights, result. Every file is whole or absent.
+"""The folder of a training run: recipe, log, checkpoints, weights, result. Every file is whole or absent.
 
 recipe.yaml       the resolved recipe
 summary.csv       one row an epoch
 last.pth.tar      timm's checkpoint, rewritten each epoch; model_best.pth.tar is the best of them on the held-out images
 model.safetensors, config.json    the trained net as timm's "local-dir:" scheme loads it
 result.json       the test split's row; a run that has it is finished
-
-What a run's epochs say together: when to end early, which epoch's weights are shipped, and the run's one row.
 """
 
 import csv
@@ -30,15 +28,18 @@ from torch import nn
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.records import read_text
 from seattn.core.rows import AccuracyRow, Conditions
 from seattn.models.checkpoints.folder import save_net
 
 if TYPE_CHECKING:
     from seattn.evaluation.scoring import Evaluation
 
+Row = dict[str, float]  # an epoch's numbers, by the column of summary.csv
+
 
 class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are untyped
-    """timm's saver without its moments in which neither the old file nor the new one exists."""
+    """timm's saver; at every moment the old file or the new one exists."""
 
     def _replace(self, src: str, dst: str) -> None:
         os.replace(src, dst)
@@ -49,22 +50,20 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
         os.replace(part, dst)
 
     def save_checkpoint(self, epoch: int, metric: float | None = None) -> Any:
-        """timm's, in which a disk that is full is one line, and the last whole checkpoint stays.
+        """Write the checkpoint of an epoch; on a full disk the last whole checkpoint stays.
 
         Raises:
             UserError: if the checkpoint cannot be written.
         """
         try:
             return super().save_checkpoint(epoch, metric)
-        except (OSError, RuntimeError) as error:  # torch's zip writer raises the second
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise UserError(
-                f"cannot write the checkpoint of epoch {epoch} into {self.checkpoint_dir}: {reason}; make room and go "
-                "on with --resume"
-            ) from error
+        except (OSError, RuntimeError) as error:  # torch's writer of zip files raises RuntimeError
+            reason = getattr(error, "strerror", None) or first_line(error)
+            place = f"the checkpoint of epoch {epoch} into {self.checkpoint_dir}"
+            raise UserError(f"cannot write {place}: {reason}; make room and resume with --resume") from error
 
-    def restore(self, history: Sequence[dict[str, float]]) -> None:
-        """Take up after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
+    def restore(self, history: Sequence[Row]) -> None:
+        """Continue after the epochs of `history`: timm before 1.0.31 forgets which checkpoint was the best."""
         if math.isnan(history[-1]["eval_top1"]):  # no image is held out, and no checkpoint is the best
             return
         best = max(history, key=lambda row: row["eval_top1"])
@@ -98,7 +97,7 @@ class RunDir:
             raise
 
     def start(self, recipe: Recipe) -> None:
-        """Put the resolved recipe there, unless it is there already."""
+        """Write the resolved recipe, unless the run has one already."""
         if not self.checkpoint.exists():
             recipe.write(self.path / "recipe.yaml")
 
@@ -117,7 +116,9 @@ class RunDir:
             return
         if not resume:
             raise UserError(f"{self.path} holds an unfinished run; continue it with --resume or give another --out")
-        before = load_recipe(self.path / "recipe.yaml").to_dict()  # a key that is newer than the run: its default
+        before = load_recipe(
+            self.path / "recipe.yaml"
+        ).to_dict()  # with the default of a key that is newer than the run
         now = recipe.to_dict()
         changed = [key for key in now if before[key] != now[key]]
         if changed:
@@ -126,12 +127,12 @@ class RunDir:
                 "one or give another --out"
             )
 
-    def read_summary(self, epochs: int) -> list[dict[str, float]]:
+    def read_summary(self, epochs: int) -> list[Row]:
         """The rows of the first `epochs` epochs."""
         return read_summary(self.path)[:epochs]
 
-    def write_summary(self, rows: Sequence[dict[str, float]]) -> None:
-        """All rows so far."""
+    def write_summary(self, rows: Sequence[Row]) -> None:
+        """Write the rows of all epochs until now."""
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -148,35 +149,28 @@ class RunDir:
                     shutil.copyfile(Path(part) / name, target)
 
     def write_result(self, row: AccuracyRow) -> None:
-        """The last file of a run."""
-        result: dict[str, Any] = asdict(row)
-        write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
+        """Write result.json, the last file of a run."""
+        write_text(self.path / "result.json", json.dumps(asdict(row), indent=2) + "\n")
 
 
-def read_summary(run_dir: Path) -> list[dict[str, float]]:
-    """The rows of a run's summary.csv, one an epoch; none before the first has ended.
+def read_summary(run_dir: Path) -> list[Row]:
+    """The rows of a run's summary.csv, one for each epoch; none before the first epoch has ended.
 
     Raises:
         UserError: if the file cannot be read or a line of it is damaged.
     """
     path = run_dir / "summary.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
-    history = []
-    for line, row in enumerate(rows, 2):
-        try:
+    history: list[Row] = []
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        for row in reader:
             history.append({key: float(value) for key, value in row.items()})
-        except (TypeError, ValueError) as error:  # a cut line has None for the values that are gone
-            raise UserError(f"{path}, line {line} is damaged: it should be {len(row)} numbers") from error
+    except (TypeError, ValueError, csv.Error) as error:  # a cut line has None in place of its last values
+        numbers = len(reader.fieldnames or ())
+        raise UserError(f"{path}, line {reader.line_num} is damaged: it should be {numbers} numbers") from error
     return history
-
-
-Row = dict[str, float]
 
 
 def is_stale(history: Sequence[Row], patience: int | None) -> bool:
@@ -195,16 +189,18 @@ def _best(history: Sequence[Row]) -> int:
 
 def accuracy_row(
     recipe: Recipe,
+    history: Sequence[Row],
+    *,
     split: str,
     scores: "Evaluation",
-    history: Sequence[Row],
-    images: tuple[int, int],
+    train_images: int,
+    held_out_images: int,
     params: int,
     dtype: str,
     measured_in: Conditions,
 ) -> AccuracyRow:
-    """The row of a finished run, `scores` being those of `split`; `images` are those trained on and those held out."""
-    last = shipped(history, recipe.seattn.early_stop)
+    """The row of a finished run, whose net has the `scores` on `split`."""
+    held_out_top1 = shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100
     return AccuracyRow(
         name=recipe.model,
         dataset=recipe.seattn.dataset,
@@ -218,9 +214,9 @@ def accuracy_row(
         ece=scores.ece,
         seed=recipe.seed,
         epochs=len(history),
-        train_images=images[0],
-        held_out_images=images[1],
-        held_out_top1=last["eval_top1"] / 100 if images[1] else None,
+        train_images=train_images,
+        held_out_images=held_out_images,
+        held_out_top1=held_out_top1 if held_out_images else None,
         params=params,
         train_seconds=sum(row["train_seconds"] for row in history),
         dtype=dtype,

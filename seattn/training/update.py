@@ -1,4 +1,4 @@
-"""One update of the weights from a group of micro-batches: gradients, sharpness-aware second look, clipping, step."""
+"""One update of the weights from a group of micro-batches: gradients, sharpness-aware minimisation, clipping, step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,15 +17,15 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), target, x) 
 
 
 class Updater:
-    """Updates `model` by `optimizer`; the groups that it gets are what `grad_accum_steps` batches make.
+    """Updates the weights of `model` from a group of `grad_accum_steps` batches.
 
     Args:
-        model: what computes the logits, wrapped and compiled as it may be.
-        loss: of the logits, the targets and the input.
-        amp: torch.bfloat16, torch.float16 (gradients are scaled, by timm's scaler) or None.
+        model: the net, which may be wrapped and compiled.
+        loss: the loss of the logits, the targets and the input.
+        amp: torch.bfloat16, torch.float16 (timm's scaler then scales the gradients) or None.
         clip_grad, clip_mode: as in timm.
         sam_rho: radius of sharpness-aware minimisation, Foret et al., ICLR 2021, https://arxiv.org/abs/2010.01412,
-            algorithm 1; batch norm's running statistics see the first look only.
+            algorithm 1. Batch norm's running statistics are those of the first of its two gradients.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Updater:
         self.scaler = NativeScaler(device=device.type) if amp is torch.float16 else None
 
     def __call__(self, group: Sequence[Batch]) -> Tensor:
-        """Step once; the mean loss () of the group, before the step."""
+        """Step once; the mean loss () of the group before the step."""
         self.optimizer.zero_grad()
         total = self._gradients(group)
         if self.sam_rho is not None:
-            with self._ascended(), _norms_at_rest(self.model):
+            with self._ascended_weights(), _unchanged_statistics(self.model):
                 self.optimizer.zero_grad()
                 self._gradients(group)
         if self.scaler is None:
@@ -62,7 +62,7 @@ class Updater:
         total = torch.zeros((), device=self.device)
         for i, (x, target) in enumerate(group):
             last = i == len(group) - 1
-            with self._without_sync() if not last else nullcontext():
+            with nullcontext() if last else self._without_sync():
                 with self._autocast():
                     loss = self.loss(self.model(x), target, x) / len(group)
                 if self.scaler is None:
@@ -86,12 +86,12 @@ class Updater:
         return nullcontext() if self.amp is None else torch.autocast(self.device.type, self.amp)
 
     def _without_sync(self) -> AbstractContextManager[Any]:
-        """Gradients of all but the last micro-batch need no averaging over processes."""
+        """Do not average gradients over processes; the last micro-batch of a group averages their sum."""
         return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     @contextmanager
-    def _ascended(self) -> Iterator[None]:
-        """The weights at w + rho g / |g|, for the gradient that is then stepped with from w."""
+    def _ascended_weights(self) -> Iterator[None]:
+        """Move the weights w to w + rho g / |g| while the body runs: the step from w takes the gradient there."""
         assert self.sam_rho is not None
         pairs = [(p, p.grad) for p in self._parameters() if p.grad is not None]
         before = [p.detach().clone() for p, _ in pairs]
@@ -108,7 +108,7 @@ class Updater:
 
 
 def check_finite(losses: Tensor, epoch: int, lr: float, run: Path) -> None:
-    """Raise UserError, naming the first step of this epoch whose loss is not finite, if there is one."""
+    """Raise UserError if a loss is not finite, naming the first such step of the epoch."""
     if not losses.isfinite().all():
         step = int((~losses.isfinite()).nonzero()[0])
         raise UserError(
@@ -118,7 +118,8 @@ def check_finite(losses: Tensor, epoch: int, lr: float, run: Path) -> None:
 
 
 @contextmanager
-def _norms_at_rest(model: nn.Module) -> Iterator[None]:
+def _unchanged_statistics(model: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of batch norm as they are while the body runs."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is not None]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""What a training step frees on a CPU stays with the process for the next step; as the allocator's own counts say."""
+"""The memory that a training step on a CPU frees stays with a command for its next step, by the allocator's counts."""
 
 import ctypes
 import os
@@ -8,10 +8,8 @@ import sys
 
 import pytest
 
+from seattn.__main__ import main
 from seattn.core import device
-from seattn.core.recipe import parse_recipe
-from seattn.training import driver
-from tests.helpers.colours import RECIPE, write_colours
 
 glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
@@ -41,7 +39,7 @@ print(kept, during.hblkhd - before.hblkhd, counts().arena - before.arena)
 
 def step(how):
     """Whether the setting was made; bytes of 6 maps of 20 MB that the system gave one by one; growth of the heap."""
-    clean = {name: value for name, value in os.environ.items() if name not in device._USERS}
+    clean = {name: value for name, value in os.environ.items() if name not in device._SETTINGS}
     run = [sys.executable, "-c", STEP, how]
     out = subprocess.run(run, env=clean, capture_output=True, text=True, check=True).stdout
     kept, mapped, heap = out.split()
@@ -59,23 +57,28 @@ def test_large_blocks_come_from_the_heap_which_keeps_them():
     assert heap > 110 * MB
 
 
-@pytest.mark.parametrize("name", device._USERS)
+@pytest.mark.parametrize("name", device._SETTINGS)
 def test_what_the_environment_says_stays(name, monkeypatch):
     monkeypatch.setenv(name, "131072")
     assert not device.keep_freed_memory()
 
 
 def test_a_library_without_the_setting_is_left_alone(monkeypatch):
-    for name in device._USERS:
+    for name in device._SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(device.ctypes, "CDLL", lambda name: object())
     assert not device.keep_freed_memory()
 
 
-def test_training_on_a_cpu_asks_for_it(tmp_path, monkeypatch):
-    data_dir = write_colours(tmp_path / "data", {"blue": 2, "red": 0}, {"train": (8, 8), "test": (4, 4)})
-    asked = []
-    monkeypatch.setattr(driver, "keep_freed_memory", lambda: asked.append(True))
-    recipe = parse_recipe({**RECIPE, "epochs": 1, "num_classes": 2, "seed": 0, "seattn": {"dataset": "colours"}})
-    driver.train(recipe, data_dir, tmp_path / "run", device="cpu")
-    assert asked == [True]
+@pytest.mark.parametrize(("name", "asked"), [("cpu", [True]), (None, [True]), ("cuda", [])])
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_the_commands_ask_for_it_on_a_cpu(command, name, asked, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: calls.append(True))
+    monkeypatch.setattr(device, "default_device", lambda: "cpu")
+    data = ["--data-dir", str(tmp_path / "none")]
+    options = [] if name is None else ["--device", name]
+    (tmp_path / "x.yaml").write_text("model: resnet20_cifar\nlr: 0.1\n")
+    target = str(tmp_path / "x.yaml") if command == "train" else "resnet20_cifar"
+    assert main([command, target, *data, *options]) == 2  # there are no images
+    assert calls == asked

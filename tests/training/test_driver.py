@@ -1,14 +1,17 @@
+import contextlib
 import csv
 import json
 import logging
 import math
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -82,6 +85,31 @@ def test_written_recipe_repeats_the_run_bit_for_bit(tmp_path, data_dir, recipe):
     train(tmp_path / "a" / "recipe.yaml", data_dir, tmp_path / "b", device="cpu")
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
     assert summary(tmp_path / "a") == summary(tmp_path / "b")
+
+
+def process_state():
+    """What a library must leave to its caller's process: generators, threads, handlers, the environment."""
+    numpy = np.random.get_state()
+    return [
+        [random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist()],
+        [torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()],
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        dict(os.environ),
+    ]
+
+
+@pytest.mark.parametrize("ends", ["well", "by an error"])
+def test_the_callers_process_is_left_as_it_was(tmp_path, data_dir, recipe, monkeypatch, ends):
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: pytest.fail("the allocator is the caller's"))
+
+    def stop(row):
+        raise KeyError
+
+    before = process_state()
+    path = recipe(epochs=1, mixup=0.2, workers=0, seattn={**BASE["seattn"], "data": "folder"})
+    with pytest.raises(KeyError) if ends == "by an error" else contextlib.nullcontext():
+        train(path, data_dir, tmp_path / "run", device="cpu", on_epoch=stop if ends == "by an error" else None)
+    assert process_state() == before
 
 
 def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, recipe, monkeypatch):
@@ -221,7 +249,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(tmp_path, data_dir
     row = train(recipe(**bfloat16), data_dir, tmp_path / "run", device="cpu")
     assert row.dtype == "float32"
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        "this CPU has no bfloat16, in which it would be many times slower: computing in float32"
+        "this CPU has no bfloat16 and would be many times slower in it: computing in float32"
     ]
     written = load_recipe(tmp_path / "run" / "recipe.yaml")
     assert (written.amp, written.amp_dtype) == (True, "bfloat16")  # the recipe is still the one that was asked for

@@ -60,10 +60,10 @@ def test_classes_are_weighted_by_name_and_an_unknown_one_is_named_with_the_neare
     weights = recipe(seattn={"class_weights": {"cat": 2, "dog": 0.5}}).seattn.class_weights
     torch.testing.assert_close(class_weights(weights, LABELS, NAMES), torch.tensor([1.0, 2.0, 0.5]))
     with pytest.raises(
-        UserError, match=r"class_weights names 'kat', which is no class of the data; did you mean 'cat'"
+        UserError, match=r"class_weights names 'kat', which is not a class of the data; did you mean 'cat'"
     ):
         class_weights({"kat": 2.0}, LABELS, NAMES)
-    with pytest.raises(UserError, match=r"names 'ox', which is no class of the data; the classes: bird, cat, dog"):
+    with pytest.raises(UserError, match=r"names 'ox', which is not a class of the data; known: bird, cat, dog"):
         class_weights({"ox": 2.0}, LABELS, NAMES)
 
 
