@@ -88,9 +88,9 @@ _KRIZHEVSKY = """@techreport{krizhevsky2009learning,
   year = {2009}
 }"""
 _TINY = (
-    "The photographs are of 32 pixels, with the thing in the middle: larger ones must be scaled down and look other "
-    "than those the net knows, and artefacts of JPEG and of scaling can change its mind. Some labels of the test split "
-    "are wrong (about {} percent; Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
+    "The photographs have 32 × 32 pixels and show one object in the middle. A larger photograph must be scaled down "
+    "and then looks different from the training images; artefacts of JPEG and of scaling can change the prediction. "
+    "About {} percent of the labels of the test split are wrong (Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
 )
 _FOR_RESEARCH = "{} (Krizhevsky 2009) was published for research without a licence text."
 
@@ -127,12 +127,12 @@ DATASETS = {
         _SPECIES,
         about=About(
             "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
-            "5,189 photographs for training, near-duplicates kept together there",
-            limits="The photographs are JPEG files of low quality, whose artefacts the net may go by, and some labels "
-            "are wrong (COPPER TAIL holds other species). Species are told apart by their looks on photographs of "
-            "mostly open wings; nothing here is fit for surveys or science.",
-            licence="The parent set is listed as CC0, but some photographs carry the marks of agencies: the weights "
-            "and scores are published, the photographs are not.",
+            "5,189 photographs for training; groups of near-duplicates are all in the training split",
+            limits="The photographs are JPEG files of low quality, and the net may rely on their artefacts. Some "
+            "labels are wrong (COPPER TAIL contains other species). The net tells species apart by photographs of "
+            "mostly open wings; it is not fit for surveys or science.",
+            licence="The parent set is listed as CC0, but some photographs have watermarks of photo agencies: the "
+            "weights and scores are published, the photographs are not.",
         ),
     ),
     "butterfly100": Dataset("Butterfly-100", tuple(sorted(_RENAMED.get(name, name) for name in _SPECIES + _MOTHS))),

@@ -105,7 +105,7 @@ def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
     assert classes.confusion == found.confusion
     assert classes.sha256 == index[ROW.name]["sha256"]
     card = render_card(Facts(ROW.name, row, (row,), load_recipe(RECIPE), classes), CFG)
-    assert "ship in half precision and were scored as they ship" in card
+    assert "stored in half precision and were scored as stored" in card
 
 
 def _split(run, row):
@@ -221,8 +221,8 @@ def test_a_card_says_where_an_earlier_form_of_the_recipe_was_scored_before():
     earlier = dataclasses.replace(ROW, recipe="", epochs=ROW.epochs - 1, top1=0.25)
     for row, rows in ((ROW, (earlier, ROW)), (earlier, (earlier,))):
         card = render_card(Facts(ROW.name, row, rows, load_recipe(RECIPE)), CFG)
-        assert (f"of {ROW.epochs - 1} epochs, had scored 25.00 % there" in card) == (row is ROW)
-        assert ("Nothing else was chosen on it" in card) == (row is ROW)
+        assert (f"with {ROW.epochs - 1} epochs, had scored 25.00 % on it" in card) == (row is ROW)
+        assert ("Nothing else was chosen by the test score" in card) == (row is ROW)
 
 
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
@@ -254,8 +254,8 @@ def test_a_card_shows_each_class_the_picture_and_the_calibration():
     assert "| automobile | 100.00 % | 72 to 100 | 71.43 % | 83.33 % | 10 |" in card
     assert card.index("| airplane |") < card.index("| truck |")
     assert f"]({ROW.name}.confusion.svg)" in card
-    assert "airplane taken for automobile, 4 ×" in card
-    assert "too sure of itself: its mean confidence is 99.00 %, its accuracy 96.00 %" in card
+    assert "airplane taken for automobile, 4 times." in card
+    assert "overconfident: its mean confidence is 99.00 %, its accuracy 96.00 %" in card
     assert "| 93 to 100 % | 100 | 99.00 % | 96.00 % |" in card
 
 
@@ -274,9 +274,9 @@ def test_a_card_of_several_seeds_says_which_ships():
     rows = (dataclasses.replace(ROW, top1=0.4, weights_dtype="float32"), ROW, *others, foreign)
     facts = dataclasses.replace(FACTS, rows=rows)
     card = render_card(facts, CFG)
-    assert "3 runs that differ in the seed alone have 50.00 ± 2.00 %" in card
+    assert "3 runs that differ only in the seed have 50.00 ± 2.00 %" in card
     assert "50.00 % (seed 4), 52.00 % (seed 5), 48.00 % (seed 6)" in card
-    assert "seed 4 ships" in card
+    assert "The weights are those of seed 4" in card
     assert "; 3 seeds 50.00 ± 2.00 |" in render_table([facts])
 
 

@@ -126,7 +126,7 @@ def test_a_users_run_is_staged_under_a_name_of_its_own(tmp_path):
     assert front["model-index"][0]["name"] == "my_birds"
     assert front["base_model"] == "seattn/se_resnet20_cifar.cifar10"
     assert "license" not in front
-    assert "A user's own training" in card
+    assert "Trained by a user of seattn" in card
     assert "hf-hub:ORG/my_birds" in card
     assert "tag" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
 

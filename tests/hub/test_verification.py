@@ -342,7 +342,7 @@ def test_a_claim_of_held_out_images_cannot_be_checked(claimed, fails):
     stage("held_out", claimed / "other", run=claimed / "run")
     line = fails("hub", "verify", claimed / "other", "--data-dir", claimed / "data")
     assert "the card's score is of the held-out part" in line
-    assert "to choose by: the score is a little too good" in (claimed / "other" / "README.md").read_text()
+    assert "to make choices: the score is a little too high" in (claimed / "other" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["hub", "verify", "./no/such"], ["hub", "verify", "se_resnet20_cifr"]])
