@@ -1,5 +1,6 @@
 """The commands that train many times: `ablate` compares variants over seeds, `search` looks for the best values."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,21 +133,22 @@ def search(
     timeout: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="MIN", help="Stop after so many minutes, at the end of an epoch.", show_default="none"
+            min=0, metavar="MIN", help="Stop after so many minutes; the next call resumes.", show_default="none"
         ),
     ] = None,
     device: TrainingDevice = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Search for the best values of a recipe on held-out images; the same command resumes a search."""
+    if find_spec("optuna") is None:
+        raise UserError("seattn search needs optuna; pip install 'seattn[search]'")
     from seattn.experiments.search.driver import run_search
+    from seattn.experiments.search.results import best_table
     from seattn.experiments.search.space import load_search
 
     space = load_search(file, sampler=sampler, pruner=pruner, seed=seed)
     done = run_search(space, data_dir, out, trials=trials, jobs=jobs, device=device, minutes=timeout, skip_bad=skip_bad)
     if done.best is not None:
-        from seattn.experiments.search.trials import best_table
-
         console = Console()
         console.print(best_table(space, done.trials))
         note = f"Its held-out score is the best of {len(done.trials)} on the same images: optimistic."

@@ -1,11 +1,17 @@
 """Trainings that cost nothing, for tests of what studies and searches do with them."""
 
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from seattn.core import child
+from seattn.experiments.search import trials
 from seattn.experiments.study import queue
 from tests.helpers.fake_training import FakeTraining
 from tests.helpers.studies import ROW
@@ -19,4 +25,18 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     fake = FakeTraining(folder, asdict(ROW))
     monkeypatch.setattr(child, "COMMAND", fake.command)
     monkeypatch.setattr(queue, "POLL", 0.02)
+    monkeypatch.setattr(trials, "POLL", 0.02)
     return fake
+
+
+@pytest.fixture
+def interrupt_when() -> Callable[[Callable[[], bool]], None]:
+    """Interrupts this process, as Ctrl-C does, as soon as the condition holds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 100
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    return lambda condition: threading.Thread(target=wait, args=(condition,), daemon=True).start()

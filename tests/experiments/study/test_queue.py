@@ -3,11 +3,9 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -130,23 +128,13 @@ def test_two_commands_train_each_run_once(tmp_path, data_dir, out, trained):
     assert ablate(study, None, out).missing == ()
 
 
-@contextmanager
-def interrupted(seconds):
-    """SIGINT after so many seconds, as Ctrl-C sends it."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def test_ctrl_c_ends_the_trainings(tmp_path, data_dir, out, trained):
+def test_ctrl_c_ends_the_trainings(tmp_path, data_dir, out, trained, interrupt_when):
     trained.score("time.sleep(99)")
     study = write_study(tmp_path)
     runs = runs_of(load_ablation(study), out)
-    with interrupted(2):
-        assert main(command(study, data_dir, out, "--jobs", 2)) == 130
-    assert asked(trained) == [(0.05, 0), (0.02, 0)]
+    interrupt_when(lambda: all(run.is_locked() for run in runs[:2]))
+    assert main(command(study, data_dir, out, "--jobs", 2)) == 130
+    assert set(asked(trained)) == {(0.05, 0), (0.02, 0)}
     assert not any(run.is_locked() for run in runs)
 
 
@@ -325,3 +313,9 @@ def test_a_child_shares_the_cores_and_is_no_part_of_the_terminals_group(tmp_path
     running = child.Child([], tmp_path / "log", threads=3)
     assert running.failure() is None
     assert (tmp_path / "log").read_text() == "3 True\n"
+
+
+def test_a_child_ends_where_its_parent_does_not_live(tmp_path):
+    arguments = [sys.executable, child.__file__, str(os.getpid() + 1), "--help"]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
