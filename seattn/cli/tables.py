@@ -21,13 +21,13 @@ _NOTE = (
     "For one image. MACs: half the FLOPs of convolutions and matrices. Kept: for the backward in training, in fp32, "
     "without parameters. T-passes: reads and writes of a map at a block's end and by its attention, forward / backward "
     "of one block, with Triton kernels on a GPU in a batch of 96 or more; eager: each step by itself; moved: by the "
-    "former, in fp32. All of it is counted, nothing measured."
+    "former, in fp32. All numbers are counted, not measured."
 )
 _HEADINGS = {"parameters": "parameters", "macs": "MACs", "activation_bytes": "kept", "bytes_moved": "moved"}
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the parts of the model, of what it is compared with, and the differences in percent."""
+    """Print the parts of the model and of the other one, and the differences in percent."""
     model, against = comparison.model, comparison.against
     console.print(_parts(model.name, model.profile))
     if against is not None:
@@ -37,7 +37,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     for named in filter(None, (model, against)):
         if named.profile.uncounted:
             kinds = ", ".join(named.profile.uncounted)
-            console.print(Text(f"{named.name}: no T-passes are known of {kinds}; they are left out.", style="dim"))
+            console.print(Text(f"{named.name}: the T-passes of {kinds} are not counted.", style="dim"))
 
 
 def _parts(name: str, profile: Profile) -> Table:
@@ -53,7 +53,7 @@ def _parts(name: str, profile: Profile) -> Table:
 
 
 def _table(title: str) -> Table:
-    """With the column of the parts; narrow, so that eight more fit into 80 characters."""
+    """A table with the column of the parts; it is narrow: eight more columns fit into 80 characters."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
     table.padding = (0, 0)
     table.add_column("part", overflow="fold")
@@ -122,7 +122,7 @@ def print_evaluation(console: Console, evaluation: "Evaluation", *, pairs: int =
 
 
 def nets_tables(nets: Sequence[Net]) -> list[Table]:
-    """For the terminal: a table a family, with its data sets in the title."""
+    """A table for each family, with its data sets in the title."""
     width = max(len(net.name) for net in nets)
     tables = []
     for family, members in groupby(nets, key=lambda net: net.family):
@@ -145,5 +145,5 @@ def nets_tables(nets: Sequence[Net]) -> list[Table]:
 
 
 def _places(weights: dict[str, str]) -> str:
-    there = {tag: place for tag, place in weights.items() if place != NO_WEIGHTS}
-    return ", ".join(f"{tag}: {place}" if tag else place for tag, place in there.items()) or NO_WEIGHTS
+    places = {tag: place for tag, place in weights.items() if place != NO_WEIGHTS}
+    return ", ".join(f"{tag}: {place}" if tag else place for tag, place in places.items()) or NO_WEIGHTS

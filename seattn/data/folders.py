@@ -252,16 +252,15 @@ def read_sizes(files: FileSet) -> list[Size | None]:
         return list(pool.map(size, range(len(files))))
 
 
-def leave_out_unreadable(files: FileSet, split: str, *, warn: bool = True) -> FileSet:
-    """Decode every image once, and leave out and count those that cannot be read.
+def leave_out_unreadable(
+    files: FileSet, split: str, *, sizes: Sequence[Size | None] = (), warn: bool = True
+) -> FileSet:
+    """Leave out the images that cannot be read, and count them; each is decoded once for that, unless `sizes` is given.
 
     Raises:
         UserError: if none can be read.
     """
-    return _readable(files, read_sizes(files), split, warn=warn)
-
-
-def _readable(files: FileSet, sizes: Sequence[Size | None], split: str, *, warn: bool) -> FileSet:
+    sizes = sizes or read_sizes(files)
     bad = [printable(path) for path, size in zip(files.paths, sizes, strict=True) if size is None]
     if len(bad) == len(files):
         raise UserError(f"none of the {len(files)} {split} images can be read; the first is {bad[0]}")
@@ -330,7 +329,9 @@ def read_folder(data_dir: Path, *, skip_bad: bool) -> UserImages:
             f"{len(bad)} of {sum(map(len, listed.values()))} images cannot be read, the first is {printable(bad[0])}; "
             "replace them, or leave them out with --skip-bad"
         )
-    readable = {name: _readable(files, sizes[name], name, warn=False) for name, files in listed.items()}
+    readable = {
+        name: leave_out_unreadable(files, name, sizes=sizes[name], warn=False) for name, files in listed.items()
+    }
     check_no_class_empty(readable["train"], folders["train"])
     seen = frozenset(size for split in sizes.values() for size in split if size is not None)
     return UserImages(readable, folders, seen, len(bad))

@@ -22,8 +22,8 @@ from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.core.recipe import Recipe
 from seattn.data.images import SKIP_BAD, FileSet, ImageSet, Size
-from seattn.data.memory import Finish, Share, scaled
-from seattn.data.sampling import epoch_order, stream, stream_seed
+from seattn.data.memory import Finish, TrainBatches, scaled
+from seattn.data.sampling import stream, stream_seed
 from seattn.data.transforms import Transform, channels_mode, eval_transform_uint8, train_transform
 
 Key = tuple[int, int, Size]  # epoch, image, the size to train at
@@ -144,7 +144,7 @@ def _to_device(batches: _Readable, config: Mapping[str, Any], device: torch.devi
     return PrefetchLoader(cast(Any, batches), config["mean"], config["std"], channels=channels, device=device)
 
 
-class FolderTrain:
+class FolderTrain(TrainBatches):
     """Training batches of a `FileSet`; a `seattn.data.open.TrainSplit`."""
 
     def __init__(
@@ -157,9 +157,8 @@ class FolderTrain:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.recipe, self.labels = recipe, files.labels
+        super().__init__(recipe, files.labels, device, rank, world)
         self.size: Size = tuple(config["input_size"][1:])
-        self._share = Share(recipe.batch_size, device, rank, world)
         self._keys = _Keys()
         loader = _loader(
             _TrainImages(files, recipe, config),
@@ -172,23 +171,12 @@ class FolderTrain:
         # One loader for all epochs: each has a CUDA stream, whose memory blocks the allocator gives to no other stream.
         self._on_device = _to_device(self._readable, config, device)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batches(self) -> int:
-        """Full global batches in an epoch."""
-        return len(self) // self._share.global_size
-
     def epoch(
         self, epoch: int, *, size: int | None = None, balanced: bool | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (B, C, H, W) and targets (B,) of that epoch."""
-        if balanced is None:
-            balanced = self.recipe.seattn.sampling == "balanced"
         generator, target_size = stream(self.recipe.seed, epoch), scaled(self.size, size)
-        order = epoch_order(self.labels, generator, balanced=balanced)
-        global_batches = order.split(self._share.global_size)[: self.batches()]
-        own = [batch[self._share.part].tolist() for batch in global_batches]
+        own = [batch[self._share.part].tolist() for batch in self._order(generator, balanced)]
         self._keys.batches = [[(epoch, index, target_size) for index in batch] for batch in own]
         self._readable.order = [index for batch in own for index in batch]
         finish = Finish(self.recipe, self._share, scaled_by=target_size[0] / self.size[0])

@@ -5,7 +5,7 @@ processes sees the images and crops that one process with the global batch sees.
 Shapes: N images of a set, B of a process' batch, G = B * world of the global batch, C channels, H x W pixels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,29 @@ def scaled(size: Size, side: int | None) -> Size:
     return size if side is None else (side, round(side * size[1] / size[0]))
 
 
-class MemoryTrain:
+class TrainBatches:
+    """The images of an epoch in global batches, on both paths."""
+
+    def __init__(self, recipe: Recipe, labels: Tensor, device: torch.device, rank: int, world: int) -> None:
+        self.recipe, self.labels = recipe, labels
+        self._share = Share(recipe.batch_size, device, rank, world)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self) -> int:
+        """Full global batches in an epoch."""
+        return len(self) // self._share.global_size
+
+    def _order(self, generator: torch.Generator, balanced: bool | None) -> Sequence[Tensor]:
+        """The indices (G,) of each global batch; `balanced` None is the recipe's choice."""
+        if balanced is None:
+            balanced = self.recipe.seattn.sampling == "balanced"
+        order = epoch_order(self.labels, generator, balanced=balanced)
+        return order.split(self._share.global_size)[: self.batches()]
+
+
+class MemoryTrain(TrainBatches):
     """Training batches of an `ImageSet`; a `seattn.data.open.TrainSplit`.
 
     The crop is taken from the stored images. timm's scale and ratio resize it to the training size in one step; after a
@@ -54,33 +76,22 @@ class MemoryTrain:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.recipe, self.mean, self.std = recipe, config["mean"], config["std"]
-        self.labels = data.labels.cpu()
+        super().__init__(recipe, data.labels.cpu(), device, rank, world)
+        self.mean, self.std = config["mean"], config["std"]
         self.size: Size = (data.images.shape[1], data.images.shape[2])
         self._images, self._labels = data.images.to(device), data.labels.to(device)
-        self._share = Share(recipe.batch_size, device, rank, world)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batches(self) -> int:
-        """Full global batches in an epoch."""
-        return len(self) // self._share.global_size
 
     def epoch(
         self, epoch: int, *, size: int | None = None, balanced: bool | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (B, C, H, W) and targets (B,) of that epoch."""
         recipe, share = self.recipe, self._share
-        if balanced is None:
-            balanced = recipe.seattn.sampling == "balanced"
         target_size = scaled(self.size, size)
         mirrored = self._mirrored(epoch)
         policy = Policy(recipe.seattn.policy, target_size) if recipe.seattn.policy else None
         generator = stream(recipe.seed, epoch)
         finish = Finish(recipe, share, scaled_by=target_size[0] / self.size[0])
-        order = epoch_order(self.labels, generator, balanced=balanced)
-        for global_batch in order.split(share.global_size)[: self.batches()]:
+        for global_batch in self._order(generator, balanced):
             index = share.take(global_batch)  # (B,)
             images = self._images[index]
             if mirrored is not None:

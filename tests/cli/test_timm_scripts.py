@@ -73,9 +73,9 @@ def test_a_missing_script_is_one_line_that_says_where_to_get_it(folder, tmp_path
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith("seattn: no script no_such_script.py here")
+    assert err.startswith("seattn: there is no script no_such_script.py here")
     assert "git clone https://github.com/huggingface/pytorch-image-models" in err
-    assert (folder or "names no folder") in err
+    assert (folder or "is not set to a folder") in err
 
 
 def test_help_of_the_command_is_its_own(capsys):
