@@ -3,6 +3,7 @@
 import csv
 import importlib.machinery
 import json
+import math
 import sys
 import types
 from pathlib import Path
@@ -39,10 +40,10 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def fit(tmp_path, data_dir):
-    def run(ours=None, out="run", resume=False, **changes):
+    def run(ours=None, out="run", resume=False, data=data_dir, **changes):
         path = tmp_path / f"{out}.yaml"
         path.write_text(yaml.safe_dump({**BASE, **changes, "seattn": {**BASE["seattn"], **(ours or {})}}))
-        return train(path, data_dir, tmp_path / out, device="cpu", resume=resume)
+        return train(path, data, tmp_path / out, device="cpu", resume=resume)
 
     return run
 
@@ -79,22 +80,42 @@ def test_trains(fit, tmp_path, changes, ours):
     timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
 
 
-def test_accumulation_makes_fewer_and_larger_updates(fit, tmp_path, monkeypatch):
-    groups, call = [], Updater.__call__
-    monkeypatch.setattr(
-        Updater, "__call__", lambda self, group: groups.append([len(x) for x, _ in group]) or call(self, group)
-    )
-    fit(epochs=1, grad_accum_steps=2)
-    assert groups == [[8, 8], [8, 8], [8]]  # 42 images: five full batches
+def test_accumulation_makes_larger_updates_and_progressive_resizing_trains_small_first(fit, monkeypatch):
+    updates, call = [], Updater.__call__
+
+    def spied(self, group):
+        updates.append([(len(x), x.shape[-1]) for x, _ in group])
+        return call(self, group)
+
+    monkeypatch.setattr(Updater, "__call__", spied)
+    fit({"resize": [[16, 1], [24, 1]]}, epochs=3, grad_accum_steps=2)
+    # 42 images are five full batches an epoch
+    assert updates == [[(8, side)] * count for side in (16, 24, 32) for count in (2, 2, 1)]
 
 
-def test_progressive_resizing_trains_small_first(fit, monkeypatch):
-    sides, call = [], Updater.__call__
-    monkeypatch.setattr(
-        Updater, "__call__", lambda self, group: sides.append(group[0][0].shape[-1]) or call(self, group)
-    )
-    fit({"resize": [[16, 1], [24, 1]]}, epochs=3)
-    assert sides == [16] * 5 + [24] * 5 + [32] * 5
+def test_a_run_that_holds_out_no_image_knows_no_accuracy_before_the_end(fit, tmp_path, data_dir, monkeypatch):
+    save, calls = AtomicSaver.save_checkpoint, []
+
+    def dies(self, epoch, **kwargs):
+        save(self, epoch, **kwargs)
+        calls.append(epoch)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(AtomicSaver, "save_checkpoint", dies)
+    root = tmp_path / "data"
+    root.mkdir()
+    for split in ("train", "test"):
+        (root / split).symlink_to(data_dir / split)
+    with pytest.raises(KeyboardInterrupt):
+        fit({"holdout": 0}, data=root)
+    row = fit({"holdout": 0}, data=root, resume=True)
+    assert (row.train_images, row.held_out_images, row.held_out_top1) == (42, 0, None)
+    assert [(math.isnan(r["eval_top1"]), math.isnan(r["eval_loss"])) for r in rows(tmp_path / "run")] == [
+        (True, True)
+    ] * 2
+    with pytest.raises(UserError, match=r"seattn.holdout 0 leaves no image to score the run on"):
+        train(tmp_path / "run.yaml", root, tmp_path / "other", device="cpu", read_test=False)
 
 
 def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
