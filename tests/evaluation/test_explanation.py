@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -121,42 +122,74 @@ def test_the_net_is_left_as_it_was():
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_spatial_gates_are_what_the_layer_multiplies_by():
-    net, x = learned("cbam_resnet20_cifar"), torch.randn(1, 3, 32, 32)
-    seen = {}
+def assert_factors(net, x, gates, suffix):
+    """Each module whose name ends in `suffix` multiplies its input by the gates (C,) or (H, W) of that name."""
+    calls = {}
+
+    def record(name, module, inputs, output):
+        calls[name] = inputs[0].clone(), output.clone()  # a block may change the output in place
+
     for name, module in net.named_modules():
-        if name.endswith(".spatial"):
-            hook = lambda m, i, o, name=name: seen.update({name: (i[0].clone(), o.clone())})  # noqa: E731
-            module.register_forward_hook(hook)
+        if name.endswith(suffix) and list(module.children()):
+            module.register_forward_hook(partial(record, name))
     with torch.no_grad():
         net(x)
-    gates = collect_spatial_gates(net, x)
-    assert [layer.name for layer in gates] == [f"layer{i}.{j}.se.spatial" for i in (1, 2, 3) for j in range(3)]
+    assert [layer.name for layer in gates] == list(calls)
     for layer in gates:
-        before, after = seen[layer.name]
-        torch.testing.assert_close(after[0], before[0] * torch.tensor(layer.gates), atol=1e-5, rtol=1e-4)
+        before, after = calls[layer.name]
+        factors = torch.tensor(layer.gates)
+        assert factors.std() > 0
+        factors = factors[:, None, None] if factors.ndim == 1 else factors
+        torch.testing.assert_close(after[0], before[0] * factors, atol=1e-4, rtol=1e-3)
+
+
+def test_spatial_gates_are_what_the_layer_multiplies_by():
+    net, x = learned("cbam_resnet20_cifar"), torch.randn(1, 3, 32, 32)
+    gates = collect_spatial_gates(net, x)
+    assert [layer.gates.shape for layer in gates] == [(32, 32)] * 3 + [(16, 16)] * 3 + [(8, 8)] * 3
+    assert_factors(net, x, gates, ".spatial")
 
 
 @pytest.mark.parametrize(
-    ("arch", "options", "kind"),
+    ("arch", "options"),
     [
-        ("resnet18", {"block_args": {"attn_layer": "se"}}, "se"),
-        ("resnet18", {"block_args": {"attn_layer": "eca"}}, "se"),
-        ("mobilenetv3_small_050", {}, "se"),
+        (ARCH, {}),
+        ("resnet18", {"block_args": {"attn_layer": "se"}}),
+        ("resnet18", {"block_args": {"attn_layer": "eca"}}),
+        ("mobilenetv3_small_050", {}),
     ],
 )
-def test_gates_of_timms_own_layers_are_what_they_multiply_by(arch, options, kind):
-    net, x, seen = learned(arch, **options), torch.randn(1, 3, 64, 64), {}
-    for name, module in net.named_modules():
-        if name.split(".")[-1] == kind and list(module.children()):
-            hook = lambda m, i, o, name=name: seen.update({name: (i[0].clone(), o.clone())})  # noqa: E731
-            module.register_forward_hook(hook)
-    found = collect_gates(net, x)
-    assert [layer.name for layer in found] == list(seen)
-    for layer in found:
-        before, after = seen[layer.name]
-        gate = torch.tensor(layer.gates)[:, None, None]
-        torch.testing.assert_close(after[0], before[0] * gate, atol=1e-4, rtol=1e-3)
+def test_channel_gates_are_what_the_layer_multiplies_by(arch, options):
+    net, x = learned(arch, **options), torch.randn(1, 3, 64, 64)
+    assert_factors(net, x, collect_gates(net, x), ".se")
+
+
+@pytest.mark.parametrize("kind", ["se", "eca", "cbam"])
+def test_each_layer_has_a_gate_for_each_channel_and_the_net_stays_as_it_was(kind):
+    model = timm.create_model(f"{kind}_resnet20_cifar").train()
+    gates = collect_gates(model, torch.randn(1, 3, 32, 32))
+    assert model.training
+    assert [len(layer.gates) for layer in gates] == [16] * 3 + [32] * 3 + [64] * 3
+    assert len({layer.name for layer in gates}) == 9
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_gated_layer_inside_a_gated_layer_is_not_a_row_of_its_own():
+    class Gated(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.weight = inner, nn.Parameter(torch.ones(()))
+
+        def gate(self, x):
+            return x.mean((2, 3))
+
+        def forward(self, x):
+            return self.inner(x)
+
+    model = nn.Sequential(Gated(Gated(nn.Identity())), nn.Identity())
+    found = collect_gates(model, torch.full((1, 2, 3, 3), 0.5))
+    assert [layer.name for layer in found] == ["0"]
+    assert found[0].gates.tolist() == [0.5, 0.5]
 
 
 def test_gate_differences_by_hand():

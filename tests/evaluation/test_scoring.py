@@ -142,19 +142,19 @@ def test_an_evaluation_is_json():
 
 
 @pytest.mark.parametrize(
-    ("logits", "labels", "names"),
-    [(torch.zeros(2, 3), [0, 1], "ab"), (torch.zeros(3, 2), [0, 1], "ab"), (torch.zeros(0, 2), [], "ab")],
-    ids=["classes", "images", "empty"],
+    ("shape", "labels", "message"),
+    [
+        ((2, 3), [0, 1], "logits must be"),
+        ((3, 2), [0, 1], "logits must be"),
+        ((0, 2), [], "logits must be"),
+        ((1, 2), [-1], r"labels must be in 0\.\.1"),
+        ((1, 2), [2], r"labels must be in 0\.\.1"),
+    ],
+    ids=["classes", "images", "empty", "negative", "too large"],
 )
-def test_summarize_refuses_shapes_that_do_not_agree(logits, labels, names):
-    with pytest.raises(ValueError, match="logits must be"):
-        summarize(logits, torch.tensor(labels), names)
-
-
-@pytest.mark.parametrize("label", [-1, 2])
-def test_summarize_refuses_a_label_out_of_range(label):
-    with pytest.raises(ValueError, match=r"labels must be in 0\.\.1"):
-        summarize(torch.zeros(1, 2), torch.tensor([label]), "ab")
+def test_summarize_refuses_shapes_and_labels_that_do_not_fit(shape, labels, message):
+    with pytest.raises(ValueError, match=message):
+        summarize(torch.zeros(shape), torch.tensor(labels), "ab")
 
 
 def test_summarize_tells_of_broken_weights():

@@ -1,4 +1,4 @@
-"""The page stands alone, says the numbers it was given, shows right and wrong; gates are those that forward uses."""
+"""The page stands alone, says the numbers it was given, and shows right and wrong."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -11,7 +11,6 @@ from torch import nn
 
 import seattn  # noqa: F401  # registers the models
 from seattn.core.errors import UserError
-from seattn.evaluation.gates import collect_gates
 from seattn.evaluation.scoring import Scores, summarize
 from seattn.reports.images import choose_images
 from seattn.reports.net_report import write_report
@@ -115,61 +114,6 @@ def test_many_classes_are_drawn_without_labels_in_cells(inputs, tmp_path):
     scores = scores_of(logits, torch.arange(N), [f"class {i}" for i in range(40)])
     write_report(tmp_path / "r.html", **{**inputs, "scores": scores})
     assert "Confusion matrix of 40 classes" in (tmp_path / "r.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("arch", "layers"), [("se_resnet20_cifar", 9), ("eca_resnet20_cifar", 9), ("cbam_resnet20_cifar", 9)]
-)
-def test_gates_are_one_row_a_layer_with_a_value_a_channel(arch, layers):
-    torch.manual_seed(0)
-    model = timm.create_model(arch)
-    found = collect_gates(model.train(), torch.randn(1, 3, 32, 32))
-    assert model.training
-    assert [len(layer.gates) for layer in found] == [16] * 3 + [32] * 3 + [64] * 3
-    assert len(found) == layers
-    assert len({layer.name for layer in found}) == layers
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_gates_are_what_the_layer_multiplies_by():
-    torch.manual_seed(0)
-    model = timm.create_model("se_resnet20_cifar").eval()
-    image = torch.randn(1, 3, 32, 32)
-    seen = {}
-
-    def remember(name):
-        def hook(module, inputs, output):
-            seen[name] = inputs[0].clone(), output.clone()  # the block adds to its output in place
-
-        return hook
-
-    for name, module in model.named_modules():
-        module.register_forward_hook(remember(name))
-    with torch.no_grad():
-        model(image)
-    for layer in collect_gates(model, image):
-        x, y = seen[layer.name]
-        gates = torch.tensor(layer.gates)
-        assert gates.std() > 0
-        torch.testing.assert_close(y[0], x[0] * gates[:, None, None], atol=1e-5, rtol=1e-4)
-
-
-def test_a_gated_layer_inside_a_gated_layer_is_not_a_row_of_its_own():
-    class Gated(nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self.inner, self.weight = inner, nn.Parameter(torch.ones(()))
-
-        def gate(self, x):
-            return x.mean((2, 3))
-
-        def forward(self, x):
-            return self.inner(x)
-
-    model = nn.Sequential(Gated(Gated(nn.Identity())), nn.Identity())
-    found = collect_gates(model, torch.full((1, 2, 3, 3), 0.5))
-    assert [layer.name for layer in found] == ["0"]
-    assert found[0].gates.tolist() == [0.5, 0.5]
 
 
 def test_chosen_images_are_half_wrong_and_show_each_kind_of_mistake_first():

@@ -258,14 +258,14 @@ def _count_macs(
 
 def _activation_bytes(model: nn.Module, units: Units, size: tuple[int, int, int], images: int) -> Counter[str]:
     """Memory that a forward pass in training keeps for the backward, by row."""
-    kept: dict[int, Tensor] = {}  # by storage; the tensors are held, so that no address is used twice
+    saved: dict[int, Tensor] = {}  # by storage; the tensors are held, so that no address is used twice
     bytes_by_row: Counter[str] = Counter()
     row = units.names[0]
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        if storage._cdata not in own and storage._cdata not in kept:
-            kept[storage._cdata] = x
+        if storage._cdata not in own and storage._cdata not in saved:
+            saved[storage._cdata] = x
             bytes_by_row[row] += storage.nbytes()
         return x
 
@@ -278,8 +278,8 @@ def _activation_bytes(model: nn.Module, units: Units, size: tuple[int, int, int]
     with FakeTensorMode(), torch.enable_grad(), set_kernels("torch"):
         tensors = {name: _in_fp32(t) for name, t in chain(model.named_parameters(), model.named_buffers())}
         own = {t.untyped_storage()._cdata for t in tensors.values()}
-        saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
-        with recorded(modules, enter, before=True), saved:
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
+        with recorded(modules, enter, before=True), hooks:
             functional_call(model, tensors, (torch.empty(images, *size),))
     return bytes_by_row
 

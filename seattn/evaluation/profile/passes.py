@@ -118,7 +118,10 @@ def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
     kinds: tuple[type[nn.Module], ...] = (
         *(get_attn(name) for name in list_attn()),
         *known_types(),
-        *(CbamModule, LightCbamModule, GatherExcite, GlobalContext),
+        CbamModule,
+        LightCbamModule,
+        GatherExcite,
+        GlobalContext,
     )
     layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -217,12 +220,12 @@ def _tail(
 def _attention_tail(name: str, attn: nn.Module) -> Tail:
     """An attention layer with which no other step is fused."""
     excitation = excitation_of(attn)
-    ours = isinstance(attn, (Fused, *(get_attn(kind) for kind in list_attn())))
+    is_ours = isinstance(attn, (Fused, *(get_attn(kind) for kind in list_attn())))
     if isinstance(excitation, Reason):
         if isinstance(attn, (Cbam, CbamModule)):
-            return Tail(name, True, None, ("cbam kernels" if ours else "cbam",), ("cbam",))
+            return Tail(name, True, None, ("cbam kernels" if is_ours else "cbam",), ("cbam",))
         return Tail(name, True, None, (), (), type(attn).__name__)
-    if ours:
+    if is_ours:
         return Tail(name, True, _operator(excitation, ()), (), ("gate",))
     return Tail(name, True, None, ("gate",), ("gate",))
 
