@@ -351,7 +351,9 @@ def _natural_key(name: str) -> list[str | int]:
 
 def _read_class_map(folders: Sequence[str], known: Sequence[str], class_map: Path) -> tuple[list[int], tuple[str, ...]]:
     if not class_map.is_file():
-        raise UserError(f"no such file: {class_map}; --class-map takes a text file with a folder on each line")
+        raise UserError(
+            f"the class map {class_map} is not a file; give a text file with the name of a folder on each line"
+        )
     try:
         names = class_map.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

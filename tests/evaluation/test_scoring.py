@@ -237,7 +237,7 @@ def test_a_class_map_says_which_folder_is_which_class(tmp_path, caplog):
         ("1\n2\n", "has 2 different lines, and the model 3 classes"),
         ("1\n2\n2\n", "has 2 different lines, and the model 3 classes"),
         ("1\n2\n3\n", "class folder '10' is not in the class map"),
-        (None, "no such file: .*map.txt; --class-map takes a text file"),
+        (None, "the class map .*map.txt is not a file; give a text file"),
         (b"\xff", "cannot read the class map .*map.txt"),
     ],
 )
