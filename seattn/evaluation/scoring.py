@@ -26,6 +26,7 @@ from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
 from seattn.evaluation.prediction import batches_as_seen, predict_logits
+from seattn.models._datasets import superclasses
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -70,13 +71,36 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[tuple[int, float, float], ...]
 
+    @property
+    def superclass_top1(self) -> float | None:
+        """The accuracy of superclasses; None for a data set that has none. CIFAR-100 has 20."""
+        return superclass_accuracy(self.confusion, self.class_names)
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values for `json.dumps`."""
-        return asdict(self)
+        """The fields as plain values for `json.dumps`, and the accuracy of superclasses if there are some."""
+        superclass_top1 = self.superclass_top1
+        return asdict(self) | ({} if superclass_top1 is None else {"superclass_top1": superclass_top1})
 
     def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
         """The k most frequent confusions: (true class, predicted class, count), most frequent first."""
         return worst_pairs(self.confusion, self.class_names, k)
+
+
+def superclass_accuracy(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> float | None:
+    """The part of the images, counted by [true][predicted], whose predicted class is in the superclass of the true one.
+
+    None if the data set with these classes has no superclasses.
+    """
+    groups = superclasses(names)
+    if groups is None:
+        return None
+    correct = sum(
+        count
+        for group, row in zip(groups, confusion, strict=True)
+        for predicted, count in zip(groups, row, strict=True)
+        if group == predicted
+    )
+    return correct / sum(map(sum, confusion))
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int) -> list[tuple[str, str, int]]:

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from timm.models import PretrainedCfg
 
 from seattn.core.rows import AccuracyRow
-from seattn.evaluation.scoring import ClassScore, wilson_interval, worst_pairs
+from seattn.evaluation.scoring import ClassScore, superclass_accuracy, wilson_interval, worst_pairs
 from seattn.hub.facts import ClassResults, Facts
 from seattn.layers import attn_paper
 from seattn.models._datasets import about
@@ -72,6 +72,7 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
         full_size_epochs=row.epochs - sum(epochs for _, epochs in recipe.seattn.resize),
         classes=classes,
         scores=classes.per_class() if classes else [],
+        superclass_top1=superclass_accuracy(classes.confusion, classes.class_names) if classes else None,
         mistakes=_mistakes(classes) if classes else [],
         confidence=sum(count * confidence for count, confidence, _ in classes.bins) / classes.n if classes else None,
         accuracy=classes.correct / classes.n if classes else None,

@@ -1,6 +1,7 @@
 """The data sets that nets of this package are trained on: what their cfgs need, and what cards say of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -33,6 +34,7 @@ class Dataset:
         label_names: class names in the order of a net's outputs.
         mean, std: of pixel values in 0..1, channels R, G, B.
         about: what a card says of it.
+        superclasses: superclass -> its classes, where the data set has superclasses.
     """
 
     title: str
@@ -40,6 +42,7 @@ class Dataset:
     mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = IMAGENET_DEFAULT_STD
     about: About = About()
+    superclasses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -52,6 +55,29 @@ mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
 possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
 willow_tree wolf woman worm
+"""
+
+_CIFAR100_SUPERCLASSES = """
+aquatic_mammals: beaver dolphin otter seal whale
+fish: aquarium_fish flatfish ray shark trout
+flowers: orchid poppy rose sunflower tulip
+food_containers: bottle bowl can cup plate
+fruit_and_vegetables: apple mushroom orange pear sweet_pepper
+household_electrical_devices: clock keyboard lamp telephone television
+household_furniture: bed chair couch table wardrobe
+insects: bee beetle butterfly caterpillar cockroach
+large_carnivores: bear leopard lion tiger wolf
+large_man-made_outdoor_things: bridge castle house road skyscraper
+large_natural_outdoor_scenes: cloud forest mountain plain sea
+large_omnivores_and_herbivores: camel cattle chimpanzee elephant kangaroo
+medium_mammals: fox porcupine possum raccoon skunk
+non-insect_invertebrates: crab lobster snail spider worm
+people: baby boy girl man woman
+reptiles: crocodile dinosaur lizard snake turtle
+small_mammals: hamster mouse rabbit shrew squirrel
+trees: maple_tree oak_tree palm_tree pine_tree willow_tree
+vehicles_1: bicycle bus motorcycle pickup_truck train
+vehicles_2: lawn_mower rocket streetcar tank tractor
 """
 
 # As the folders of the sets are called, spelling included.
@@ -121,6 +147,9 @@ DATASETS = {
             hub="uoft-cs/cifar100",
             cite=_KRIZHEVSKY,
         ),
+        superclasses={
+            line.split(": ")[0]: tuple(line.split(": ")[1].split()) for line in _CIFAR100_SUPERCLASSES.split("\n")[1:-1]
+        },
     ),
     "butterfly75": Dataset(
         "Butterfly-75",
@@ -144,3 +173,12 @@ BUTTERFLIES = ("butterfly75", "butterfly100")
 def about(title: str) -> About:
     """What a card says of the data set with this title; nothing for a user's own."""
     return next((data.about for data in DATASETS.values() if data.title == title), About())
+
+
+def superclasses(label_names: Sequence[str]) -> tuple[str, ...] | None:
+    """The superclass of each class, if these are the classes of a data set that has superclasses."""
+    for data in DATASETS.values():
+        if data.superclasses and set(data.label_names) == set(label_names):
+            by_class = {label: name for name, labels in data.superclasses.items() for label in labels}
+            return tuple(by_class[label] for label in label_names)
+    return None

@@ -2,12 +2,16 @@
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from seattn.__main__ import main
@@ -21,10 +25,13 @@ from seattn.evaluation.scoring import (
     evaluate_folder,
     expected_calibration_error,
     summarize,
+    superclass_accuracy,
     wilson_interval,
 )
+from seattn.models._datasets import DATASETS, superclasses
 from seattn.models.load import load_model
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
+from tests.helpers.colours import write_colours
 
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
@@ -342,3 +349,28 @@ def test_split_folder_refuses(tmp_path, folders, message):
 def test_split_folder_names_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match=r"no data folder .*nowhere"):
         split_folder(tmp_path / "nowhere", "test")
+
+
+def test_superclasses_of_cifar100():
+    names = DATASETS["cifar100"].label_names
+    groups = superclasses(names)
+    assert Counter(groups) == dict.fromkeys(groups, 5)
+    assert len(set(groups)) == 20
+    reversed_names = tuple(reversed(names))
+    assert superclasses(reversed_names) == tuple(reversed(groups))
+    apple, mushroom, bear = (names.index(name) for name in ("apple", "mushroom", "bear"))
+    confusion = [[10 * (i == j) for j in range(100)] for i in range(100)]
+    confusion[apple][apple], confusion[apple][mushroom], confusion[apple][bear] = 3, 5, 2
+    assert superclass_accuracy(confusion, names) == 0.998
+    assert superclass_accuracy([[1]], ["apple"]) is None
+
+
+def test_the_command_shows_superclasses(tmp_path, capsys):
+    write_colours(tmp_path, dict.fromkeys(DATASETS["cifar100"].label_names, 0), {"test": [1] * 100})
+    command = ["evaluate", "se_resnet20_cifar.cifar100", "--data-dir", str(tmp_path)]
+    checkpoint = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("se_resnet20_cifar.cifar100").state_dict(), checkpoint)
+    assert main([*command, "--checkpoint", str(checkpoint)]) == 0
+    assert re.search(r"^superclasses \d+\.\d\d%$", capsys.readouterr().out, re.MULTILINE)
+    assert main([*command, "--checkpoint", str(checkpoint), "--json"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["superclass_top1"] <= 1

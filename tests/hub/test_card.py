@@ -268,6 +268,13 @@ def test_many_classes_are_folded_behind_the_hardest():
     assert "numbered in the order of the outputs" in card
 
 
+def test_a_card_of_cifar100_has_the_accuracy_of_superclasses():
+    names = timm.get_pretrained_cfg("se_resnet20_cifar.cifar100").label_names
+    facts = dataclasses.replace(FACTS, classes=results(names, 4))  # four apples are taken for fish
+    assert "99.60 % of the images were predicted as a class of the right superclass" in render_card(facts, CFG)
+    assert "superclass" not in render_card(dataclasses.replace(FACTS, classes=results(CIFAR10, 4)), CFG)
+
+
 def test_a_card_of_several_seeds_says_which_ships():
     others = [dataclasses.replace(ROW, seed=seed, top1=top1) for seed, top1 in ((5, 0.52), (6, 0.48))]
     foreign = dataclasses.replace(ROW, seed=7, top1=0.1, recipe="another")
