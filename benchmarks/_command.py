@@ -1,4 +1,4 @@
-"""The commands of this folder: a user's mistake is one line on stderr and exit code 2."""
+"""What the commands of this folder share: a user's mistake gives one line on stderr and exit code 2."""
 
 import argparse
 import sys
@@ -12,17 +12,17 @@ Main = Callable[[Sequence[str] | None], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose usage errors are UserErrors; `description` keeps its lines."""
+    """A parser that raises UserError for wrong usage and keeps the lines of its description."""
 
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists what there is")
+        raise UserError(f"{message}; see --help")
 
 
 def command(name: str) -> Callable[[Main], Callable[..., int]]:
-    """Decorate a main that takes the arguments, or None for those of the process, and gives the exit code."""
+    """Decorate a function that takes the arguments (None: those of the process) and returns the exit code."""
 
     def decorate(main: Main) -> Callable[..., int]:
         @wraps(main)

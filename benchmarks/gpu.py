@@ -1,8 +1,8 @@
-"""All that a GPU is needed for, in one command of under eight minutes: `python -m benchmarks.gpu`, or `make gpu`.
+"""All checks and benchmarks that need a GPU, in under eight minutes: `python -m benchmarks.gpu`, or `make gpu`.
 
-The tests marked gpu, every op under compute-sanitizer where that is installed, and the whole benchmark with
+It runs the tests marked gpu, every op under compute-sanitizer where that is installed, and the whole benchmark with
 torch.compile. The environment variable GPU_OUT names the folder for rows, plots and logs; by default
-gpu-results/<device>-torch<version>-<date>. Exit code 1 if a test or the sanitizer finds something, 2 without CUDA.
+gpu-results/<device>-torch<version>-<date>. Exit code 1 if a test or the sanitizer finds an error, 2 without CUDA.
 """
 
 import os
@@ -23,10 +23,10 @@ from seattn.core.errors import UserError
 from seattn.core.files import require_writable, write_text
 from seattn.core.rows import conditions
 
-SECONDS = 470.0  # of everything
+SECONDS = 470.0  # of the whole command
 TEST_SECONDS = 170.0
 SANITIZER_SECONDS = 60.0
-LAST_CASE_SECONDS = 60.0  # the benchmark begins no case so long before the end: a net may have to be compiled
+LAST_CASE_SECONDS = 60.0  # the benchmark starts no case this long before the end: compiling a net takes so long
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(arguments: Sequence[str] | None) -> int:
     Parser(__doc__).parse_args(arguments)
     if not torch.cuda.is_available():
-        raise UserError("this machine has no CUDA device that torch can use; nothing was run")
-    begun = time.monotonic()
+        raise UserError("this machine has no CUDA device that torch can use, and nothing was run")
+    start = time.monotonic()
     device = torch.device("cuda")
     where = conditions(device)
     version = where.torch.split("+")[0]
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None) -> int:
     else:
         command = [sanitizer, "--error-exitcode", "1", sys.executable, "-m", "benchmarks.small_step"]
         codes["sanitizer"] = run_logged(command, out / "sanitizer.log", SANITIZER_SECONDS)
-    left = SECONDS - (time.monotonic() - begun)
+    left = SECONDS - (time.monotonic() - start)
     minutes = str(max(0.0, left - LAST_CASE_SECONDS) / 60)
     rows = out / "rows.csv"
     command = [sys.executable, "-m", "benchmarks.run", "--compile", "--minutes", minutes, "--out", str(rows)]
@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None) -> int:
         write_plots(rows)
     for name, code in codes.items():
         print(f"gpu: {name}: {'passed' if code == 0 else f'exit code {code}'}")
-    print(f"gpu: {time.monotonic() - begun:.0f} s; all is in {out}")
+    print(f"gpu: {time.monotonic() - start:.0f} s; all files are in {out}")
     return int(any(codes.values()))
 
 
 def run_logged(command: list[str], log: Path, seconds: float) -> int:
-    """Run in the checkout with the output in `log` and here; the exit code, 124 if it was ended after `seconds`."""
+    """Run in the checkout, write the output to `log` and print its end; return the exit code, 124 after a time-out."""
     print(f"gpu: {' '.join(command)}", flush=True)
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)

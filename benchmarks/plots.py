@@ -1,7 +1,7 @@
 """Draw time and bandwidth against size from the rows: `python -m benchmarks.plots`, or `make bench-plots`.
 
-For every file of speed rows, benchmarks/results/<device>.csv or those given, one SVG a mode beside it:
-<device>.<mode>.svg. No number in it is from anywhere else.
+Each file of speed rows, benchmarks/results/<device>.csv or the files given, gets one SVG for each mode beside it:
+<device>.<mode>.svg. All numbers in it are from the file.
 """
 
 import io
@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks._command import Parser, command
-from benchmarks.speed.rows import SpeedRow, newest, read_speed, speed_files
+from benchmarks.speed.rows import SpeedRow, newest, speed_files
 from seattn.core.errors import UserError
 from seattn.core.files import write_text
+from seattn.core.records import read_rows
 from seattn.evaluation.style import figure_style
 
 MODES = ("forward", "forward_backward")
@@ -28,7 +29,7 @@ _PANELS = (
     ("bn_se_tail", "channels_last", "BN + SE + add + ReLU, channels_last"),
     ("bn_se_tail", "contiguous", "BN + SE + add + ReLU, NCHW"),
 )
-# Okabe and Ito's colours, told apart by every kind of colour vision; a marker each besides.
+# Okabe and Ito's colours, which people with any colour vision can distinguish; and a marker for each.
 _STYLES = {
     "seattn": ("seattn", "#0072b2", "o"),
     "timm_eager": ("timm", "#d55e00", "s"),
@@ -39,9 +40,9 @@ _SHIFT = 1.06  # between implementations on the axis of sizes, so that their bar
 
 
 def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
-    """Both quantities of the two SE tails in both layouts, in the device's main dtype; None if no row is of them.
+    """Time and bandwidth of the two SE tails in both layouts, in the device's main dtype; None without such rows.
 
-    Under CUDA graphs where there are such rows: else small sizes show launches alone.
+    Rows in CUDA graphs are preferred: without graphs, small sizes show only the time of launches.
     """
     rows = [row for row in newest(rows) if row.what == "op" and row.mode == mode]
     graphs = any(row.cuda_graph for row in rows)
@@ -49,21 +50,21 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
     dtypes = {row.dtype for row in rows}
     dtype = "float32" if "float32" in dtypes else "bfloat16"  # a CPU's rows have both
     panels = [
-        (title, taken)
+        (title, panel)
         for case, memory_format, title in _PANELS
-        if (taken := [r for r in rows if (r.case, r.memory_format, r.dtype) == (case, memory_format, dtype)])
+        if (panel := [r for r in rows if (r.case, r.memory_format, r.dtype) == (case, memory_format, dtype)])
     ]
     if not panels:
         return None
     with mpl.rc_context(figure_style()):
         figure = Figure(figsize=(3.1 * len(panels) + 0.6, 5.8), layout="constrained")
         axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
-        for column, (title, taken) in enumerate(panels):
-            _panel(axes[0, column], taken, bandwidth=False)
-            _panel(axes[1, column], taken, bandwidth=True)
+        for column, (title, panel) in enumerate(panels):
+            _draw_panel(axes[0, column], panel, bandwidth=False)
+            _draw_panel(axes[1, column], panel, bandwidth=True)
             axes[0, column].set_title(title, fontsize=9)
             axes[1, column].set_xlabel("T, MB of the input")
-        axes[1, 0].set_ylim(bottom=0)  # after the last panel: it ends the scaling to the data, which all share
+        axes[1, 0].set_ylim(bottom=0)  # after the last panel: it ends the automatic scaling, which all share
         axes[0, 0].set_ylabel("milliseconds, median, 20 to 80 %")
         axes[1, 0].set_ylabel("% of the copy bandwidth")
         handles = {h.get_label(): h for ax in axes[0] for h in ax.get_legend_handles_labels()[0]}
@@ -77,14 +78,14 @@ def draw(rows: Sequence[SpeedRow], mode: str) -> Figure | None:
     return figure
 
 
-def _panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
+def _draw_panel(axes: Any, rows: Sequence[SpeedRow], *, bandwidth: bool) -> None:
     present = [name for name in _STYLES if any(row.implementation == name for row in rows)]
     for place, name in enumerate(present):
         label, color, marker = _STYLES[name]
-        taken = sorted((r for r in rows if r.implementation == name), key=lambda r: r.input_bytes)
-        sizes = [row.input_bytes / 1e6 * _SHIFT ** (place - (len(present) - 1) / 2) for row in taken]
-        middle = [_value(row, row.median, bandwidth) for row in taken]
-        ends = [sorted((_value(row, row.p20, bandwidth), _value(row, row.p80, bandwidth))) for row in taken]
+        drawn = sorted((row for row in rows if row.implementation == name), key=lambda row: row.input_bytes)
+        sizes = [row.input_bytes / 1e6 * _SHIFT ** (place - (len(present) - 1) / 2) for row in drawn]
+        middle = [_value(row, row.median, bandwidth) for row in drawn]
+        ends = [sorted((_value(row, row.p20, bandwidth), _value(row, row.p80, bandwidth))) for row in drawn]
         errors = [
             [max(0.0, m - low) for m, (low, _) in zip(middle, ends, strict=True)],
             [max(0.0, high - m) for m, (_, high) in zip(middle, ends, strict=True)],
@@ -115,10 +116,10 @@ def _value(row: SpeedRow, seconds: float, bandwidth: bool) -> float:
 
 
 def write_plots(path: Path) -> list[Path]:
-    """Draw the rows of one file; the SVGs that were written."""
+    """Draw the rows of one file; return the SVGs."""
     written = []
     for mode in MODES:
-        figure = draw(read_speed(path), mode)
+        figure = draw(read_rows(SpeedRow, path), mode)
         if figure is None:
             continue
         buffer = io.StringIO()
@@ -133,7 +134,7 @@ def write_plots(path: Path) -> list[Path]:
 @command("plots")
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
-    parser.add_argument("file", nargs="*", type=Path, help="CSV files of speed rows; by default all of the results")
+    parser.add_argument("file", nargs="*", type=Path, help="CSV files of speed rows; by default all in the results")
     files = parser.parse_args(arguments).file or speed_files()
     for path in files:
         if not path.exists():

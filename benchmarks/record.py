@@ -1,11 +1,11 @@
-"""Take what finished runs measured into the project: `python -m benchmarks.record [--ship --data-dir DIR] RUN_DIR…`.
+"""Add the results of finished runs to the project: `python -m benchmarks.record [--ship --data-dir DIR] RUN_DIR…`.
 
 Appends each run's row to benchmarks/results/accuracy.csv. --ship also puts weights into the package, matrices and
-filters in half precision, and the row is then theirs: they are scored once more as they ship, on the whole test split
-in DIR, and what they do to each class goes into benchmarks/results/classes. Of several runs of one name the one that
-was best on its held-out images ships. `make cards` renders the rest.
+filters in half precision. They are scored again in that form, on the whole test split in DIR: the row has these scores,
+and the results by class go into benchmarks/results/classes. Of several runs of one name, the run that was best on its
+held-out images ships. `make cards` renders the documents.
 
-`--classes NAME --data-dir DIR` looks at each class once more, for weights that are in the package already.
+`--classes NAME --data-dir DIR` scores weights that are already in the package by class again.
 """
 
 import sys
@@ -33,15 +33,15 @@ from seattn.core.rows import AccuracyRow
 @command("record")
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
-    parser.add_argument("--ship", action="store_true", help="put the weights into the package too")
+    parser.add_argument("--ship", action="store_true", help="also put the weights into the package")
     parser.add_argument("--data-dir", type=Path, help="the folder that holds test/<class>/<image>")
-    parser.add_argument("--classes", metavar="NAME", help="weights in the package to look at once more")
+    parser.add_argument("--classes", metavar="NAME", help="weights in the package to score by class again")
     parser.add_argument("run_dir", nargs="*", type=Path)
     args = parser.parse_args(arguments)
     if bool(args.run_dir) == bool(args.classes):
         raise UserError("give folders of runs, or --classes and the name of weights in the package")
     if (args.ship or args.classes) and args.data_dir is None:
-        raise UserError("--ship scores the weights as they ship: give --data-dir, the folder of the test split")
+        raise UserError("--ship and --classes score the weights: give --data-dir, the folder of the test split")
     if args.classes:
         row = shipped_row(args.classes, read_rows(), read_classes(args.classes))
         write_classes(score_again(row, args.data_dir))
@@ -60,15 +60,15 @@ def main(arguments: Sequence[str] | None) -> int:
 def _read(run_dir: Path) -> AccuracyRow:
     row = replace(read_run(run_dir), recipe=recipe_of(run_dir))
     if row.split != "test":
-        raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are taken")
+        raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are accepted")
     return row
 
 
 def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[AccuracyRow]:
-    """Of each name the row that was best on the held-out images, also among the runs of its recipe `before`.
+    """For each name the row that is best on the held-out images, also among the rows of earlier runs, `before`.
 
     Raises:
-        UserError: if a run of `before` was better, or several runs held out no image that could tell which is.
+        UserError: if an earlier run was better, or runs without held-out images would have to be compared.
     """
     best: dict[str, AccuracyRow] = {}
     for row in rows:
@@ -89,8 +89,7 @@ def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[Ac
 def _better(row: AccuracyRow, other: AccuracyRow) -> bool:
     if row.held_out_top1 is None or other.held_out_top1 is None:
         raise UserError(
-            f"{row.name}: a run trained on all images, so that only the test split could say which of several is the "
-            "best; give one run"
+            f"{row.name}: a run held out no images, and runs must not be compared on the test split; give one run"
         )
     return row.held_out_top1 > other.held_out_top1
 

@@ -1,7 +1,7 @@
-"""Render what is shown from what was measured: hub_cards, the README's tables, the studies, what each net costs,
-and what the package carries of its weights.
+"""Render all documents from the measured rows: `python -m benchmarks.render`, or `make cards`.
 
-`make cards` runs it.
+It writes hub_cards, the README's tables, the pages of the studies and of speed, the costs of each net, and the facts
+that the package has beside its weights.
 """
 
 import sys
@@ -14,8 +14,9 @@ import timm
 from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
-from benchmarks.speed.rows import is_cpu, read_speed, speed_files
+from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
 from benchmarks.speed.tables import render_speed, render_steps
+from seattn.core import records
 from seattn.core.files import atomic_path, write_text
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.profile.costs import measure_costs
@@ -28,62 +29,58 @@ from seattn.models.listing import COSTS, render_costs
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
-_BEGIN, _END = "<!-- results: rendered by make cards -->\n", "<!-- end of results -->"
-_SPEED, _END_OF_SPEED = "<!-- speed: rendered by make cards -->\n", "<!-- end of speed -->"
 
 _STEPS = """## What a training step is made of
 
 Times over that of the net with attention and our tails. `convolutions alone` has neither attention nor norms and
 activations: timm's time over it is what a step would gain if all of those cost nothing.
 """
-_ABLATION, _END_OF_ABLATION = "<!-- ablation: rendered by make cards -->\n", "<!-- end of ablation -->"
 
 
-def render_cards() -> dict[Path, str]:
-    """Path and text of the card of each model that ships weights."""
-    cards = {}
+def render_weights() -> dict[Path, str]:
+    """Path and text of the card of each model with weights, the picture beside it, and the facts beside the weights.
+
+    The facts are for `seattn hub stage`.
+    """
+    texts = {}
     for facts in all_facts():
         cfg = timm.get_pretrained_cfg(facts.name)
         assert cfg is not None
-        cards[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(facts, cfg)
-    return cards
-
-
-def render_pictures() -> dict[Path, str]:
-    """Path and text of the picture beside each card."""
-    return {
-        ROOT / "hub_cards" / picture_name(facts.name): render_picture(facts.classes)
-        for facts in all_facts()
-        if facts.classes is not None
-    }
-
-
-def render_facts() -> dict[Path, str]:
-    """Path and text of what the package carries of its weights beside them, for `seattn hub stage`."""
-    return {WEIGHTS / f"{facts.name}.json": facts.to_json() for facts in all_facts()}
+        texts[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(facts, cfg)
+        if facts.classes is not None:
+            texts[ROOT / "hub_cards" / picture_name(facts.name)] = render_picture(facts.classes)
+        texts[WEIGHTS / f"{facts.name}.json"] = facts.to_json()
+    return texts
 
 
 def all_facts() -> list[Facts]:
-    """What the rows, recipes and looks at each class say of the weights in the package."""
-    rows, found = read_rows(), []
+    """The facts on each of the packaged weights, from the rows, the recipes and the results by class."""
+    rows, facts = read_rows(), []
     for name in models_with_weights():
         classes = read_classes(name)
         row = shipped_row(name, rows, classes)
         recipe = replace(load_recipe(RECIPES / f"{row.recipe}.yaml"), seed=row.seed)
-        found.append(Facts(name, row, tuple(other for other in rows if other.name == name), recipe, classes))
-    return found
+        facts.append(Facts(name, row, tuple(other for other in rows if other.name == name), recipe, classes))
+    return facts
 
 
 def render_readme(text: str) -> str:
-    """`text` with the tables between their markers made anew: accuracy, SE's gain, speed on each device with rows."""
-    text = _between(text, _BEGIN, render_table(all_facts()), _END)
-    text = _between(text, _ABLATION, render_gain(committed()), _END_OF_ABLATION)
-    return _between(text, _SPEED, render_tables(headlines=True), _END_OF_SPEED)
+    """`text` with new tables between their markers: accuracy, the gain of attention, speed on each device with rows."""
+    tables = {
+        "results": render_table(all_facts()),
+        "ablation": render_gain(committed()),
+        "speed": render_tables(headlines=True),
+    }
+    for name, table in tables.items():
+        before, rest = text.split(f"<!-- {name}: rendered by make cards -->\n")
+        _, after = rest.split(f"<!-- end of {name} -->")
+        text = f"{before}<!-- {name}: rendered by make cards -->\n{table}<!-- end of {name} -->{after}"
+    return text
 
 
 def render_tables(*, headlines: bool) -> str:
-    """The speed tables of all devices that have rows; `headlines`: the README's, with the CPU measured last."""
-    measured = {path: rows for path in speed_files() if (rows := read_speed(path))}
+    """The speed tables of all devices that have rows; `headlines`: the README's, of the CPU that was measured last."""
+    measured = {path: rows for path in speed_files() if (rows := records.read_rows(SpeedRow, path))}
     cpus = sorted((path for path in measured if is_cpu(path)), key=lambda path: measured[path][-1].conditions.date)
     tables = [
         render_speed(rows, on_gpu=not is_cpu(path), headlines=headlines)
@@ -94,14 +91,14 @@ def render_tables(*, headlines: bool) -> str:
 
 
 def render_results() -> str:
-    """benchmarks/results/README.md: all cases, and what a training step is made of."""
-    steps = [table for path in speed_files() if (table := render_steps(read_speed(path)))]
+    """benchmarks/results/README.md: all cases, and the parts of a training step."""
+    steps = [table for path in speed_files() if (table := render_steps(records.read_rows(SpeedRow, path)))]
     text = f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
     return text + ("\n" + _STEPS + "\n" + "\n".join(steps) if steps else "")
 
 
 def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:
-    """The page of the studies and their plots, beside their rows."""
+    """Write the page of the studies and their plots beside their rows."""
     results = committed(rows, studies)
     write_text(rows / "README.md", render_page(results, rows))
     for name, svg in render_plots(results).items():
@@ -109,16 +106,10 @@ def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:
             part.write_bytes(svg)
 
 
-def _between(text: str, begin: str, new: str, end: str) -> str:
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    return before + begin + new + end + after
-
-
 @command("render")
 def main(arguments: Sequence[str] | None) -> int:
     Parser(__doc__).parse_args(arguments)
-    for path, text in {**render_cards(), **render_pictures(), **render_facts()}.items():
+    for path, text in render_weights().items():
         write_text(path, text)
     write_text(RESULTS, render_results())
     write_studies()

@@ -1,15 +1,15 @@
 """Time operators, blocks and nets on the device that is here: `python -m benchmarks.run`, or `make bench`.
 
-Appends a row for every implementation of every case to benchmarks/results/<device>.csv as it goes, and ends with the
-ratios, their geometric means and the bars. Cases on which a bar stands run first; when the minutes are over, the rest
-are left out by name. Exit code 1 if a case failed. On a machine that does other things meanwhile the times mean little.
+Appends a row for every implementation of every case to benchmarks/results/<device>.csv while running, and ends with the
+ratios, their geometric means and the bars. Cases that a bar needs run first; when the minutes are over, the cases left
+are listed. The exit code is 1 if a case failed. The times mean little while the machine does other work.
 """
 
 import argparse
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,26 +19,23 @@ from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import RESULTS
 from benchmarks.speed import blocks, models, ops
 from benchmarks.speed.bars import CPU_BARS, GPU_BARS, reached
-from benchmarks.speed.rows import SpeedRow, append_speed, device_slug
+from benchmarks.speed.rows import SpeedRow, device_slug
 from benchmarks.speed.tables import bars_table, group_line, summary_table
-from benchmarks.speed.timing import Bench, Case, Plan, clock_of, copy_bandwidth
+from benchmarks.speed.timing import Bench, Case, Plan, copy_bandwidth, cpu_clock, cuda_clock
 from seattn.core.device import cpu_has_bfloat16
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable
+from seattn.core.records import append_rows
 from seattn.core.rows import conditions
 
-BENCHES: dict[str, Callable[[Plan], Iterator[Case]]] = {
-    "ops": ops.cases,
-    "blocks": blocks.cases,
-    "models": models.cases,
-}
+BENCHES = {"ops": ops.cases, "blocks": blocks.cases, "models": models.cases}
 QUICK_COPY = 2**20
 
 
 @command("run")
 def main(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
-    # A terminal that is none has 80 columns, in which the tables would be cut.
+    # Rich takes the width of an output that is no terminal for 80 columns, and would cut the tables.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = Plan(device, compiled=args.compile, quick=args.quick)
@@ -47,19 +44,17 @@ def main(arguments: Sequence[str] | None) -> int:
     out = args.out or (None if args.quick else RESULTS / f"{device_slug(device, where)}.csv")
     if out is not None:
         require_writable(out.parent)
-        append_speed(out, [])
+        append_rows(SpeedRow, out, [])
 
     def log(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    clock = clock_of(device)
-    bandwidth = copy_bandwidth(device, clock, QUICK_COPY if args.quick else None)
-    bench = Bench(clock, bandwidth, where, log)
-    log(f"{where.machine}, torch {where.torch}: copies {bandwidth / 1e9:.3g} GB/s")
+    clock = cuda_clock() if plan.cuda else cpu_clock
+    bench = Bench(plan, clock, copy_bandwidth(device, clock, QUICK_COPY if args.quick else None), where, log)
+    log(f"{where.machine}, torch {where.torch}: copies {bench.bandwidth / 1e9:.3g} GB/s")
     if not (plan.cuda or cpu_has_bfloat16()):
-        log("this CPU has no bfloat16: nets run in float32 alone")
-
-    rows, failed = _run(plan, cases, bench, out, deadline=time.monotonic() + 60 * args.minutes)
+        log("this CPU has no bfloat16: nets run in float32 only")
+    rows, failed = _run(bench, cases, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))
     if not args.quick:
         console.print(bars_table(reached(rows, GPU_BARS if plan.cuda else CPU_BARS)))
@@ -68,22 +63,24 @@ def main(arguments: Sequence[str] | None) -> int:
 
 
 def _chosen(plan: Plan, args: argparse.Namespace) -> list[Case]:
-    """The cases that the arguments leave; UserError where a name leaves none."""
+    """The cases that the arguments choose.
+
+    Raises:
+        UserError: if no case has a name that was given.
+    """
     cases = [case for name in args.only or BENCHES for case in BENCHES[name](plan)]
-    for option, field in (("--case", "case"), ("--mode", "mode")):
+    for field in ("case", "mode"):
         wanted = getattr(args, field)
         names = dict.fromkeys(getattr(case, field) for case in cases)
         for name in wanted or ():
             if name not in names:
-                raise UserError(f"{option} must be one of {', '.join(names)}; got {name}")
+                raise UserError(f"--{field} must be one of {', '.join(names)}; got {name}")
         cases = [case for case in cases if not wanted or getattr(case, field) in wanted]
     return cases
 
 
-def _run(
-    plan: Plan, cases: Sequence[Case], bench: Bench, out: Path | None, deadline: float
-) -> tuple[list[SpeedRow], bool]:
-    """The rows, and whether a case failed: the others are run all the same."""
+def _run(bench: Bench, cases: Sequence[Case], out: Path | None, deadline: float) -> tuple[list[SpeedRow], bool]:
+    """The rows, and whether a case failed; the cases after it run nevertheless."""
     rows: list[SpeedRow] = []
     left_out = []
     failed = False
@@ -92,16 +89,16 @@ def _run(
             left_out.append(case)
             continue
         try:
-            for group in bench.rows(case, graphs=plan.cuda):
+            for group in bench.rows(case):
                 rows += group
                 bench.log(group_line(group))
                 if out is not None:
-                    append_speed(out, group)
+                    append_rows(SpeedRow, out, group)
         except RuntimeError as error:  # a kernel that does not compile or run, or too little memory
             failed = True
             bench.log(f"FAILED: {case.title}: {type(error).__name__}: {error}")
-        if plan.cuda:
-            gc.collect()  # compiled functions are cycles, and hold what they were traced with
+        if bench.plan.cuda:
+            gc.collect()  # compiled functions are in cycles, which keep their example inputs alive
             torch.cuda.empty_cache()
     for case in left_out:
         bench.log(f"left out, the minutes are over: {case.title}")
@@ -113,21 +110,19 @@ def _minutes(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not value >= 0:  # nan too: no deadline is after it
-        raise argparse.ArgumentTypeError(f"{text} is no number of minutes")
+    if not value >= 0:  # nor nan, which no deadline is after
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
     return value
 
 
 def _parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; may be given again")
-    parser.add_argument("--case", action="append", metavar="NAME", help="one op, block or net; may be given again")
-    parser.add_argument("--mode", action="append", metavar="NAME", help="one mode, as inference; may be given again")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see that all works")
-    parser.add_argument("--compile", action="store_true", help="time timm's under torch.compile too")
-    parser.add_argument(
-        "--minutes", type=_minutes, default=15.0, help="begin no case after so long (default %(default)g)"
-    )
+    parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; repeatable")
+    parser.add_argument("--case", action="append", metavar="NAME", help="one op, block or net; repeatable")
+    parser.add_argument("--mode", action="append", metavar="NAME", help="one mode, such as inference; repeatable")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see whether all works")
+    parser.add_argument("--compile", action="store_true", help="also time timm's code under torch.compile")
+    parser.add_argument("--minutes", type=_minutes, default=15.0, help="no case starts later (default %(default)g)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
     return parser
 

@@ -1,6 +1,6 @@
-"""Every op once, forward and backward, on a small odd shape: what a memory checker can follow in a minute.
+"""Every op once, forward and backward, on a small odd shape: `python -m benchmarks.small_step`.
 
-`python -m benchmarks.small_step` on the device that is here; compares each result with the reference's.
+It is small enough for a memory checker to finish in a minute. Each result is compared with the reference's.
 """
 
 import sys
@@ -16,7 +16,7 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 1e-2}  # of the root mean square
 
 
 def small_step(device: torch.device) -> int:
-    """Run and compare all; the number of comparisons.
+    """Run and compare all ops; return the number of comparisons.
 
     Raises:
         AssertionError: if a value or a gradient differs from the reference's.
@@ -37,7 +37,7 @@ def small_step(device: torch.device) -> int:
                     with set_kernels(kernels):
                         y = pair.ours(x, shortcut)
                         results.append((y.detach(), *torch.autograd.grad(y, x, dy)))
-                for what, ours, reference in zip(("y", "dx"), *results, strict=True):
+                for what, ours, reference in zip(("y", "dx"), results[0], results[1], strict=True):
                     error = _relative(ours, reference)
                     assert error < limit, f"{name} {dtype} {memory_format}: {what} differs by {error:.2g}"
                     compared += 1
@@ -50,6 +50,6 @@ def _relative(ours: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 if __name__ == "__main__":
-    here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{small_step(here)} comparisons on {here.type}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"{small_step(device)} comparisons on {device.type}")
     sys.exit(0)

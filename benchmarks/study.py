@@ -1,9 +1,9 @@
 """Take a study's rows into the project: `python -m benchmarks.study OUT/<study>/rows.csv …`.
 
-OUT/<study> is what `seattn ablate` left. Its rows join those in benchmarks/results/ablations/<study>.csv; one of a run
-that stands there already takes its place. Only runs of a shipped study by committed code are taken, all of a file or
-none. With --data-dir the weights of its runs are scored class by class too, on the images that they held out, for what
-becomes of the hardest class. `make cards` renders the rest.
+OUT/<study> is a folder that `seattn ablate` wrote. Its rows are added to benchmarks/results/ablations/<study>.csv; the
+row of a run that is already there is replaced. Only runs of a shipped study by committed code are accepted, all rows of
+a file or none. With --data-dir the runs are also scored by class, on their held-out images, for the
+table of the hardest class. `make cards` renders the documents.
 """
 
 import sys
@@ -19,14 +19,14 @@ from seattn.experiments.study.results import read_rows, rows_of, write_rows
 
 
 def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:
-    """Merge the rows of `path` into those of its study; where they are now.
+    """Merge the rows of `path` into those of its study; return the file of the study.
 
     Raises:
-        UserError: if there are none, or one cannot be taken.
+        UserError: if there are none, or one is not accepted.
     """
     new = read_rows(path)
     if not new:
-        raise UserError(f"{path} is not there, or holds no rows; seattn ablate writes them")
+        raise UserError(f"{path} does not exist or holds no rows; seattn ablate writes them")
     name = new[0].study
     check_rows(name, new, studies)
     target = rows / f"{name}.csv"
@@ -38,7 +38,7 @@ def take(path: Path, rows: Path = ROWS, studies: Path = STUDIES) -> Path:
 def main(arguments: Sequence[str] | None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("rows", nargs="+", type=Path, metavar="ROWS", help="rows.csv of a study")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the images of the runs: look at each class too")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the images of the runs: also score by class")
     args = parser.parse_args(arguments)
     for path in args.rows:
         print(take(path))

@@ -1,9 +1,9 @@
 """Seconds of training to an accuracy: `python -m benchmarks.time_to_accuracy --target 94 --target 95.5 RUN_DIR…`.
 
-Reads finished runs of one recipe with different seeds. A target counts as reached after the first epoch whose
-held-out top-1, of the averaged weights where there are any, is at least that; the time is that in training steps up to
-and with that epoch, without evaluation. Appends one row a run and target to benchmarks/results/time-to-accuracy.csv and
-prints, for each target, how many runs reached it, the mean and the sample standard deviation of their times.
+Reads finished runs of one recipe with different seeds. A target is reached after the first epoch with at least that
+held-out top-1 (of the averaged weights where there are any); the time is that of the training steps of all epochs up to
+this one, without evaluation. Appends one row for each run and target to benchmarks/results/time-to-accuracy.csv, and
+prints for each target how many runs reached it, the mean and the sample standard deviation of their times.
 """
 
 import statistics
@@ -24,7 +24,12 @@ ROWS = RESULTS / "time-to-accuracy.csv"
 
 @dataclass(frozen=True)
 class TimeRow:
-    """One run and one target: `target` and `held_out_top1`, the run's last, in 0..1; None where it was not reached."""
+    """One run and one target.
+
+    Args:
+        held_out_top1, target: in 0..1; the first is that of the last epoch.
+        epochs, seconds: None where the target was not reached.
+    """
 
     name: str
     recipe: str
@@ -39,14 +44,14 @@ class TimeRow:
 
 
 def time_rows(run_dir: Path, targets: Sequence[float]) -> list[TimeRow]:
-    """The rows of a finished run, one a target (0..1).
+    """The rows of a finished run, one for each target (0..1).
 
     Raises:
-        UserError: if the run is not finished, or a file of it is damaged.
+        UserError: if the run is not finished, or one of its files is damaged.
     """
     result, history = read_run(run_dir), read_summary(run_dir)
     if result.held_out_top1 is None:
-        raise UserError(f"{run_dir} held out no image, so that nothing says when it reached an accuracy")
+        raise UserError(f"{run_dir} held out no images, so the time to an accuracy is not known")
     rows = []
     for target in targets:
         reached = next((i for i, row in enumerate(history) if row["eval_top1"] >= 100 * target), None)
@@ -68,7 +73,7 @@ def time_rows(run_dir: Path, targets: Sequence[float]) -> list[TimeRow]:
 
 
 def summary(rows: Sequence[TimeRow], target: float) -> str:
-    """What the runs' times to `target` say together, in one line."""
+    """One line on the times of all runs to `target`."""
     times = [row.seconds for row in rows if row.target == target and row.seconds is not None]
     runs = sum(row.target == target for row in rows)
     text = f"{100 * target:g} %: reached by {len(times)} of {runs} runs"
@@ -89,9 +94,9 @@ def main(arguments: Sequence[str] | None) -> int:
         raise UserError(f"--target is top-1 in per cent, above 0 and up to 100, got {args.target}")
     rows = [row for run_dir in args.run_dir for row in time_rows(run_dir, targets)]
     if len({row.recipe for row in rows}) > 1:
-        raise UserError(f"runs of one recipe belong together; these are of {sorted({row.recipe for row in rows})}")
+        raise UserError(f"give runs of one recipe; these are of {sorted({row.recipe for row in rows})}")
     if len({row.seed for row in rows}) < len(args.run_dir):
-        raise UserError("two of the runs have the same seed: they are not independent")
+        raise UserError("two of the runs have the same seed, so they are not independent")
     before = records.read_rows(TimeRow, ROWS)
     records.append_rows(TimeRow, ROWS, [row for row in rows if row not in before])
     for target in targets:

@@ -1,1 +1,1 @@
-"""Rows of accuracy, the weights that ship, and studies."""
+"""Rows of accuracy, the shipped weights, and studies."""

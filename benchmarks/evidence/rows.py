@@ -1,4 +1,4 @@
-"""Rows of accuracy: appended by code from a finished run, read back typed. One schema: `core.rows.AccuracyRow`."""
+"""Rows of accuracy, one for each finished run, in the schema of `seattn.core.rows.AccuracyRow`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -36,10 +36,10 @@ def read_run(run_dir: Path) -> AccuracyRow:
 
 
 def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
-    """The name of the file in `recipes` that the run followed, whatever its seed.
+    """The name of the file in `recipes` that the run followed, with any seed.
 
     Raises:
-        UserError: if the run's recipe cannot be read, or is none of those.
+        UserError: if the run's recipe cannot be read, or is not one of those.
     """
     ran = load_recipe(run_dir / "recipe.yaml")
     for path in sorted(recipes.glob(f"{ran.model}*.yaml")):
@@ -49,36 +49,36 @@ def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
 
 
 def read_classes(name: str, folder: Path = CLASSES) -> ClassResults | None:
-    """What the shipped weights `name` do to each class; None where nobody has looked."""
+    """The results of the shipped weights `name` by class; None where there are none yet."""
     path = folder / f"{name}.json"
     return parse(ClassResults, read_json(path), path) if path.exists() else None
 
 
 def write_classes(classes: ClassResults, folder: Path = CLASSES) -> None:
-    """Write `folder`/<name>.json, in place of one of earlier weights."""
+    """Write `folder`/<name>.json; the file of earlier weights is replaced."""
     write_text(folder / f"{classes.name}.json", dump(asdict(classes)))
 
 
 def shipped_row(name: str, rows: Sequence[AccuracyRow], classes: ClassResults | None) -> AccuracyRow:
-    """Of all `rows` that of the weights `name` as they ship: the newest of the run that `classes` looked at, or of all.
+    """The row of the shipped weights `name`: the newest of the run that `classes` describes, or the newest of all.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such row.
     """
-    of_name = [row for row in rows if row.name == name]
+    candidates = [row for row in rows if row.name == name]
     if classes is not None:
-        of_name = [row for row in of_name if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
-    if not of_name:
-        raise UserError(f"no row of {ACCURACY} is of the weights {name}; `python -m benchmarks.record --ship` adds it")
-    return of_name[-1]
+        candidates = [row for row in candidates if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
+    if not candidates:
+        raise UserError(f"{ACCURACY} has no row of the weights {name}; `python -m benchmarks.record --ship` adds it")
+    return candidates[-1]
 
 
 def append_row(row: AccuracyRow, path: Path = ACCURACY) -> None:
     """Append `row` to `path`.
 
     Raises:
-        UserError: if it is there already.
+        UserError: if the file has it already.
     """
     if row in read_rows(path):
-        raise UserError(f"this row of {row.name} stands in {path} already")
+        raise UserError(f"{path} already has this row of {row.name}")
     records.append_rows(AccuracyRow, path, [row])

@@ -1,4 +1,4 @@
-"""A run's weights as the package ships them: halved, scored as they are then, recorded with their SHA-256."""
+"""The weights of a run in the form that ships: in half precision, scored in that form, recorded with their SHA-256."""
 
 import json
 import shutil
@@ -17,21 +17,21 @@ from seattn.hub.facts import ClassResults, class_results
 from seattn.models._pretrained import WEIGHTS
 from seattn.models.load import load_model
 
-_FAR = 0.005  # of top-1: a difference by rounding is a few images, this is 50 of 10,000
+_LARGEST_DIFFERENCE = 0.005  # of top-1: 50 of 10,000 images; rounding changes the class of a few
 
 
 def write_half(source: Path, target: Path) -> None:
-    """Write the tensors of `source` to `target`, those of two and more dimensions in float16.
+    """Write the tensors of `source` to `target`, and convert those of two and more dimensions to float16.
 
-    Vectors (norms with their statistics, biases) stay as they are: they are a thousandth of the file, and a variance
-    below 6e-8 is 0 in float16.
+    Vectors (norms with their statistics, biases) keep their dtype: they are a thousandth of the file, and a variance
+    below 6e-8 would be 0 in float16.
 
     Raises:
-        UserError: if `source` is missing or damaged, or holds a weight that float16 has no number for.
+        UserError: if `source` is missing or damaged, or has a weight that is too large for float16.
     """
     try:
         with safe_open(str(source), "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  the file is not a mapping
             metadata = file.metadata()
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the weights {source}: {first_line(error)}") from error
@@ -39,56 +39,58 @@ def write_half(source: Path, target: Path) -> None:
         if tensor.is_floating_point() and tensor.ndim >= 2:
             tensors[key] = tensor.half()
             if not tensors[key].isfinite().all():
-                raise UserError(f"{source}: {key} has weights beyond float16's {torch.finfo(torch.half).max:g}")
+                raise UserError(
+                    f"{source}: {key} has weights above {torch.finfo(torch.half).max:g}, the largest number of float16"
+                )
     save_file(tensors, target, metadata=metadata)
 
 
 def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow, ClassResults]:
-    """`row` with the scores that `weights` have on the test split of `data_dir`, as `seattn evaluate` gives them.
-
-    And what they do to each class.
+    """`row` with the scores of `weights` on the test split of `data_dir`, and their results by class.
 
     Raises:
-        UserError: if the split has another number of images than the run's, or the accuracy is another one.
+        UserError: if the split has another number of images than the run's, or the accuracy differs.
     """
     model = load_model(row.name, checkpoint=weights)
     measured_in = conditions(torch.device("cpu"))
-    found = evaluate(model, data_dir)
-    if found.n != row.n:
-        raise UserError(f"{data_dir} has {found.n} test images, the run was scored on {row.n}; give its data")
-    if abs(found.top1 - row.top1) > _FAR:
+    scores = evaluate(model, data_dir)
+    if scores.n != row.n:
         raise UserError(
-            f"{weights} scores {found.top1:.2%} on {data_dir}, the run had {row.top1:.2%}; give the run's own data"
+            f"{data_dir} has {scores.n} test images, the run was scored on {row.n}; give the run's own data"
+        )
+    if abs(scores.top1 - row.top1) > _LARGEST_DIFFERENCE:
+        raise UserError(
+            f"{weights} scores {scores.top1:.2%} on {data_dir}, the run had {row.top1:.2%}; give the run's own data"
         )
     scored = replace(
         row,
-        top1=found.top1,
-        top1_low=found.top1_low,
-        top1_high=found.top1_high,
-        top5=found.top5,
-        loss=found.loss,
-        ece=found.ece,
+        top1=scores.top1,
+        top1_low=scores.top1_low,
+        top1_high=scores.top1_high,
+        top5=scores.top5,
+        loss=scores.loss,
+        ece=scores.ece,
         weights_dtype=_dtype(weights),
     )
-    return scored, class_results(found, scored, sha256(weights), measured_in)
+    return scored, class_results(scores, scored, sha256(weights), measured_in)
 
 
 def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> ClassResults:
-    """What the packaged weights of `row` do to each class of the test split of `data_dir`.
+    """The results by class of the packaged weights of `row` on the test split of `data_dir`.
 
     Raises:
-        UserError: if they do not score exactly what `row` says.
+        UserError: if their accuracy is not exactly that of `row`.
     """
     path = weights / f"{row.name}.safetensors"
     scored, classes = score(row, path, data_dir)
     if scored.top1 != row.top1:
-        raise UserError(f"{path} scores {scored.top1:.2%} here, its row says {row.top1:.2%}; is it that run's?")
+        raise UserError(f"{path} scores {scored.top1:.2%} here, its row says {row.top1:.2%}; is it that run's file?")
     return classes
 
 
 def _dtype(weights: Path) -> str:
     with safe_open(str(weights), "pt") as file:
-        dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118  it is no mapping
+        dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118  the file is not a mapping
     return "float16" if "F16" in dtypes else "float32"
 
 

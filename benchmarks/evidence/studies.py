@@ -1,6 +1,6 @@
-"""The committed rows of the studies, benchmarks/results/ablations/<study>.csv, and what is rendered from them."""
+"""The committed rows of the studies, benchmarks/results/ablations/<study>.csv, and the documents rendered from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ROWS = RESULTS / "ablations"
 
 @dataclass(frozen=True)
 class Change:
-    """A line of the README's table: a variant of a study, and what it changes, in words.
+    """A line of the README's table: a variant of a study, and its change in words.
 
     Args:
         removes: whether the variant is the net without the change; the line then shows the opposite difference.
@@ -42,44 +42,44 @@ CHANGES = (
 
 
 def check_rows(name: str, rows: list[StudyRow], studies: Path = STUDIES) -> None:
-    """See that each of `rows` is a run of the shipped study `name`, of committed code.
+    """Check that each of `rows` is a run of the shipped study `name`, by committed code.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: naming the first row that is not.
     """
     path = studies / f"{name}.yaml"
     if not path.exists():
-        raise UserError(f"{name} is no study that ships: there is no {path}")
+        raise UserError(f"{name} is not a shipped study: there is no {path}")
     if not rows:
         raise UserError(f"there are no rows of {name}")
     known = {row.run: row for row in rows_of(load_ablation(path), rows)}
     for row in rows:
         if known.get(row.run) != row:
-            raise UserError(f"{row.run}, {row.variant!r} of {row.study!r}, is no run of {path}, or stands there twice")
+            raise UserError(f"{row.run}, {row.variant!r} of {row.study!r}, is not a run of {path}, or is twice in it")
         if row.result.split != "held-out":
-            raise UserError(
-                f"{row.run} is of the {row.result.split} split; a study compares on what is held out of train"
-            )
+            raise UserError(f"{row.run} is of the {row.result.split} split; a study compares scores of held-out images")
         commit = row.result.conditions.commit
         if not commit or commit.endswith("+"):
-            raise UserError(f"{row.run} was trained by code that no commit holds ({commit or 'none'}); train it again")
+            raise UserError(
+                f"{row.run} was trained by code without a commit ({commit or 'none'}); commit the code and train again"
+            )
     if len(known) < len(rows):
-        raise UserError(f"a run of {name} stands twice in its rows")
+        raise UserError(f"a run of {name} is twice in its rows")
 
 
 def committed(rows: Path = ROWS, studies: Path = STUDIES) -> dict[str, StudyResult]:
-    """The result of each study that has rows, over all seeds that it has rows of."""
-    found = {}
+    """The result of each study that has rows, over all seeds of these rows."""
+    results = {}
     for path in sorted(rows.glob("*.csv")):
         own = read_rows(path)
         check_rows(path.stem, own, studies)
         seeds = tuple(sorted({row.result.seed for row in own}))
-        found[path.stem] = summarize_study(replace(load_ablation(studies / f"{path.stem}.yaml"), seeds=seeds), own)
-    return found
+        results[path.stem] = summarize_study(replace(load_ablation(studies / f"{path.stem}.yaml"), seeds=seeds), own)
+    return results
 
 
 def render_gain(results: Mapping[str, StudyResult]) -> str:
-    """The README's answer to what attention gives ResNet-20, and its table: a line for each change that has rows."""
+    """The README's sentence on the gain of attention, and its table: a line for each change that has rows."""
     differences = {change: d for change in CHANGES if (d := _difference(change, results)) is not None}
     if not differences:
         command = "seattn ablate zoo_configs/ablations/attention.yaml"
@@ -87,8 +87,9 @@ def render_gain(results: Mapping[str, StudyResult]) -> str:
     rows = [results[change.study].rows[0].result for change in differences]
     epochs, images = sorted({row.epochs for row in rows}), sorted({row.n for row in rows})
     lines = [
-        f"{_answer(differences)} Runs of {_join(map(str, epochs))} epochs, judged on {_join(f'{n:,}' for n in images)} "
-        f"images held out of {rows[0].dataset}'s train split; differences are paired by seed.",
+        f"{_answer(differences)} Runs of {' or '.join(map(str, epochs))} epochs, judged on "
+        f"{' or '.join(f'{n:,}' for n in images)} images held out of {rows[0].dataset}'s train split; differences are "
+        "paired by seed.",
         "",
         "| change to ResNet-20 | points of accuracy | 95 % t interval | seeds |",
         "| --- | --- | --- | --- |",
@@ -110,7 +111,7 @@ def _difference(change: Change, results: Mapping[str, StudyResult]) -> SeedDiffe
 
 
 def _answer(differences: Mapping[Change, SeedDifference]) -> str:
-    """Which changes the seeds tell from chance, in one sentence."""
+    """One sentence: for which changes the seeds show that the difference is not chance."""
     clear = [
         f"{change.words} ({points(d.mean)} points)"
         for change, d in differences.items()
@@ -121,12 +122,8 @@ def _answer(differences: Mapping[Change, SeedDifference]) -> str:
     return f"Of these {len(differences)} changes the seeds tell {len(clear)} from chance: {'; '.join(clear)}."
 
 
-def _join(words: Iterable[str]) -> str:
-    return " or ".join(words)
-
-
 def render_page(results: Mapping[str, StudyResult], rows: Path = ROWS) -> str:
-    """benchmarks/results/ablations/README.md: every study's table and plot, and its hardest class where one looked."""
+    """benchmarks/results/ablations/README.md: tables and plots of the studies, and the hardest classes."""
     head = (
         "# Studies\n\nRendered by `make cards` from the rows beside it, which `seattn ablate` makes of the files in "
         "[zoo_configs/ablations](../../../zoo_configs/ablations).\n"

@@ -1,4 +1,4 @@
-"""What a study's variants do to single classes: benchmarks/results/ablations/<study>.classes.json, and a table of it.
+"""Results of a study's variants by class: benchmarks/results/ablations/<study>.classes.json, and a table of them.
 
 Shapes: K classes.
 """
@@ -24,62 +24,64 @@ Matrix = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class StudyClasses:
-    """`runs`: of each run's weights the (K, K) counts of its held-out images by [true][predicted]."""
+    """`runs`: by run, the (K, K) counts of its held-out images by [true][predicted] class."""
 
     class_names: tuple[str, ...]
     runs: dict[str, tuple[tuple[int, ...], ...]]
 
-    def of(self, run: str) -> Matrix:
+    def counts(self, run: str) -> Matrix:
         """The counts of that run, (K, K)."""
         return np.array(self.runs[run])
 
 
 def classes_file(study: str, rows: Path) -> Path:
-    """Where they are kept, beside the study's rows in the folder `rows`."""
+    """The file of a study, beside its rows in the folder `rows`."""
     return rows / f"{study}.classes.json"
 
 
 def read_study_classes(study: str, rows: Path) -> StudyClasses | None:
-    """What is kept of the study; None if nobody has looked."""
+    """The results of the study by class; None if there are none yet."""
     path = classes_file(study, rows)
     return parse(StudyClasses, read_json(path), path) if path.exists() else None
 
 
 def look_at_classes(new: Sequence[StudyRow], runs: Path, data_dir: Path, rows: Path) -> Path:
-    """Score the weights of the runs in `runs` that `new` are of, class by class, and keep it; where.
+    """Score the runs of the rows `new` by class, add the counts to the study's file, and return its path.
+
+    Args:
+        runs: the folder of the runs.
 
     Raises:
-        UserError: if a run left no weights, or they do not score on these images what its row says.
+        UserError: if a run has no weights, or their accuracy on these images is not that of its row.
     """
     study = new[0].study
-    kept = read_study_classes(study, rows)
-    found = dict(kept.runs) if kept else {}
-    names: tuple[str, ...] = kept.class_names if kept else ()
+    path = classes_file(study, rows)
+    before = read_study_classes(study, rows) or StudyClasses((), {})
+    names, counts = before.class_names, dict(before.runs)
     for row in new:
         run = read_run(runs / row.run)
         scores = score_run(run, open_split([run], data_dir, "held-out"), "cpu").evaluation
         if abs(scores.top1 - row.result.top1) > 1.5 / scores.n or scores.n != row.result.n:
             raise UserError(
                 f"{run.path} scores {scores.top1:.2%} of {scores.n:,} images in {data_dir}, its row says "
-                f"{row.result.top1:.2%} of {row.result.n:,}: these are not the images that it was judged by"
+                f"{row.result.top1:.2%} of {row.result.n:,}: these are not the images of the run"
             )
         if names and scores.class_names != names:
-            raise UserError(f"{run.path} has other classes than those that {classes_file(study, rows)} is of")
+            raise UserError(f"{run.path} has other classes than {path}")
         names = scores.class_names
-        found[row.run] = scores.confusion
-    path = classes_file(study, rows)
-    write_text(path, dump(asdict(StudyClasses(names, dict(sorted(found.items()))))))
+        counts[row.run] = scores.confusion
+    write_text(path, dump(asdict(StudyClasses(names, dict(sorted(counts.items()))))))
     return path
 
 
 def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
-    """In Markdown, what each variant does to the class that the study's reference knows least, and to its double.
+    """Markdown: how each variant changes the hardest class of the study's reference, and the class it is mistaken for.
 
-    Its double is the class that it is most often taken for. Differences are paired by seed, in points.
+    The hardest class is that of the least recall. Differences are paired by seed, in points.
     """
     runs = {
         variant.name: {
-            row.result.seed: classes.of(row.run)
+            row.result.seed: classes.counts(row.run)
             for row in result.rows
             if row.variant == variant.name and row.run in classes.runs
         }
@@ -91,16 +93,16 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
     total = sum(reference.values(), start=np.zeros((len(classes.class_names),) * 2, dtype=np.int64))  # (K, K)
     with np.errstate(invalid="ignore"):
         hardest = int(np.nanargmin(total.diagonal() / total.sum(1)))
-    taken_for = np.where(np.arange(len(total)) == hardest, -1, total[hardest])
-    double = int(taken_for.argmax())
-    name, other = classes.class_names[hardest], classes.class_names[double]
+    mistakes = np.where(np.arange(len(total)) == hardest, -1, total[hardest])
+    confused = int(mistakes.argmax())
+    name, other = classes.class_names[hardest], classes.class_names[confused]
     columns: dict[str, Callable[[Matrix], float]] = {}
-    for k, called in ((hardest, name), (double, other)):
-        columns[f"recall of {called} %"] = partial(_share, k, 1)
-        columns[f"precision of {called} %"] = partial(_share, k, 0)
+    for k, label in ((hardest, name), (confused, other)):
+        columns[f"recall of {label} %"] = partial(_share, k, 1)
+        columns[f"precision of {label} %"] = partial(_share, k, 0)
     text = [
         f"`{result.reference}` knows {name} least, and takes it for {other} most often: "
-        f"{total[hardest, double] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
+        f"{total[hardest, confused] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
         "In brackets the points against it, with the 95 % t interval, which is not corrected for how many there are.",
         "",
         f"| variant | n | {' | '.join(columns)} |",
@@ -114,7 +116,7 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
 
 
 def _share(k: int, axis: int, counts: Matrix) -> float:
-    """In percent, how many of class k's images (axis 1), or of those taken for it (axis 0), are right."""
+    """The percentage of correct predictions among class k's images (axis 1), or among predictions of k (axis 0)."""
     whole = int(counts.sum(axis)[k])
     return 100 * int(counts[k, k]) / whole if whole else 0.0
 

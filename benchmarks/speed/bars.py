@@ -1,29 +1,41 @@
-"""The bars: what the rows of a run must reach, each as a number of theirs and its least value."""
+"""The bars: numbers that the rows of a run must reach, each with its least value."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 
-from benchmarks.speed.rows import SpeedRow
+from benchmarks.speed.rows import OURS, SpeedRow
 
-LARGE = 64_000_000  # bytes of the input from which launches do not count
+LARGE = 64_000_000  # bytes of an input on which the time of a launch is negligible
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One number over the rows that `takes` takes: `reduce` of their `value`, at least `least`."""
+    """The least value of one number over some rows.
+
+    Args:
+        takes: whether a row is one of them.
+        reduce: makes one number of the rows' ratios, or of their percentages of the copy bandwidth.
+        of_copy: take the percentages.
+    """
 
     text: str
     least: float
     takes: Callable[[SpeedRow], bool]
     reduce: Callable[[Sequence[float]], float] = geometric_mean
-    value: Callable[[SpeedRow], float | None] = lambda row: row.ratio
-    unit: str = " ×"
+    of_copy: bool = False
+
+    @property
+    def unit(self) -> str:
+        return " %" if self.of_copy else " ×"
+
+    def value(self, row: SpeedRow) -> float | None:
+        return row.copy_percent if self.of_copy else row.ratio
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What the rows give for a bar, over n of them."""
+    """The value of a bar's number over n rows."""
 
     bar: Bar
     n: int
@@ -34,69 +46,49 @@ class Reached:
         return self.value >= self.bar.least
 
 
-def _rows(
-    case: str, mode: str, implementation: str, *, dtype: str, memory_format: str | None = None, graph: bool = False
-) -> Callable[[SpeedRow], bool]:
-    def takes(row: SpeedRow) -> bool:
-        return (
-            (row.case, row.mode, row.implementation, row.dtype) == (case, mode, implementation, dtype)
-            and memory_format in (None, row.memory_format)
-            and row.cuda_graph == graph
-        )
-
-    return takes
+def _tail_cpu(memory_format: str) -> Callable[[SpeedRow], bool]:
+    columns = ("se_tail", "forward_backward", "timm_eager", "float32", memory_format, False)
+    return lambda row: _columns(row) == columns
 
 
-def _large(case: str, mode: str) -> Callable[[SpeedRow], bool]:
-    takes = _rows(case, mode, "seattn", dtype="bfloat16", memory_format="channels_last", graph=True)
-    return lambda row: takes(row) and row.input_bytes >= LARGE
+def _tail_gpu(case: str, mode: str, implementation: str) -> Callable[[SpeedRow], bool]:
+    """Rows in CUDA graphs; those of our ops with large inputs only."""
+    columns = (case, mode, implementation, "bfloat16", "channels_last", True)
+    return lambda row: _columns(row) == columns and (implementation != OURS or row.input_bytes >= LARGE)
 
 
-def _step(case: str, implementation: str, dtype: str) -> Callable[[SpeedRow], bool]:
-    return _rows(case, "training_step", implementation, dtype=dtype)
+def _step(net: str, implementation: str, dtype: str) -> Callable[[SpeedRow], bool]:
+    """Rows of both layouts, outside of CUDA graphs."""
+    return lambda row: _columns(row) == (net, "training_step", implementation, dtype, row.memory_format, False)
 
 
-def _tail_on_cpu(memory_format: str) -> Callable[[SpeedRow], bool]:
-    return _rows("se_tail", "forward_backward", "timm_eager", dtype="float32", memory_format=memory_format)
+def _columns(row: SpeedRow) -> tuple[str, str, str, str, str, bool]:
+    return row.case, row.mode, row.implementation, row.dtype, row.memory_format, row.cuda_graph
 
 
-def _tail_on_gpu(case: str, mode: str, implementation: str) -> Callable[[SpeedRow], bool]:
-    return _rows(case, mode, implementation, dtype="bfloat16", memory_format="channels_last", graph=True)
-
-
+_SE = "SE tail, forward, "
+_BN = "BN + SE tail, "
+_STEP = "forward_backward"
+_FP32, _AMP = "float32", "autocast_bfloat16"
 CPU_BARS = (
-    Bar(
-        "SE tail, forward + backward, fp32 channels_last: geometric mean over timm", 1.8, _tail_on_cpu("channels_last")
-    ),
-    Bar("SE tail, forward + backward, fp32 NCHW: geometric mean over timm", 1.3, _tail_on_cpu("contiguous")),
-    Bar("the slowest of those shapes, channels_last", 1.0, _tail_on_cpu("channels_last"), min),
-    Bar("the slowest of those shapes, NCHW", 1.0, _tail_on_cpu("contiguous"), min),
+    Bar("SE tail, forward + backward, fp32 channels_last: geometric mean over timm", 1.8, _tail_cpu("channels_last")),
+    Bar("SE tail, forward + backward, fp32 NCHW: geometric mean over timm", 1.3, _tail_cpu("contiguous")),
+    Bar("the slowest of those shapes, channels_last", 1.0, _tail_cpu("channels_last"), min),
+    Bar("the slowest of those shapes, NCHW", 1.0, _tail_cpu("contiguous"), min),
     *(
         Bar(
-            f"training step of {net}, fp32, the slower layout, over timm",
-            1.10,
-            _step(net, "timm_eager", "float32"),
-            min,
+            f"training step of {net}, fp32, the slower layout, over timm", 1.1, _step(net, "timm_eager", "float32"), min
         )
         for net in ("se_resnet20_cifar", "se_resnet18_cifar")
     ),
 )
-_SE, _BN = ("se_tail", "forward"), ("bn_se_tail", "forward_backward")
-_AMP = "autocast_bfloat16"
 GPU_BARS = (
-    Bar("SE tail, forward, T ≥ 64 MB: of the copy bandwidth", 85, _large(*_SE), min, lambda r: r.copy_percent, " %"),
-    Bar(
-        "BN + SE tail, training, T ≥ 64 MB: of the copy bandwidth",
-        75,
-        _large(*_BN),
-        min,
-        lambda r: r.copy_percent,
-        " %",
-    ),
-    Bar("SE tail, forward, over torch.compile", 1.3, _tail_on_gpu(*_SE, "timm_compile")),
-    Bar("BN + SE tail, forward + backward, over torch.compile", 1.2, _tail_on_gpu(*_BN, "timm_compile")),
-    Bar("SE tail, forward, over eager", 2.3, _tail_on_gpu(*_SE, "timm_eager")),
-    Bar("BN + SE tail, forward + backward, over eager", 2.3, _tail_on_gpu(*_BN, "timm_eager")),
+    Bar(_SE + "T ≥ 64 MB: of the copy bandwidth", 85, _tail_gpu("se_tail", "forward", OURS), min, True),
+    Bar(_BN + "training, T ≥ 64 MB: of the copy bandwidth", 75, _tail_gpu("bn_se_tail", _STEP, OURS), min, True),
+    Bar(_SE + "over torch.compile", 1.3, _tail_gpu("se_tail", "forward", "timm_compile")),
+    Bar(_BN + "forward + backward, over torch.compile", 1.2, _tail_gpu("bn_se_tail", _STEP, "timm_compile")),
+    Bar(_SE + "over eager", 2.3, _tail_gpu("se_tail", "forward", "timm_eager")),
+    Bar(_BN + "forward + backward, over eager", 2.3, _tail_gpu("bn_se_tail", _STEP, "timm_eager")),
     *(
         bar
         for net in ("se_resnet18_cifar", "seresnet50")
@@ -109,10 +101,6 @@ GPU_BARS = (
 
 
 def reached(rows: Sequence[SpeedRow], bars: Sequence[Bar]) -> list[Reached]:
-    """What the rows give for each bar that has rows."""
-    found = []
-    for bar in bars:
-        values = [value for row in rows if bar.takes(row) and (value := bar.value(row)) is not None]
-        if values:
-            found.append(Reached(bar, len(values), bar.reduce(values)))
-    return found
+    """The value of each bar that has rows."""
+    values = {bar: [value for row in rows if bar.takes(row) and (value := bar.value(row)) is not None] for bar in bars}
+    return [Reached(bar, len(numbers), bar.reduce(numbers)) for bar, numbers in values.items() if numbers]

@@ -1,12 +1,13 @@
-"""Residual blocks as they stand in the nets, with their convolutions, against the same blocks of timm's.
+"""Residual blocks with their convolutions, as they are in the nets, against the same blocks of timm.
 
-The case is the attention and the kind of block: se_basic, basic, se_bottleneck, bottleneck. Batch norm is in training.
+The case is the attention and the kind of block: se_basic, basic, se_bottleneck, bottleneck. Batch norm uses the batch's
+statistics.
 """
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import timm
 import torch
@@ -30,112 +31,72 @@ class Block:
         return copy.deepcopy(stage.get_submodule("1"))
 
 
-@lru_cache(maxsize=4)  # of each net one block after another is timed
+@lru_cache(maxsize=4)  # the blocks of one net are timed one after another
 def _net(name: str) -> nn.Module:
     net: nn.Module = timm.create_model(name, zero_init_last=False)  # else every block starts as an identity
     return net
 
 
-QUICK = (
-    Block("resnet20_cifar", "layer1", (2, 16, 8, 8)),
-    Block("resnet50_cifar", "layer1", (2, 256, 4, 4)),
-)
+def _stages(net: str, images: int, widths: tuple[int, ...], side: int) -> tuple[Block, ...]:
+    """One block of each stage; the first has images of that side, each later one half of the side before it."""
+    sides = [side >> i for i in range(len(widths))]
+    shapes = [(images, width, side, side) for width, side in zip(widths, sides, strict=True)]
+    return tuple(Block(net, f"layer{i}", shape) for i, shape in enumerate(shapes, start=1))
+
+
+QUICK = (*_stages("resnet20_cifar", 2, (16,), 8), *_stages("resnet50_cifar", 2, (256,), 4))
 CPU = (
-    Block("resnet20_cifar", "layer1", (128, 16, 32, 32)),
-    Block("resnet20_cifar", "layer2", (128, 32, 16, 16)),
-    Block("resnet20_cifar", "layer3", (128, 64, 8, 8)),
-    Block("resnet18_cifar", "layer1", (32, 64, 32, 32)),
-    Block("resnet18_cifar", "layer2", (32, 128, 16, 16)),
-    Block("resnet18_cifar", "layer3", (32, 256, 8, 8)),
-    Block("resnet18_cifar", "layer4", (32, 512, 4, 4)),
-    Block("resnet50_cifar", "layer1", (8, 256, 56, 56)),
-    Block("resnet50_cifar", "layer2", (8, 512, 28, 28)),
-    Block("resnet50_cifar", "layer3", (8, 1024, 14, 14)),
-    Block("resnet50_cifar", "layer4", (8, 2048, 7, 7)),
+    *_stages("resnet20_cifar", 128, (16, 32, 64), 32),
+    *_stages("resnet18_cifar", 32, (64, 128, 256, 512), 32),
+    *_stages("resnet50_cifar", 8, (256, 512, 1024, 2048), 56),
 )
 GPU = (
-    Block("resnet18_cifar", "layer1", (1024, 64, 32, 32)),
-    Block("resnet18_cifar", "layer2", (1024, 128, 16, 16)),
-    Block("resnet18_cifar", "layer3", (1024, 256, 8, 8)),
-    Block("resnet18_cifar", "layer4", (1024, 512, 4, 4)),
-    Block("resnet50_cifar", "layer1", (256, 256, 56, 56)),
-    Block("resnet50_cifar", "layer2", (256, 512, 28, 28)),
-    Block("resnet50_cifar", "layer3", (256, 1024, 14, 14)),
-    Block("resnet50_cifar", "layer4", (256, 2048, 7, 7)),
+    *_stages("resnet18_cifar", 1024, (64, 128, 256, 512), 32),
+    *_stages("resnet50_cifar", 256, (256, 512, 1024, 2048), 56),
 )
 
 
 def cases(plan: Plan) -> Iterator[Case]:
     """Every block in both modes: fp32 in both layouts on a CPU, bf16 in channels_last on a GPU."""
-    dtype = plan.pick("float32", "float32", "bfloat16")
     for prefix in ("se_", ""):
         for block in plan.pick(QUICK, CPU, GPU):
-            kind = prefix + ("bottleneck" if block.net == "resnet50_cifar" else "basic")
             for memory_format in ("channels_last",) if plan.cuda else FORMATS:
                 for mode in ("forward", "forward_backward"):
-                    make = _Make(plan, block, prefix, dtype, memory_format, mode)
                     yield Case(
                         "block",
-                        kind,
+                        prefix + ("bottleneck" if block.net == "resnet50_cifar" else "basic"),
                         mode,
                         block.shape,
-                        dtype,
+                        plan.pick("float32", "float32", "bfloat16"),
                         memory_format,
-                        make,
+                        partial(_works, block, prefix),
                         rounds=plan.pick(2, 7, 21),
                         seconds=plan.pick(0.0, 0.3, 0.15),
                     )
 
 
-@dataclass(frozen=True)
-class _Make:
-    plan: Plan
-    block: Block
-    prefix: str
-    dtype: str
-    memory_format: str
-    mode: str
+def _works(block: Block, prefix: str, plan: Plan, case: Case) -> dict[str, Work]:
+    torch.manual_seed(0)
+    ours = block.build(prefix).to(plan.device)
+    eager = timm_twin(ours)
+    check_equal(ours, eager, torch.randn(2, *case.shape[1:], device=plan.device))
+    works = {"seattn": _work(ours, plan, case), "timm_eager": _work(eager, plan, case)}
+    if plan.compiled and prefix and case.mode == "forward_backward":
+        torch._dynamo.reset()
+        compiled = timm_twin(ours)
+        compiled.compile(dynamic=False)
+        works["timm_compile"] = _work(compiled, plan, case)
+    if case.memory_format == "contiguous":
+        works["timm_channels_last"] = _work(timm_twin(ours), plan, replace(case, memory_format="channels_last"))
+    return works
 
-    def __call__(self) -> dict[str, Work]:
-        torch.manual_seed(0)
-        ours = self.block.build(self.prefix).to(self.plan.device)
-        theirs = timm_twin(ours)
-        small = torch.randn(2, *self.block.shape[1:], device=self.plan.device)
-        check_equal(ours, theirs, small)
-        works = {
-            "seattn": self._work(ours, self.memory_format),
-            "timm_eager": self._work(theirs, self.memory_format),
-        }
-        if self.plan.compiled and self.prefix and self.mode == "forward_backward":
-            torch._dynamo.reset()
-            compiled = timm_twin(ours)
-            compiled.compile(dynamic=False)
-            works["timm_compile"] = self._work(compiled, self.memory_format)
-        if self.memory_format == "contiguous":
-            works["timm_channels_last"] = self._work(timm_twin(ours), "channels_last")
-        return works
 
-    def _work(self, block: nn.Module, memory_format: str) -> Work:
-        wanted_format = FORMATS[memory_format]
-        block.to(memory_format=wanted_format)
-        if self.dtype != "float32":  # norms stay in fp32, as under autocast
-            for module in block.modules():
-                if not isinstance(module, nn.BatchNorm2d):
-                    for parameter in module.parameters(recurse=False):
-                        parameter.data = parameter.data.to(DTYPES[self.dtype])
-        x, dy = (
-            torch.randn(self.block.shape, device=self.plan.device, dtype=DTYPES[self.dtype]).contiguous(
-                memory_format=wanted_format
-            )
-            for _ in range(2)
-        )
-
-        def forward() -> torch.Tensor:
-            with torch.no_grad():
-                y: torch.Tensor = block(x)
-            return y
-
-        if self.mode == "forward":
-            return forward
-        wanted = [x.requires_grad_(), *block.parameters()]
-        return lambda: torch.autograd.grad(block(x), wanted, dy)
+def _work(block: nn.Module, plan: Plan, case: Case) -> Work:
+    block.to(memory_format=FORMATS[case.memory_format])
+    if case.dtype != "float32":  # norms stay in fp32, as under autocast
+        for module in block.modules():
+            if not isinstance(module, nn.BatchNorm2d):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(DTYPES[case.dtype])
+    x, dy = case.random(plan.device, 2)
+    return case.pass_through(lambda: block(x), [x, *block.parameters()], dy)

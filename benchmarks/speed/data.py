@@ -1,12 +1,11 @@
 """Images per second of each data path alone: `python -m benchmarks.speed.data`, or `make bench-data`.
 
-Appends a row a case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or the
-sample that ships with the package, repeated; the large ones are that sample enlarged and saved as JPEG, unless
---jpeg-dir names a folder of real ones. The cases in memory run in turns, so that what else the machine does meets all
-alike. A training step that computes faster than its data path's rate waits for it.
+Appends a row for each case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or
+the sample that ships with the package, repeated. The large images are that sample, enlarged and saved as JPEG, unless
+--jpeg-dir names a folder of photographs. The cases in memory run in turns, so the state of the machine affects all
+alike. A training step that computes faster than its data path waits for its images.
 """
 
-import argparse
 import itertools
 import sys
 import tempfile
@@ -17,14 +16,15 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Console
 
+from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import RESULTS
-from benchmarks.speed.rows import PREFIX, DataRow, append_data_rows, device_slug
+from benchmarks.speed.rows import PREFIX, DataRow, device_slug
 from benchmarks.speed.timing import cpu_clock, interleave, spread
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable
 from seattn.core.recipe import parse_recipe
+from seattn.core.records import append_rows
 from seattn.core.rows import Conditions, conditions
 from seattn.data.folders import find_split, list_files
 from seattn.data.images import ImageSet
@@ -35,15 +35,15 @@ from seattn.data.samples import load_sample
 
 BATCH = 128
 SMALL, LARGE = 32, 160
-WARM_UP = 12  # batches; two workers start with four in their queues
+WARM_UP = 12  # batches; at the start the queues of two workers hold four
 STRETCH = {"memory": 32, "folder": 8}  # batches
-IMAGES, QUICK_IMAGES = 4000, 250  # made of the sample; an epoch is long against its start
+IMAGES, QUICK_IMAGES = 4000, 250  # of the enlarged sample; an epoch must be long compared with its start
 _CFG = {"interpolation": "bicubic", "crop_pct": 1.0, "mean": (0.49, 0.48, 0.45), "std": (0.25, 0.24, 0.26)}
 
 
 @dataclass(frozen=True)
 class DataCase:
-    """A path and what it does to the images; `keys` are a recipe's, `seattn` ours."""
+    """A data path and its augmentations: `keys` of a recipe, and those under its key `seattn`."""
 
     name: str
     path: str
@@ -67,54 +67,54 @@ CASES = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(arguments)
+@command("bench_data")
+def main(arguments: Sequence[str] | None) -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--data-dir", type=Path, help="an image folder of 32 x 32 images, for example CIFAR-10")
+    parser.add_argument("--jpeg-dir", type=Path, help="an image folder of larger photographs")
+    parser.add_argument("--stretches", type=int, default=11, help="timed stretches a case (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two short stretches, to see whether all works")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
+    args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = conditions(device)
     out = args.out or (None if args.quick else RESULTS / f"{PREFIX}{device_slug(device, where)}.csv")
-    console = Console(width=160)
-    try:
-        if out is not None:
-            require_writable(out.parent)
-            append_data_rows(out, [])
-        with tempfile.TemporaryDirectory() as scratch:
-            count = QUICK_IMAGES if args.quick else IMAGES
-            small = args.data_dir or _sample_folder(Path(scratch) / "png", SMALL, ".png", count)
-            large = args.jpeg_dir or _sample_folder(Path(scratch) / "jpeg", LARGE, ".jpg", count)
-            decoded = load_split(small, "train", (SMALL, SMALL))  # once, for all cases in memory
-            rounds = 2 if args.quick else args.stretches
-            in_turns = [case for case in CASES if case.path == "memory"]
-            for cases in (in_turns, *([case] for case in CASES if case.path == "folder")):
-                works = {}
-                for case in cases:
-                    split = _open(case, large if case.large else small, decoded, device)
-                    works[case.name] = _Stretch(split, 1 if args.quick else STRETCH[case.path], device)
-                    works[case.name].skip(WARM_UP)
-                times = interleave(works, cpu_clock, rounds=rounds, seconds=0, warm_up=1)
-                for case in cases:
-                    source = _source(large if case.large else small)
-                    row = _row(case, source, works[case.name].batches, times[case.name], where)
-                    console.print(
-                        f"{row.path}, {row.workers} workers, {row.source}: {row.case}: {row.median:.0f} images/s "
-                        f"({row.p20:.0f} to {row.p80:.0f})",
-                        highlight=False,
-                    )
-                    if out is not None:
-                        append_data_rows(out, [row])
-    except UserError as error:
-        print(f"bench_data: {error}", file=sys.stderr)
-        return 2
+    if out is not None:
+        require_writable(out.parent)
+        append_rows(DataRow, out, [])
+    in_turns = [[case for case in CASES if case.path == "memory"]]
+    with tempfile.TemporaryDirectory() as scratch:
+        count = QUICK_IMAGES if args.quick else IMAGES
+        small = args.data_dir or _sample_folder(Path(scratch) / "png", SMALL, ".png", count)
+        large = args.jpeg_dir or _sample_folder(Path(scratch) / "jpeg", LARGE, ".jpg", count)
+        decoded = load_split(small, "train", (SMALL, SMALL))  # once, for all cases in memory
+        for cases in (*in_turns, *([case] for case in CASES if case.path == "folder")):
+            works = {}
+            for case in cases:
+                split = _open(case, large if case.large else small, decoded, device)
+                works[case.name] = _Stretch(split, 1 if args.quick else STRETCH[case.path], device)
+                works[case.name].skip(WARM_UP)
+            times = interleave(works, cpu_clock, rounds=2 if args.quick else args.stretches, seconds=0, warm_up=1)
+            for case in cases:
+                source = _source(large if case.large else small)
+                row = _row(case, source, works[case.name].batches, times[case.name], where)
+                print(
+                    f"{row.path}, {row.workers} workers, {row.source}: {row.case}: {row.median:.0f} images/s "
+                    f"({row.p20:.0f} to {row.p80:.0f})"
+                )
+                if out is not None:
+                    append_rows(DataRow, out, [row])
     return 0
 
 
 def _sample_folder(root: Path, side: int, suffix: str, count: int) -> Path:
-    """An image folder of the packaged sample at that side."""
+    """An image folder with `count` images of the packaged sample, enlarged to that side."""
     sample = load_sample("cifar10")
     for i in range(count):
-        of = i % len(sample.images)
-        folder = root / "train" / sample.class_names[sample.labels[of]]
+        index = i % len(sample.images)
+        folder = root / "train" / sample.class_names[sample.labels[index]]
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(sample.images[of])
+        picture = Image.fromarray(sample.images[index])
         if side != picture.width:
             picture = picture.resize((side, side), Image.Resampling.BICUBIC)
         picture.save(folder / f"{i}{suffix}")
@@ -142,16 +142,16 @@ def _open(case: DataCase, data_dir: Path, decoded: ImageSet, device: torch.devic
 
 
 class _Stretch:
-    """So many batches, on and on through the epochs."""
+    """A call takes the next `batches` batches, epoch after epoch."""
 
     def __init__(self, split: TrainSplit, batches: int, device: torch.device) -> None:
         self.batches, self.device = batches, device
-        self._found = (batch for epoch in itertools.count() for batch in split.epoch(epoch))
+        self._stream = (batch for epoch in itertools.count() for batch in split.epoch(epoch))
 
     def skip(self, batches: int) -> None:
-        """Take so many from the beginning."""
+        """Take the next batches and wait until the device has them."""
         for _ in range(batches):
-            next(self._found)
+            next(self._stream)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -162,20 +162,19 @@ class _Stretch:
 def _row(case: DataCase, source: str, batches: int, seconds: Sequence[float], where: Conditions) -> DataRow:
     rates = spread([batches * BATCH / time for time in seconds])
     return DataRow(
-        *(case.path, case.name, source, LARGE if case.large else SMALL, BATCH, case.workers, len(seconds), batches),
-        *(rates.median, rates.p20, rates.p80),
-        where,
+        path=case.path,
+        case=case.name,
+        source=source,
+        size=LARGE if case.large else SMALL,
+        batch_size=BATCH,
+        workers=case.workers,
+        n=len(seconds),
+        batches=batches,
+        median=rates.median,
+        p20=rates.p20,
+        p80=rates.p80,
+        conditions=where,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="an image folder of 32 x 32 images, for example CIFAR-10")
-    parser.add_argument("--jpeg-dir", type=Path, help="an image folder of larger photographs")
-    parser.add_argument("--stretches", type=int, default=11, help="timed stretches a case (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="two short stretches, to see that all works")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What a call costs on the host: every public op on a tiny tensor, by pytest-benchmark. `make bench-dispatch`.
+"""The time of one call on the host: every public op on a tiny tensor, by pytest-benchmark. `make bench-dispatch`.
 
-The kernels hardly run, so what is left is Python, the dispatcher and autograd's bookkeeping: our ops by their torch
-functions and by the references, beside timm's modules. The rows of benchmarks/results are of `benchmarks.run` alone.
+On a small tensor the time is that of Python, the dispatcher and autograd: of our ops by their torch functions and by
+the references, beside timm's modules. It adds no rows to benchmarks/results; only `benchmarks.run` does.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,41 +13,29 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from timm.layers import EcaModule, EffectiveSEModule
 from torch import Tensor
 
-from benchmarks.speed.ops import OPS, Op, Pair
+from benchmarks.speed.ops import OPS, Op, Pair, alone, eca_weights
 from seattn import ops
 
 SHAPE = (1, 8, 2, 2)
-
-
-def _eca(channels: int, like: Tensor) -> Pair:
-    eca = EcaModule(channels, device=like.device, dtype=like.dtype)
-    return Pair(
-        lambda x, _: ops.efficient_channel_attn(x, eca.conv.weight.flatten()), lambda x, _: eca(x), [eca.conv.weight]
-    )
-
-
-def _ese(channels: int, like: Tensor) -> Pair:
-    ese = EffectiveSEModule(channels, device=like.device, dtype=like.dtype)
-    return Pair(
-        lambda x, _: ops.effective_squeeze_excite(x, ese.fc.weight.flatten(1), ese.fc.bias),
-        lambda x, _: ese(x),
-        list(ese.parameters()),
-    )
 
 
 def _channel_gate(channels: int, like: Tensor) -> Pair:
     logits = torch.zeros(SHAPE[0], channels, device=like.device, dtype=like.dtype)
     return Pair(
         lambda x, _: ops.channel_gate(x, logits),
-        lambda x, _: x * logits[:, :, None, None].sigmoid(),  # the last line of timm's modules
+        lambda x, _: x * logits[:, :, None, None].sigmoid(),  # as in timm's modules
         [logits],
     )
 
 
-# With those of the rows every op that `seattn.ops` has; a test holds it.
+def _ese_weights(ese: Any) -> tuple[Tensor, Tensor]:
+    return ese.fc.weight.flatten(1), ese.fc.bias
+
+
+# Together with the ops of the rows: every op of `seattn.ops`, which a test checks.
 ALL = OPS | {
-    "eca": Op(_eca, 2, 3, takes_shortcut=False),
-    "ese": Op(_ese, 2, 3, takes_shortcut=False),
+    "eca": Op(alone(EcaModule, "efficient_channel_attn", eca_weights), 2, 3, takes_shortcut=False),
+    "ese": Op(alone(EffectiveSEModule, "effective_squeeze_excite", _ese_weights), 2, 3, takes_shortcut=False),
     "channel_gate": Op(_channel_gate, 2, 3, takes_shortcut=False),
 }
 IMPLEMENTATIONS = ("torch", "reference", "timm")
@@ -82,6 +71,6 @@ def test_dispatch(benchmark: BenchmarkFixture, name: str, mode: str, implementat
     if mode == "forward_backward":
         for tensor in wanted:
             tensor.requires_grad_()
-    # timm's modules do not ask which kernels are chosen
+    # timm's modules do not use the choice of kernels
     with ops.set_kernels("reference" if implementation == "reference" else "torch"):
         benchmark(forward if mode == "no_grad" else forward_backward)

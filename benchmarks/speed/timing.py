@@ -1,6 +1,6 @@
-"""Paired timing: every implementation of a case runs once in each round, so what the machine does meets all alike.
+"""Paired timing: every implementation of a case runs once in each round, so the state of the machine affects all alike.
 
-A case: one thing to time, in the implementations that do it, and the rows that come out.
+A case is one computation to time. It names the implementations that compute it, and becomes one group of rows.
 """
 
 import gc
@@ -18,7 +18,10 @@ from seattn.core.rows import Conditions
 
 Work = Callable[[], object]
 Clock = Callable[[Work], float]
+Value = TypeVar("Value")
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 WARM_UP = 2
 MAX_ROUNDS = 1000
 CACHE_BYTES = 2**28  # four times an H200's L2; written over before each timed call on a GPU
@@ -35,13 +38,13 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least two values."""
-    fifths = statistics.quantiles(values, n=5, method="inclusive")
-    return Spread(statistics.median(values), fifths[0], fifths[-1])
+    """The spread of two or more values."""
+    quintiles = statistics.quantiles(values, n=5, method="inclusive")
+    return Spread(statistics.median(values), quintiles[0], quintiles[-1])
 
 
 def ratios(times: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """Of time over the baseline's time in the same round."""
+    """The spread of each time over the baseline's time in the same round."""
     return spread([time / base for time, base in zip(times, baseline, strict=True)])
 
 
@@ -54,15 +57,16 @@ def interleave(
     warm_up: int = WARM_UP,
     settle: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of each work in each round; every second round runs in the opposite order.
+    """The seconds of each work in each round; every second round runs in the opposite order.
 
     Args:
-        works: what to time, by name.
-        clock: runs one work and says how long it took.
-        settle: run each work once more, untimed, before it is timed, as it follows itself in a training loop: on a CPU
-            what another implementation left in the allocator and the caches changes the time by a quarter.
-        rounds: at least so many, 2 or more.
-        seconds: and more, up to MAX_ROUNDS, until so much time has passed.
+        works: the functions to time, by name.
+        clock: runs one work and returns its seconds.
+        settle: run each work once, untimed, before it is timed, because in a training loop each call follows a call of
+            the same work. On a CPU, what another implementation left in the allocator and the caches changes the time
+            by a quarter.
+        rounds: the least number of rounds, 2 or more.
+        seconds: further rounds run, up to MAX_ROUNDS, until this time has passed.
         warm_up: untimed rounds before the first.
     """
     assert rounds >= 2
@@ -72,11 +76,11 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
     collecting = gc.isenabled()
-    gc.disable()  # a collection would land in one implementation's time
-    begun = time.perf_counter()
+    gc.disable()  # a collection would fall into the time of one implementation
+    start = time.perf_counter()
     try:
         done = 0
-        while done < rounds or (done < MAX_ROUNDS and time.perf_counter() - begun < seconds):
+        while done < rounds or (done < MAX_ROUNDS and time.perf_counter() - start < seconds):
             for name in order:
                 if settle:
                     works[name]()
@@ -90,31 +94,26 @@ def interleave(
 
 
 def cpu_clock(work: Work) -> float:
-    """Seconds of one call."""
-    begun = time.perf_counter()
+    """The seconds of one call."""
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def cuda_clock() -> Clock:
-    """A clock of CUDA events on the current stream, which starts each call with a cold L2."""
+    """A clock of CUDA events on the current stream; every call starts with a cold L2 cache."""
     cache = torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")
 
     def clock(work: Work) -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         cache.zero_()
-        begin.record()
+        start.record()
         work()
         end.record()
         torch.cuda.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3  # milliseconds
+        return float(start.elapsed_time(end)) / 1e3  # milliseconds
 
     return clock
-
-
-def clock_of(device: torch.device) -> Clock:
-    """The clock for work on that device."""
-    return cuda_clock() if device.type == "cuda" else cpu_clock
 
 
 def captured(work: Work) -> Work:
@@ -125,7 +124,7 @@ def captured(work: Work) -> Work:
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # as torch asks for before a capture: lazy set-up must not be captured
+    with torch.cuda.stream(side):  # torch asks for warm-up calls before a capture: lazy set-up must not be captured
         for _ in range(WARM_UP):
             work()
     torch.cuda.current_stream().wait_stream(side)
@@ -143,19 +142,14 @@ def copy_bandwidth(device: torch.device, clock: Clock, size: int | None = None, 
     return 2 * source.numel() / statistics.median(times)
 
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-Value = TypeVar("Value")
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made for.
+    """The choices of one run of the benchmark.
 
     Args:
         device: cpu or cuda.
-        compiled: time timm's under torch.compile too.
-        quick: tiny sizes, to see that all works; the times mean nothing.
+        compiled: also time timm's code under torch.compile.
+        quick: tiny sizes that show whether everything works; the times mean nothing.
     """
 
     device: torch.device
@@ -173,14 +167,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Case:
-    """One group of rows to come; the columns as in `SpeedRow`.
+    """One group of rows to measure; `what` to `memory_format` are columns of `SpeedRow`.
 
     Args:
-        make: builds the works by implementation, the one called seattn among them; called when its turn comes.
-        passes: over the input's size that the case needs at least, or None where that means little.
-        urgent: a bar stands on it: it runs before those on which none does.
-        rounds, seconds: at least so many rounds, and more until so much time has passed.
-        graphs: time it under CUDA graphs too, on a GPU.
+        make: builds the works of a case by implementation, one of which is called seattn.
+        passes: how often the case reads or writes the input's size at least; None where this number means little.
+        urgent: a bar needs this case, so it runs before the cases that no bar needs.
+        rounds, seconds: the least number of rounds, and further rounds until this time has passed.
+        graphs: also time it in CUDA graphs, on a GPU.
     """
 
     what: str
@@ -189,7 +183,7 @@ class Case:
     shape: tuple[int, ...]
     dtype: str
     memory_format: str
-    make: Callable[[], Mapping[str, Work]]
+    make: Callable[[Plan, "Case"], Mapping[str, Work]]
     passes: int | None = None
     urgent: bool = False
     rounds: int = 2
@@ -197,40 +191,72 @@ class Case:
     graphs: bool = True
 
     @property
+    def size(self) -> str:
+        """The shape as a row has it: 2x3x32x32."""
+        return "x".join(map(str, self.shape))
+
+    @property
     def title(self) -> str:
-        shape = "x".join(map(str, self.shape))
-        return f"{self.case} {self.mode} {shape} {self.dtype} {self.memory_format}"
+        return f"{self.case} {self.mode} {self.size} {self.dtype} {self.memory_format}"
+
+    def random(self, device: torch.device, count: int) -> list[torch.Tensor]:
+        """That many random tensors of the case's shape, dtype and layout."""
+        memory_format, dtype = FORMATS[self.memory_format], DTYPES[self.dtype]
+        made = [torch.randn(self.shape, device=device, dtype=dtype) for _ in range(count)]
+        return [tensor.contiguous(memory_format=memory_format) for tensor in made]
+
+    def pass_through(
+        self, function: Callable[[], torch.Tensor], inputs: Sequence[torch.Tensor], dy: torch.Tensor
+    ) -> Work:
+        """The case's mode of `function`: forward without gradients, or forward and backward.
+
+        Args:
+            function: computes the output, which has the shape of `dy`.
+            inputs: the tensors whose gradients the backward pass computes.
+        """
+
+        def forward() -> torch.Tensor:
+            with torch.no_grad():
+                return function()
+
+        if self.mode == "forward":
+            return forward
+        for tensor in inputs:
+            tensor.requires_grad_()
+        return lambda: torch.autograd.grad(function(), inputs, dy)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The device, its clock and what holds for all rows of a run."""
+    """What all cases of a run share: the plan, the clock, the copy bandwidth, the conditions and the log."""
 
+    plan: Plan
     clock: Clock
     bandwidth: float
-    where: Conditions
+    conditions: Conditions
     log: Callable[[str], None]
 
-    def rows(self, case: Case, *, graphs: bool) -> Iterator[list[SpeedRow]]:
-        """Time the case: one group of rows, and one more under CUDA graphs where asked for."""
-        works = self._compiled(case, case.make())
+    def rows(self, case: Case) -> Iterator[list[SpeedRow]]:
+        """Time the case: one group of rows, and on a GPU a second group in CUDA graphs."""
+        works = self._compiled(case, case.make(self.plan, case))
         assert OURS in works
         yield self._group(case, works, cuda_graph=False)
-        if graphs and case.graphs:
+        if self.plan.cuda and case.graphs:
             replays = self._captured(case, works)
             if OURS in replays:
                 yield self._group(case, replays, cuda_graph=True)
 
     def _compiled(self, case: Case, works: Mapping[str, Work]) -> dict[str, Work]:
-        kept = dict(works)
+        """The works without those that torch.compile fails on."""
+        compiled = dict(works)
         for name in works:
             if name.endswith("compile"):
                 try:
                     works[name]()
-                except Exception as error:  # of many kinds: a missing C compiler, a fault of inductor's, no memory
+                except Exception as error:  # of many kinds: a missing C compiler, an error of inductor, no memory
                     self.log(f"{case.title}: {name} is left out: {type(error).__name__}")
-                    del kept[name]
-        return kept
+                    del compiled[name]
+        return compiled
 
     def _captured(self, case: Case, works: Mapping[str, Work]) -> dict[str, Work]:
         replays = {}
@@ -248,38 +274,37 @@ class Bench:
         if case.passes is not None:
             moved = case.passes * prod(case.shape) * DTYPES[case.dtype].itemsize
         rows = []
-        for name, taken in times.items():
-            each, ratio = _rounded(spread(taken)), _rounded(ratios(taken, times[OURS]))
-            percent = None if moved is None else _digits(100 * moved / each.median / self.bandwidth)
+        for name, seconds in times.items():
+            time, ratio = _rounded(spread(seconds)), _rounded(ratios(seconds, times[OURS]))
             rows.append(
                 SpeedRow(
                     what=case.what,
                     case=case.case,
                     mode=case.mode,
-                    shape="x".join(map(str, case.shape)),
+                    shape=case.size,
                     dtype=case.dtype,
                     memory_format=case.memory_format,
                     implementation=name,
                     cuda_graph=cuda_graph,
-                    n=len(taken),
-                    median=each.median,
-                    p20=each.p20,
-                    p80=each.p80,
+                    n=len(seconds),
+                    median=time.median,
+                    p20=time.p20,
+                    p80=time.p80,
                     ratio=ratio.median,
                     ratio_p20=ratio.p20,
                     ratio_p80=ratio.p80,
                     bytes_moved=moved,
-                    copy_percent=percent,
+                    copy_percent=None if moved is None else _digits(100 * moved / time.median / self.bandwidth),
                     copy_bandwidth=_digits(self.bandwidth),
-                    conditions=self.where,
+                    conditions=self.conditions,
                 )
             )
         return rows
 
 
 def _digits(value: float) -> float:
-    return float(f"{value:.4g}")  # a time repeats to less than that
+    return float(f"{value:.4g}")  # repeated times differ by more than that
 
 
-def _rounded(of: Spread) -> Spread:
-    return Spread(_digits(of.median), _digits(of.p20), _digits(of.p80))
+def _rounded(exact: Spread) -> Spread:
+    return Spread(_digits(exact.median), _digits(exact.p20), _digits(exact.p80))

@@ -1,4 +1,4 @@
-"""The same net from timm's layers: what a net of ours, or one that `seattn.accelerate` changed, is compared with."""
+"""The same net with timm's layers: the comparison for our nets and for nets that `seattn.accelerate` changed."""
 
 import copy
 
@@ -15,7 +15,7 @@ def timm_twin(model: nn.Module) -> nn.Module:
     """A copy of `model` whose blocks and attention layers are timm's own, with the same names and weights.
 
     Raises:
-        ValueError: if a layer of ours other than squeeze-excite and ECA is left in it.
+        ValueError: if the model has a layer of ours other than squeeze-excite and ECA.
     """
     twin = copy.deepcopy(model)
     for module in twin.modules():
@@ -25,28 +25,28 @@ def timm_twin(model: nn.Module) -> nn.Module:
     for name, module in list(twin.named_modules()):
         if isinstance(module, SqueezeExcite):
             width, channels = module.fc1.weight.shape[:2]
-            theirs: nn.Module = SEModule(channels, rd_channels=width)
+            timm_layer: nn.Module = SEModule(channels, rd_channels=width)
         elif isinstance(module, EfficientChannelAttn):
-            theirs = EcaModule(kernel_size=module.conv.weight.shape[-1])
+            timm_layer = EcaModule(kernel_size=module.conv.weight.shape[-1])
         else:
             continue
-        theirs.load_state_dict(module.state_dict(), strict=True)
-        twin.set_submodule(name, theirs.to(next(module.parameters()).device))
-    left = [name for name, module in twin.named_modules() if name and type(module).__module__.startswith("seattn")]
-    if left:
-        raise ValueError(f"timm has no layer for {', '.join(left)}")
+        timm_layer.load_state_dict(module.state_dict(), strict=True)
+        twin.set_submodule(name, timm_layer.to(next(module.parameters()).device))
+    ours = [name for name, module in twin.named_modules() if name and type(module).__module__.startswith("seattn")]
+    if ours:
+        raise ValueError(f"timm has no layer for {', '.join(ours)}")
     return twin
 
 
 def check_equal(model: nn.Module, twin: nn.Module, x: torch.Tensor) -> None:
-    """Raise AssertionError unless both have the same state, and give the same outputs in training and evaluation.
+    """Raise AssertionError unless both nets have the same state and the same outputs in training and evaluation.
 
-    Training moves the running statistics of both alike; both are left in training.
+    Both nets update their running statistics on x, and both are in training mode afterwards.
     """
-    ours, theirs = model.state_dict(), twin.state_dict()
-    assert list(ours) == list(theirs), "the state dicts have different keys"
-    for key, value in ours.items():
-        torch.testing.assert_close(value, theirs[key], rtol=0, atol=0, msg=f"{key} differs")
+    state, twin_state = model.state_dict(), twin.state_dict()
+    assert list(state) == list(twin_state), "the state dicts have different keys"
+    for key, value in state.items():
+        torch.testing.assert_close(value, twin_state[key], rtol=0, atol=0, msg=f"{key} differs")
     for training in (False, True):
         outputs = []
         for net in (model, twin):

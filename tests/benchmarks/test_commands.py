@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import gpu, plots, record, render, run
 from benchmarks.evidence import rows as evidence
-from benchmarks.speed.rows import SpeedRow, append_speed
+from benchmarks.speed.rows import SpeedRow
+from seattn.core.records import append_rows
 from seattn.core.rows import Conditions
 
 WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
@@ -41,9 +42,9 @@ def test_an_unknown_option_is_named(fails, module):
     ("module", "arguments", "message"),
     [
         (run, ["--only", "nonsense"], "invalid choice: 'nonsense'"),
-        (run, ["--minutes", "many"], "--minutes: many is no number of minutes"),
-        (run, ["--minutes", "nan"], "nan is no number of minutes"),
-        (run, ["--minutes", "-1"], "-1 is no number of minutes"),
+        (run, ["--minutes", "many"], "--minutes: many is not a number of minutes"),
+        (run, ["--minutes", "nan"], "nan is not a number of minutes"),
+        (run, ["--minutes", "-1"], "-1 is not a number of minutes"),
         (run, ["--quick", "--only", "models", "--case", "se"], "--case must be one of se_resnet20_cifar; got se"),
         (run, ["--quick", "--mode", "training"], "--mode must be one of forward, forward_backward, training_step, "),
         (gpu, ["now"], "unrecognized arguments: now"),
@@ -62,7 +63,7 @@ def test_an_output_that_is_a_folder_is_refused_before_anything_is_timed(fails, t
 @pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.csv"
-    append_speed(path, [ROW])
+    append_rows(SpeedRow, path, [ROW])
     return path
 
 

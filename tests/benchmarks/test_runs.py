@@ -15,10 +15,11 @@ from benchmarks.speed import data as bench_data
 from benchmarks.speed import dispatch as bench_dispatch
 from benchmarks.speed import models as bench_models
 from benchmarks.speed import ops as bench_ops
-from benchmarks.speed.rows import read_data_rows, read_speed
+from benchmarks.speed.rows import DataRow, SpeedRow
 from benchmarks.speed.timing import Case, Plan
 from benchmarks.speed.twins import check_equal, timm_twin
 from seattn import ops
+from seattn.core.records import read_rows
 
 
 @pytest.mark.parametrize("name", ["se_resnet20_cifar", "eca_resnet18_cifar"])
@@ -90,7 +91,7 @@ def test_a_bench_runs_through_and_writes_whole_groups(bench, tmp_path, monkeypat
     name = bench.__name__.removeprefix("benchmarks.speed.")
     out = tmp_path / "rows.csv"
     assert run.main(["--quick", "--only", name, "--out", str(out)]) == 0
-    rows = read_speed(out)
+    rows = read_rows(SpeedRow, out)
     cases = list(bench.cases(Plan(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick=True)))
     groups = {r.group for r in rows if not r.cuda_graph}
     assert groups == {
@@ -130,7 +131,7 @@ def test_cases_beyond_the_minutes_are_named_and_left_out(capsys):
 def test_timm_under_compile_is_timed_where_asked_for():
     plan = Plan(torch.device("cpu"), compiled=True, quick=True)
     case = next(bench_ops.cases(plan))
-    assert list(case.make()) == ["seattn", "timm_eager", "timm_compile"]
+    assert list(case.make(plan, case)) == ["seattn", "timm_eager", "timm_compile"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -155,7 +156,9 @@ def test_make_gpu_logs_a_command_and_ends_it_in_time(tmp_path, capfd):
 def test_a_case_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
     def cases(plan):
         for name in ("good", "bad", "better"):
-            yield Case("op", name, "forward", (1, 2, 3, 3), "float32", "contiguous", lambda name=name: works(name))
+            yield Case(
+                "op", name, "forward", (1, 2, 3, 3), "float32", "contiguous", lambda plan, case: works(case.case)
+            )
 
     def works(name):
         return {"seattn": refuse if name == "bad" else int, "timm_eager": int, "timm_compile": refuse}
@@ -165,7 +168,7 @@ def test_a_case_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(run, "BENCHES", {"ops": cases})
     assert run.main(["--quick", "--out", str(tmp_path / "rows.csv")]) == 1
-    rows = read_speed(tmp_path / "rows.csv")
+    rows = read_rows(SpeedRow, tmp_path / "rows.csv")
     assert [(r.case, r.implementation) for r in rows] == [
         (case, name) for case in ("good", "better") for name in ("seattn", "timm_eager")
     ]
@@ -178,7 +181,7 @@ def test_data_bench_leaves_a_row_for_every_case(tmp_path, one_thread, monkeypatc
     monkeypatch.setattr(bench_data, "WARM_UP", 1)
     out = tmp_path / "data-here.csv"
     assert bench_data.main(["--quick", "--out", str(out)]) == 0
-    rows = read_data_rows(out)
+    rows = read_rows(DataRow, out)
     assert [(row.path, row.case, row.workers) for row in rows] == [
         (case.path, case.name, case.workers) for case in bench_data.CASES
     ]

@@ -12,9 +12,10 @@ from torch import nn
 from benchmarks import plots, render, run
 from benchmarks.speed import bars
 from benchmarks.speed.models import _bare
-from benchmarks.speed.rows import SpeedRow, append_speed, device_slug, newest, read_speed, speed_files
+from benchmarks.speed.rows import SpeedRow, device_slug, newest, speed_files
 from benchmarks.speed.tables import group_line, render_speed, render_steps
 from benchmarks.speed.timing import Case, Plan, copy_bandwidth, cpu_clock, interleave, ratios, spread
+from seattn.core.records import append_rows, read_rows
 from seattn.core.rows import Conditions
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,9 @@ def test_copy_bandwidth_counts_bytes_read_and_written():
 @pytest.mark.parametrize("changes", [{}, {"bytes_moved": None, "copy_percent": None}, {"cuda_graph": True}])
 def test_rows_read_back_equal_and_are_appended(tmp_path, changes):
     path = tmp_path / "results" / "a.csv"
-    append_speed(path, [row(**changes)])
-    append_speed(path, [row(n=3), row(shape="1x1x1x1")])
-    rows = read_speed(path)
+    append_rows(SpeedRow, path, [row(**changes)])
+    append_rows(SpeedRow, path, [row(n=3), row(shape="1x1x1x1")])
+    rows = read_rows(SpeedRow, path)
     assert rows == [row(**changes), row(n=3), row(shape="1x1x1x1")]
     assert type(rows[0].cuda_graph) is bool
 
@@ -229,8 +230,8 @@ def test_readme_has_the_speed_of_the_devices_that_have_rows_and_of_no_other(tmp_
     (tmp_path / "accuracy.csv").write_text("not of speed\n")
     before, rest = render.render_readme(text).split("<!-- speed: rendered by make cards -->\n")
     assert rest.startswith("<!-- end of speed -->")
-    append_speed(tmp_path / "nvidia-h200.csv", group(dtype="bfloat16", timm=7.0))
-    append_speed(tmp_path / "cpu-a-processor-2t.csv", group(timm=3.0))
+    append_rows(SpeedRow, tmp_path / "nvidia-h200.csv", group(dtype="bfloat16", timm=7.0))
+    append_rows(SpeedRow, tmp_path / "cpu-a-processor-2t.csv", group(timm=3.0))
     rendered = render.render_readme(text)
     assert rendered.startswith(before)
     assert rendered.index("3.00 ×") < rendered.index("7.00 ×")
@@ -242,7 +243,7 @@ def test_readme_has_the_cpu_that_was_measured_last_and_the_page_of_results_all(t
     for name, ratio, date in (("a", 5.0, "2026-11-22"), ("b", 3.0, "2026-11-21")):
         where = dataclasses.replace(WHERE, date=date)
         rows = [dataclasses.replace(r, conditions=where) for r in group(timm=ratio)]
-        append_speed(tmp_path / f"cpu-{name}-2t.csv", rows)
+        append_rows(SpeedRow, tmp_path / f"cpu-{name}-2t.csv", rows)
     readme, page = render.render_tables(headlines=True), render.render_tables(headlines=False)
     assert [text in readme for text in ("5.00 ×", "3.00 ×")] == [True, False]
     assert [text in page for text in ("5.00 ×", "3.00 ×")] == [True, True]
@@ -250,7 +251,7 @@ def test_readme_has_the_cpu_that_was_measured_last_and_the_page_of_results_all(t
 
 def test_committed_speed_rows_are_of_clean_commits():
     for path in speed_files():
-        for measured in read_speed(path):
+        for measured in read_rows(SpeedRow, path):
             assert measured.conditions.commit, path
             assert not measured.conditions.commit.endswith("+"), path
             assert measured.n >= 5, path
@@ -258,7 +259,9 @@ def test_committed_speed_rows_are_of_clean_commits():
 
 def test_plots_are_written_from_rows_and_the_same_again(tmp_path, capsys):
     path = tmp_path / "cpu-a-processor-2t.csv"
-    append_speed(path, [*group(), *group(shape="128x64x8x8"), *group(mode="forward", bytes_moved=3 * 8_388_608)])
+    append_rows(
+        SpeedRow, path, [*group(), *group(shape="128x64x8x8"), *group(mode="forward", bytes_moved=3 * 8_388_608)]
+    )
     assert plots.main([str(path)]) == 0
     written = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert [p.name for p in written] == [f"{path.stem}.forward.svg", f"{path.stem}.forward_backward.svg"]

@@ -45,7 +45,7 @@ def gain(rows_csv, tmp_path):
 
 
 def test_what_is_committed_is_of_shipped_studies_and_clean_commits():
-    for name, result in committed().items():  # raises where a row is no run of the study, or not of a clean commit
+    for name, result in committed().items():  # raises where a row is not a run of the study, or not of a clean commit
         assert {row.result.split for row in result.rows} == {"held-out"}
         assert [(row.study, row.run) for row in result.rows] == [
             (row.study, row.run) for row in read_rows(ROWS / f"{name}.csv")
@@ -137,13 +137,13 @@ def with_conditions(**changes):
 
 
 WRONG = {
-    "dirty": (with_conditions(commit="abc1234+"), r"was trained by code that no commit holds \(abc1234\+\)"),
-    "installed": (with_conditions(commit=""), r"was trained by code that no commit holds \(none\)"),
+    "dirty": (with_conditions(commit="abc1234+"), r"was trained by code without a commit \(abc1234\+\)"),
+    "installed": (with_conditions(commit=""), r"was trained by code without a commit \(none\)"),
     "test split": (lambda row: replace(row, result=replace(row.result, split="test")), "is of the test split"),
-    "another run": (lambda row: replace(row, run="resnet20_cifar.cifar10-00000000-s0"), "is no run of"),
-    "another variant": (lambda row: replace(row, variant="no_se"), "'no_se' of 'se-dropout-augment', is no run of"),
-    "another seed": (lambda row: replace(row, result=replace(row.result, seed=4)), "is no run of"),
-    "another study": (lambda row: replace(row, study="mine"), "mine is no study that ships"),
+    "another run": (lambda row: replace(row, run="resnet20_cifar.cifar10-00000000-s0"), "is not a run of"),
+    "another variant": (lambda row: replace(row, variant="no_se"), "'no_se' of 'se-dropout-augment', is not a run of"),
+    "another seed": (lambda row: replace(row, result=replace(row.result, seed=4)), "is not a run of"),
+    "another study": (lambda row: replace(row, study="mine"), "mine is not a shipped study"),
 }
 
 
@@ -162,7 +162,7 @@ def test_a_run_twice_is_refused(rows, tmp_path):
     path = rows(both((88, 87)))
     one, other = read_rows(path)
     write_rows(path, [one, other, one])
-    with pytest.raises(UserError, match="stands twice"):
+    with pytest.raises(UserError, match="is twice"):
         study.take(path, tmp_path / "taken")
 
 

@@ -43,7 +43,7 @@ def test_other_images_than_the_rows_are_refused_and_nothing_is_written(looked_at
     row, runs, data, scores = looked_at
     for other in ({"top1": scores.top1 + 0.2}, {"n": 17}):
         wrong = replace(row, result=replace(row.result, **other))
-        with pytest.raises(UserError, match="these are not the images that it was judged by"):
+        with pytest.raises(UserError, match="these are not the images of the run"):
             look_at_classes([wrong], runs, data, tmp_path)
     with pytest.raises(UserError, match="nowhere"):
         look_at_classes([replace(row, run="nowhere")], runs, data, tmp_path)
@@ -94,7 +94,7 @@ def test_what_is_committed_agrees_with_the_rows():
         classes = read_study_classes(result.name, ROWS)
         assert set(classes.runs) == {row.run for row in result.rows}
         for row in result.rows:
-            counts = classes.of(row.run)
+            counts = classes.counts(row.run)
             assert counts.sum() == row.result.n
             assert counts.trace() / counts.sum() == pytest.approx(row.result.top1, abs=1.5 / row.result.n)
         assert render_hardest(result, classes) in render_page(results)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks import record
 from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
 from benchmarks.evidence.ship import place, score_again
-from benchmarks.render import RESULTS, all_facts, render_cards, render_facts, render_readme, render_results
+from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.scoring import evaluate_folder
 from seattn.hub.card import picture_name, render_card, render_table, runs_of_recipe
@@ -78,7 +78,7 @@ def test_a_run_becomes_a_row_that_names_its_recipe_whatever_the_seed(project, ru
 def test_rows_are_appended_and_none_twice(project, run, capsys):
     assert record.main([str(run)]) == 0
     assert record.main([str(run)]) == 2
-    assert re.search(r"stands in .* already", capsys.readouterr().err)
+    assert re.search("already has this row of", capsys.readouterr().err)
     other = dataclasses.replace(read_run(run), seed=5)
     (run / "result.json").write_text(json.dumps(asdict(other)))
     assert record.main([str(run)]) == 0
@@ -142,7 +142,7 @@ def _large(run, row):
         (_images, "has 30 test images, the run was scored on 10000"),
         (_recipe, "followed no recipe of"),
         (_weights, "cannot read the weights"),
-        (_large, "conv1.weight has weights beyond float16's 65504"),
+        (_large, "conv1.weight has weights above 65504, the largest number of float16"),
         (lambda run, row: (run / "result.json").unlink(), "holds no finished run"),
         (lambda run, row: (run / "recipe.yaml").unlink(), "cannot read recipe"),
         (lambda run, row: (run / "model.safetensors").unlink(), "cannot read the weights"),
@@ -183,31 +183,22 @@ def test_table_has_a_line_a_row():
     assert "50.00 (43.13 to 56.87)" in table
 
 
-def test_committed_cards_are_the_rendered_ones():
-    cards = render_cards()
+def test_committed_cards_pictures_and_facts_are_the_rendered_ones():
+    texts = render_weights()
+    for path, text in texts.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
+    cards = {path for path in texts if path.suffix == ".md"}
     assert sorted(path.stem for path in cards) == models_with_weights()
-    for path, text in cards.items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
-    assert set((ROOT / "hub_cards").glob("*.*.md")) == set(cards)
-
-
-def test_what_the_package_carries_of_its_weights_is_what_the_rows_say():
-    for path, text in render_facts().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} differs from its rows: make cards"
-        facts = packaged_facts(path.stem)
-        assert facts in all_facts()
+    assert set((ROOT / "hub_cards").glob("*.*.md")) == cards
+    for facts in all_facts():
+        assert facts == packaged_facts(facts.name)
         assert facts.classes is not None, f"{facts.name}: python -m benchmarks.record --classes {facts.name}"
         assert facts.classes.sha256 == weight_index()[facts.name]["sha256"]
         assert (facts.classes.n, facts.classes.correct / facts.classes.n) == (facts.row.n, facts.row.top1)
         assert facts.classes.class_names == timm.get_pretrained_cfg(facts.name).label_names
         assert max(row.held_out_top1 for row in runs_of_recipe(facts)) == facts.row.held_out_top1
-
-
-def test_committed_pictures_are_of_the_counts():
-    for facts in all_facts():
-        path = ROOT / "hub_cards" / picture_name(facts.name)
-        assert describe(facts.classes) in path.read_text(encoding="utf-8"), f"{path.name} is of others: make cards"
-        assert path.name in (ROOT / "hub_cards" / f"{facts.name}.md").read_text(encoding="utf-8")
+        assert picture_name(facts.name) in texts[ROOT / "hub_cards" / f"{facts.name}.md"]
+        assert describe(facts.classes) in texts[ROOT / "hub_cards" / picture_name(facts.name)]
 
 
 def test_committed_readme_table_is_the_rendered_one():
