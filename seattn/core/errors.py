@@ -1,4 +1,4 @@
-"""Errors of the user: one line that names the value, the place and the remedy."""
+"""Errors of the user, each one line that names the value, the place and the remedy."""
 
 import difflib
 from collections.abc import Iterable

@@ -52,7 +52,7 @@ CYCLIC = ("cosine", "poly", "tanh")
 
 
 def require(holds: bool, key: str, value: object, right: str) -> None:
-    """Raise UserError, naming key, value and what would be right, unless it holds."""
+    """Raise UserError, naming the key, its value and a right one, unless `holds`."""
     if not holds:
         raise UserError(f"{key} must be {right}, got {value!r}")
 
@@ -65,38 +65,39 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
 @one_line_errors
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class OurKeys:
-    """What timm's script has no key for.
+    """The keys of a recipe that timm's script does not have.
 
     Args:
-        dataset: name that the result rows carry.
-        data: "memory" keeps the set decoded on the device and augments whole batches there, "folder" reads files with
-            timm's loader and transforms; "auto" takes memory where the set fits, unless `aa` is set or crops by `scale`
-            are to come from images larger than the model's input.
-        crop_padding: pixels of black that a training image gets on each side before a random crop to its size, in place
-            of timm's `scale` and `ratio`; None leaves those.
-        crop_border: what `crop_padding` adds: "black" pixels, or "reflect", the image mirrored at its edge.
+        dataset: the name of the data set in the result rows.
+        data: "memory" keeps the decoded images on the device and augments whole batches there; "folder" reads files
+            with timm's loader and transforms. "auto" is "memory" where the images fit, unless `aa` is set, or `scale`
+            crops images that are larger than the model's input.
+        crop_padding: width in pixels of the border that a training image gets before a random crop to its size. It
+            replaces timm's `scale` and `ratio`; with None they hold.
+        crop_border: the border of `crop_padding`: "black", or "reflect" for the image mirrored at its edge.
         flips: "random" mirrors a training image left to right with probability `hflip` in every epoch. "alternate"
-            draws once for each image, and then mirrors the image in every second epoch, so that two successive epochs
-            see both sides (Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6); it needs `hflip` 0.5, and
-            images that are kept in memory.
+            draws once for each image, and then mirrors the image in every second epoch: two successive epochs see both
+            sides (Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6). It needs `hflip` 0.5 and images in
+            memory.
         cutout: side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none.
-            It shrinks with the image under `resize`.
-        policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide);
-            timm's own policies are `aa`, for data "folder". Either takes the place of `color_jitter`, as in timm.
-        holdout: part of the train split that is held out for every choice, when the data have no validation split; 0
+            The square shrinks with the image under `resize`.
+        policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide). For
+            data "folder" there are timm's own policies too, by `aa`. A policy replaces `color_jitter`, as in timm.
+        holdout: the part of the train split on which choices are made, where the data have no validation split; 0
             trains on the whole train split, and no accuracy is known before the end.
-        holdout_seed: which part; apart from `seed`, so that all seeds choose on the same images.
+        holdout_seed: selects the images of that part. Runs with different `seed` hold out the same images.
         loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).
-        focal_gamma: its exponent.
-        class_weights: "balanced" weighs a class by the inverse of its count, "effective" by that of its effective
-            number (Cui et al., CVPR 2019, beta 0.999), "none" not at all; or the weights of single classes by name, as
-            `{cat: 2}`, the others' being 1.
+        focal_gamma: the exponent of the focal loss.
+        class_weights: weights of the classes in the loss: the inverse of the number of images ("balanced") or of the
+            effective number (Cui et al., CVPR 2019, beta 0.999; "effective"); or a weight for each of some classes, as
+            `{cat: 2}`, where all others have 1.
         sampling: "balanced" draws every class equally often.
-        balanced_head_epochs: epochs after the last, in which only the classifier learns, from balanced batches
+        balanced_head_epochs: additional epochs at the end, in which only the classifier learns, from balanced batches
             (Kang et al., ICLR 2020).
         sam_rho: radius of sharpness-aware minimisation (Foret et al., ICLR 2021); None: without.
-        resize: progressive resizing, (side, epochs) in turn; the epochs left run at the model's own size.
-        early_stop: end after so many epochs without a better held-out accuracy.
+        resize: progressive resizing, as pairs of a side in pixels and a number of epochs; the remaining epochs run at
+            the model's own size.
+        early_stop: end the run after this number of epochs without a better held-out accuracy.
     """
 
     dataset: str = ""
@@ -291,7 +292,7 @@ def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
 
 
 def replace_keys(raw: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """`raw` with the values of `changes`, whose dotted keys reach below."""
+    """`raw` with the values of `changes`, whose dotted keys name values inside of mappings."""
     for key, value in changes.items():
         raw = _replaced(raw, key.split("."), value)
     return raw
