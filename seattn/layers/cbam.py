@@ -85,8 +85,10 @@ class SpatialAttn(nn.Module):
         if torch.jit.is_scripting():
             return self._by_modules(x)
         # fx would keep the norm's mode and its count of batches of the moment of tracing; as a module it stays a node.
+        # An empty batch passes through nn.BatchNorm2d; the op refuses it.
         if (
             isinstance(x, torch.fx.Proxy)
+            or x.shape[0] == 0
             or type(self.bn) is not nn.BatchNorm2d
             or not reads_weights(self.conv, self.bn)
         ):

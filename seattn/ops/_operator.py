@@ -152,9 +152,10 @@ def _guarded(fn: Callable[..., Outputs], first: Tensor, *others: Any) -> Outputs
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """A `with` block without autocast on the device of x. Nothing is entered where autocast is off already."""
+    """A `with` block without autocast on the device of x. In eager mode nothing is entered where autocast is off."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    # torch.compile traces a backward where autocast seems off, and runs it where the forward's autocast is on.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) or is_compiling() else nullcontext()
 
 
 def graph_without_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -32,6 +32,19 @@ def test_remap_works_under_a_prefix_and_leaves_other_keys():
     torch.testing.assert_close(ours(x), net(x))
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_an_empty_batch_passes_through(training):
+    """As through timm's layer and torch's batch norm, whose running statistics it leaves alone."""
+    layer, x = Cbam(8).train(training), torch.zeros(0, 8, 5, 3, requires_grad=True)
+    mean, var = layer.spatial.bn.running_mean.clone(), layer.spatial.bn.running_var.clone()
+    y = layer(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == x.shape
+    assert not any(p.grad.any() for p in layer.parameters())
+    assert torch.equal(layer.spatial.bn.running_mean, mean)
+    assert torch.equal(layer.spatial.bn.running_var, var)
+
+
 def test_order_of_pooling_is_the_papers():
     """The remap's swap is needed: without it the two disagree."""
     theirs = timm_cbam(32)

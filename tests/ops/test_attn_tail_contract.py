@@ -94,6 +94,19 @@ def test_compiles_without_graph_breaks_and_differentiates(name, backend, device)
         torch.testing.assert_close(got[key], want[key], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize("name", ["se-tail", "bn-se-tail"])
+def test_compiled_code_differentiates_under_autocast(name, kernels, kernel_device):
+    leaves = CASES[name].leaves(SHAPES["odd"], torch.bfloat16, device=kernel_device)
+    compiled = torch.compile(CASES[name].__call__, fullgraph=True, backend="aot_eager")
+    with set_kernels(kernels):
+        want = run(CASES[name], leaves)
+        with torch.autocast(kernel_device, torch.bfloat16):
+            got = run(compiled, leaves)
+    for key in want:
+        torch.testing.assert_close(got[key], want[key])
+
+
 @pytest.mark.parametrize("name", ["se-tail", "bn-se-tail", "bn-se-tail-eval", "eca"])
 def test_compiled_code_holds_the_operator_and_gives_the_same_bits(name, kernel_device):
     leaves = CASES[name].leaves(SHAPES["odd"], memory_format=torch.channels_last, device=kernel_device)
