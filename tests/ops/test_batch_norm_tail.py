@@ -8,6 +8,7 @@ import torch.multiprocessing
 from timm.layers import SEModule
 from timm.models.resnet import BasicBlock
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 from torch.testing import assert_close
 
 from seattn.ops import batch_norm_add_act, batch_norm_squeeze_excite_add_act, set_kernels
@@ -108,6 +109,36 @@ def test_running_statistics_in_another_dtype(kernels, kernel_device):
         batch_norm_add_act(x, None, mean, var, None, None, training=True, momentum=1.0)
     torch.testing.assert_close(mean, x.mean((0, 2, 3)).bfloat16(), rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(var, x.var((0, 2, 3)).bfloat16(), rtol=1e-2, atol=1e-3)
+
+
+class Plain(ModulesTail):
+    def forward(self, x, shortcut):
+        bn = self.bn
+        running = bn.running_mean, bn.running_var
+        return batch_norm_add_act(x, shortcut, *running, bn.weight, bn.bias, training=self.training)
+
+
+@pytest.mark.parametrize("tail", [Plain, FusedTail], ids=["plain", "se"])
+def test_compiled_training_in_bf16_makes_no_fp32_copy_of_the_map(tail):
+    """Between two convolutions, so that every map is either fused away or memory of its own."""
+    shape = (4, 16, 12, 12)
+    net = nn.ModuleList([nn.Conv2d(16, 16, 3, padding=1), tail(16), nn.Conv2d(16, 16, 3, padding=1)])
+    net, x = net.to(memory_format=torch.channels_last), torch.randn(shape).to(memory_format=torch.channels_last)
+
+    def forward(x):
+        c = net[0](x)
+        return net[2](net[1](c, c))
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16):
+            y = torch.compile(forward, fullgraph=True)(x)
+        y.backward(torch.ones_like(y))
+
+    torch._dynamo.reset()
+    _, graphs = run_and_get_code(step)
+    maps = [line for code in graphs for line in code.splitlines() if f"empty_strided_cpu({shape}" in line]
+    assert maps
+    assert [line for line in maps if "torch.float32" in line] == []
 
 
 def kept_bytes(fn, *also_kept: torch.Tensor) -> int:

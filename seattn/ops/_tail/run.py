@@ -4,9 +4,10 @@ Each public op is one call of `run`. Shapes: N images, C channels, H x W pixels.
 """
 
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from seattn.ops._checks import check_map, check_out_act, check_shortcut
-from seattn.ops._kernel import choose, too_large
+from seattn.ops._kernel import choose, get_kernels, too_large
 from seattn.ops._maps import cast, compute_dtype
 from seattn.ops._operator import no_autocast, wants_grad
 from seattn.ops._tail.excitation import Excitation
@@ -43,7 +44,7 @@ def run(
         norm.check(x)
     implementation = choose(x, too_large)
     if implementation == "reference":
-        return reference(x, shortcut, excitation, norm, out_act)
+        return reference(x, shortcut, excitation, norm, out_act, traced=is_compiling() and get_kernels() == "auto")
     shortcut = cast(shortcut, x.dtype)
     if norm is not None and implementation == "torch" and not _norm_inside_pays(x, excitation, norm.training):
         x, norm, overwrite = batch_norm(x, norm), None, True
@@ -85,13 +86,30 @@ def _norm_inside_pays(x: Tensor, excitation: Excitation, training: bool) -> bool
 
 
 def reference(
-    x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: BatchNorm | None, out_act: str
+    x: Tensor,
+    shortcut: Tensor | None,
+    excitation: Excitation,
+    norm: BatchNorm | None,
+    out_act: str,
+    *,
+    traced: bool = False,
 ) -> Tensor:
-    """The definition, in fp32 (float64 for a float64 x) with one rounding at the end, under autocast too."""
+    """The definition, in fp32 (float64 for a float64 x) with one rounding at the end, under autocast too.
+
+    Args:
+        traced: for torch.compile, a tail with a norm in training works on a 16-bit map as timm's nets do, with sums in
+            fp32. Inductor computes the steps that it fuses in fp32 all the same; a cast of the map, which two steps
+            share, would leave an fp32 copy of it in memory.
+    """
     dtype = compute_dtype(x)
-    wide = x.to(dtype) if norm is None else batch_norm_reference(x, norm, dtype)
+    if norm is None:
+        y = x.to(dtype)
+    elif traced and norm.training:
+        y = batch_norm(x, norm)
+    else:
+        y = batch_norm_reference(x, norm, dtype)
     if excitation.kind != "none":
-        scale = excitation.reference(wide.mean((2, 3)))  # (N, C)
-        wide = wide * scale[:, :, None, None]
-    y = wide if shortcut is None else wide + shortcut
+        scale = excitation.reference(y.mean((2, 3), dtype=dtype))  # (N, C)
+        y = y * scale[:, :, None, None].to(y.dtype)
+    y = y if shortcut is None else y + shortcut
     return (y.relu() if out_act == "relu" else y).to(x.dtype)
