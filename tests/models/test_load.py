@@ -128,7 +128,7 @@ def test_a_name_that_means_nothing_is_refused(spec, message):
 
 def test_no_network_is_said(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"nobody/nothing is not in the cache .* HF_HUB_OFFLINE forbids"):
+    with pytest.raises(UserError, match=r"nobody/nothing is not complete in the cache .* HF_HUB_OFFLINE forbids"):
         load_model("hf-hub:nobody/nothing")
 
 
