@@ -89,8 +89,12 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         if stem == "deep":
             half = width // 2
             self.conv1 = nn.Sequential(
-                *(nn.Conv2d(in_chans, half, 3, padding=1, bias=False, **dd), norm(half, **dd), act(inplace=True)),
-                *(nn.Conv2d(half, half, 3, padding=1, bias=False, **dd), norm(half, **dd), act(inplace=True)),
+                nn.Conv2d(in_chans, half, 3, padding=1, bias=False, **dd),
+                norm(half, **dd),
+                act(inplace=True),
+                nn.Conv2d(half, half, 3, padding=1, bias=False, **dd),
+                norm(half, **dd),
+                act(inplace=True),
                 nn.Conv2d(half, width, 3, padding=1, bias=False, **dd),
             )
         elif stem == "conv7":

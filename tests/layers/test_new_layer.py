@@ -28,7 +28,9 @@ CODE = """
 import timm, torch
 import seattn
 from seattn.__main__ import main
-from seattn.hub.card import family_text
+from timm.models import get_pretrained_cfg
+from seattn.hub.card import render_card
+from seattn.hub.facts import packaged_facts
 from seattn.layers import get_attn
 
 x = torch.randn(2, 3, 32, 32)
@@ -41,7 +43,7 @@ for net in (
     net(x).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 assert timm.create_model("toy_resnet50", device="meta").num_classes == 1000
-print(family_text("toy_resnet20_cifar"))
+print(render_card(packaged_facts("se_resnet20_cifar.cifar10"), get_pretrained_cfg("toy_resnet20_cifar.cifar10")))
 assert main(["list", "toy_*", "--json"]) == 0
 assert main(["list", "toy_wrn"]) == 0
 assert main(["profile", "toy_resnet20_cifar"]) == 0
@@ -61,7 +63,8 @@ def test_a_layer_is_one_file_and_one_line(tmp_path):
         [sys.executable, "-c", CODE], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "with toy attention ([Nobody 2020](https://example.org/toy))" in done.stdout
+    assert "with toy attention ([Nobody 2020](https://example.org/toy))" in " ".join(done.stdout.split())
+    assert "@misc{nobody2020toy}" in done.stdout
     assert '"name": "toy_resnet18_cifar"' in done.stdout
     assert "toy_wrn28_10_cifar" in done.stdout
     assert "resnet20_cifar" in done.stdout.rpartition("toy_wrn")[2]  # the profile's plain twin
