@@ -1,17 +1,16 @@
-"""A comparison of recipes: one base, variants of it by what they change, and the seeds that each is run with.
+"""The YAML file of a study: one base recipe, the variants of it by what they change, and the seeds of the runs.
 
-The YAML of `zoo_configs/ablations/` says so in these keys: `base`, a recipe's path beside the file; `set`, which may be
-left away, the keys of it that the whole comparison replaces (dotted ones reach below `seattn` and `model_kwargs`);
-`seeds`; and either `variants`, a name and the recipe keys that it replaces beyond those, or `factors` with a `design`
-which make the variants.
+The files of `zoo_configs/ablations/` have these keys:
 
-Factors of a study: each with levels, the first its reference; a design says which combinations are run.
-```yaml
-factors:
-  se: {yes: {}, no: {model: resnet20_cifar.cifar10}}
-  augmentation: {yes: {}, no: {seattn.crop_padding: 0, hflip: 0.0}}
-design: full # every combination; or one_removed: the references, and each other level by itself
-```
+base       the path of a recipe, from the file's folder
+set        optional: recipe keys that the whole study replaces; dotted keys reach below `seattn` and `model_kwargs`
+seeds      a list of whole numbers
+variants   a name, and the recipe keys that this variant replaces beyond those of `set`; the first is the reference
+factors    in place of variants: a name, and its levels, each with the recipe keys that it replaces; the first level is
+           the factor's reference:
+             se: {yes: {}, no: {model: resnet20_cifar.cifar10}}
+             augmentation: {yes: {}, no: {seattn.crop_padding: 0, hflip: 0.0}}
+design     with factors: `full`, every combination of levels; or `one_removed`, one level at a time off its reference
 """
 
 import hashlib
@@ -27,27 +26,36 @@ from seattn.core.recipe import Recipe, load_recipe, parse_recipe
 from seattn.core.records import read_yaml
 
 DESIGNS = ("full", "one_removed")
+_KEYS = ("base", "seeds", "variants", "set", "factors", "design")
 Changes = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a level gives against its factor's first, all others alike: `pairs` of variants, the first's second."""
+    """A main effect: a level against the first level of its factor.
+
+    Args:
+        name: names the two levels.
+        pairs: variants that differ in this factor only: one with the level, one with the first level.
+    """
 
     name: str
     pairs: tuple[tuple[str, str], ...]
 
 
 def label(name: object) -> str:
-    """A key of the YAML as it was meant: `yes` and `no` are truth values there."""
+    """A name in the YAML file as text; YAML reads `yes` and `no` as truth values."""
     return {True: "yes", False: "no"}[name] if isinstance(name, bool) else str(name)
 
 
 def check_changes(what: str, changes: Mapping[Any, Any]) -> None:
-    """See that `changes` names recipe keys, and not the seed.
+    """Check that `changes` has recipe keys other than the seed.
+
+    Args:
+        what: the name of the variant or level in an error message.
 
     Raises:
-        UserError: naming `what` they are of.
+        UserError: for any other key.
     """
     for key in changes:
         if not isinstance(key, str):
@@ -57,35 +65,39 @@ def check_changes(what: str, changes: Mapping[Any, Any]) -> None:
 
 
 def expand(factors: object, design: object) -> tuple[dict[str, Changes], tuple[Effect, ...]]:
-    """The variants' changes by name, and the main effects, which the full design alone has.
+    """The changes of each variant by its name, and the main effects, which only the full design has.
 
     Raises:
-        UserError: for factors of another form, an unknown design, or two factors that change one key.
+        UserError: for factors of another form, an unknown design, or two factors that change the same key.
     """
     if design not in DESIGNS:
         raise UserError(f"design must be one of {', '.join(DESIGNS)}, got {design!r}")
     levels = _levels(factors)
     _check_apart(levels)
-    first = {factor: next(iter(of)) for factor, of in levels.items()}
+    first = {factor: next(iter(changes)) for factor, changes in levels.items()}
     if design == "full":
         chosen = [dict(zip(levels, combination, strict=True)) for combination in product(*levels.values())]
         names = {_name(choice): choice for choice in chosen}
         effects = tuple(
-            _effect(factor, level, first[factor], chosen) for factor, of in levels.items() for level in list(of)[1:]
+            _effect(factor, level, first[factor], chosen)
+            for factor, changes in levels.items()
+            for level in list(changes)[1:]
         )
     else:
-        others = [(factor, level) for factor, of in levels.items() for level in list(of)[1:]]
-        names = {_name(first): first, **{_name({f: level}): {**first, f: level} for f, level in others}}
+        others = [(factor, level) for factor, changes in levels.items() for level in list(changes)[1:]]
+        names = {_name(first): first, **{_name({factor: level}): {**first, factor: level} for factor, level in others}}
         effects = ()
     return {name: _merged(levels, choice) for name, choice in names.items()}, effects
 
 
 def _levels(factors: object) -> dict[str, dict[str, Changes]]:
-    if not (isinstance(factors, dict) and all(isinstance(of, dict) and len(of) >= 2 for of in factors.values())):
+    if not (isinstance(factors, dict) and all(isinstance(raw, dict) and len(raw) >= 2 for raw in factors.values())):
         raise UserError("factors must map a name to its levels, two or more, each with the keys that it replaces")
-    levels = {label(factor): {label(level): changes for level, changes in of.items()} for factor, of in factors.items()}
-    for factor, of in levels.items():
-        for level, changes in of.items():
+    levels = {
+        label(factor): {label(level): changes for level, changes in raw.items()} for factor, raw in factors.items()
+    }
+    for factor, changes_by_level in levels.items():
+        for level, changes in changes_by_level.items():
             if not isinstance(changes, dict):
                 raise UserError(f"factor {factor}, level {level}: must map the keys to replace, {{}} for none")
             check_changes(f"factor {factor}, level {level}", changes)
@@ -93,12 +105,15 @@ def _levels(factors: object) -> dict[str, dict[str, Changes]]:
 
 
 def _check_apart(levels: Mapping[str, Mapping[str, Changes]]) -> None:
-    """Where two factors change one key, the later one would hide the other's level."""
-    keys = {factor: {key for changes in of.values() for key in changes} for factor, of in levels.items()}
-    for one, other in combinations(keys, 2):
-        for a, b in product(sorted(keys[one]), sorted(keys[other])):
+    """Refuse two factors that change the same key: the level of one would have no effect."""
+    keys = {
+        factor: {key for changes in changes_by_level.values() for key in changes}
+        for factor, changes_by_level in levels.items()
+    }
+    for f, g in combinations(keys, 2):
+        for a, b in product(sorted(keys[f]), sorted(keys[g])):
             if f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}."):
-                raise UserError(f"the factors {one} and {other} both change {max(a, b, key=len)}; make them one factor")
+                raise UserError(f"the factors {f} and {g} both change {max(a, b, key=len)}; make them one factor")
 
 
 def _effect(factor: str, level: str, first: str, chosen: list[dict[str, str]]) -> Effect:
@@ -114,14 +129,15 @@ def _merged(levels: Mapping[str, Mapping[str, Changes]], choice: Mapping[str, st
     return {key: value for factor, level in choice.items() for key, value in levels[factor][level].items()}
 
 
-_KEYS = ("base", "seeds", "variants", "set", "factors", "design")
-
-
 @dataclass(frozen=True)
 class Ablation:
-    """`variants`: the recipe of each, by name, the first being what the others are compared with.
+    """A study.
 
-    `effects`: those of the factors' levels over all levels of the others, where the design is full.
+    Args:
+        name: the file's name without its suffix.
+        seeds: the seeds that each variant is trained with.
+        variants: the recipe of each variant by its name; the first is the reference.
+        effects: the main effects of a full design.
     """
 
     name: str
@@ -135,23 +151,23 @@ class Ablation:
         return next(iter(self.variants))
 
     def runs(self) -> Iterator[tuple[str, Recipe]]:
-        """Every variant with every seed; all variants of a seed before the next."""
+        """Every variant with every seed: all variants of one seed, then those of the next."""
         for seed in self.seeds:
             for name, recipe in self.variants.items():
                 yield name, replace(recipe, seed=seed)
 
 
 def load_ablation(path: Path) -> Ablation:
-    """Read `path` and the recipe that it names.
+    """Read a study's file and the recipe that it names.
 
     Raises:
-        UserError: naming the file and what is missing, unknown or wrong in it.
+        UserError: naming the file and the key that is missing, unknown or wrong.
     """
     raw = read_yaml(path, "ablation", "seeds: [0, 1, 2]")
     for key in raw:
         if key not in _KEYS:
             raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
-    for key in _KEYS[:2]:
+    for key in ("base", "seeds"):
         if not raw.get(key):
             raise UserError(f"{path}: the key {key!r} is missing or empty")
     shared = raw.get("set") or {}
@@ -170,19 +186,19 @@ def load_ablation(path: Path) -> Ablation:
             recipes[name] = load_recipe(base, {**shared, **changed})
         except UserError as error:
             raise UserError(f"{path}, variant {name}: {error}") from error
-    known: dict[str, str] = {}
+    names_by_run: dict[str, str] = {}
     for name, recipe in recipes.items():
-        first = known.setdefault(run_name(recipe), name)
+        first = names_by_run.setdefault(run_name(recipe), name)
         if first != name:
-            raise UserError(f"{path}: variants {first} and {name} are one recipe; each must change something")
+            raise UserError(f"{path}: variants {first} and {name} are the same recipe; each must change something")
     return Ablation(path.stem, seeds, recipes, effects)
 
 
 def check_seeds(seeds: object) -> tuple[int, ...]:
-    """Seeds as a study may have them.
+    """The seeds of a study.
 
     Raises:
-        UserError: unless they are a list of different whole numbers from 0.
+        UserError: if they are not a list of different whole numbers from 0.
     """
     if not (isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)):
         raise UserError(f"seeds must be a list of whole numbers from 0, got {seeds!r}")
@@ -192,16 +208,16 @@ def check_seeds(seeds: object) -> tuple[int, ...]:
 
 
 def _variants(raw: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[Effect, ...]]:
-    """What each variant changes, by name, and the effects that they make comparable."""
+    """The changes of each variant by its name, and the main effects."""
     if raw.get("factors"):
         if raw.get("variants"):
             raise UserError("give variants or factors, not both")
         return expand(raw["factors"], raw.get("design"))
     if "design" in raw:
-        raise UserError("design says how factors make the variants; there are no factors")
+        raise UserError("design needs factors; the file has none")
     variants = raw.get("variants")
     if not variants:
-        raise UserError("the key 'variants' is missing or empty; or give factors")
+        raise UserError("the key 'variants' is missing or empty; give variants or factors")
     if not (isinstance(variants, dict) and all(isinstance(changed, dict) for changed in variants.values())):
         raise UserError("variants must map a name to the keys that it replaces, {} for none")
     for name, changed in variants.items():
@@ -210,9 +226,9 @@ def _variants(raw: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[
 
 
 def run_name(recipe: Recipe) -> str:
-    """A folder's name for the run of `recipe`: one recipe and seed, one name, whichever comparison asks for it.
+    """The name of the folder of a run: the same for the same recipe and seed, in every study.
 
-    Only keys that differ from their defaults count, so that a new key does not part old runs from their names.
+    Only keys that differ from their defaults count: a new key of recipes does not change the names of old runs.
     """
     bare = parse_recipe({"model": recipe.model, "lr": recipe.lr}).to_dict()
     ours = bare.pop("seattn")

@@ -1,4 +1,4 @@
-"""A study as one figure: every seed's accuracy, joined across variants, and the paired differences about zero."""
+"""The figure of a study: the accuracy of each seed, joined across variants, and the paired differences."""
 
 import io
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from seattn.evaluation.statistics import SeedDifference, Summary
 from seattn.evaluation.style import figure_style
 from seattn.experiments.study.results import StudyResult, VariantResult
 
-# Okabe and Ito's colours but yellow, told apart by every kind of colour vision; beyond them seeds share.
+# The colours of Okabe and Ito without yellow; with more seeds they repeat.
 _SEEDS = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
 _MEAN = "#000000"
-_LONG = 24  # letters: more do not fit below the panel
-_Styles = dict[int, dict[str, str]]  # of each seed its colour and marker
+_LONG = 24  # letters; a longer name does not fit below the panel
+_Styles = dict[int, dict[str, str]]  # the colour and the marker by seed
 
 
 def plot_bytes(result: StudyResult, kind: str) -> bytes:
@@ -29,7 +29,7 @@ def plot_bytes(result: StudyResult, kind: str) -> bytes:
 
 
 def draw(result: StudyResult) -> Figure:
-    """Variants from top to bottom: accuracies on the left, differences to the first on the right; effects below."""
+    """Draw accuracies on the left, differences to the reference on the right, and main effects below."""
     variants, effects = result.variants, result.effects
     seeds = sorted({seed for variant in variants for seed in variant.accuracy})
     styles = {
@@ -62,9 +62,9 @@ def draw(result: StudyResult) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
-        of = result.rows[0].result
+        first_run = result.rows[0].result
         epochs = max(row.result.epochs for row in result.rows)
-        data = f"{result.name}: {of.dataset or 'held-out images'}"
+        data = f"{result.name}: {first_run.dataset or 'held-out images'}"
         figure.suptitle(f"{data}, {_count(len(seeds), 'seed')}, {_count(epochs, 'epoch')}", fontsize=11)
     return figure
 
@@ -77,7 +77,7 @@ def _accuracies(axes: Any, variants: Sequence[VariantResult], styles: _Styles) -
     _means(axes, [variant.summary for variant in variants])
     axes.set_yticks(range(len(variants)), [variant.name for variant in variants])
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, 0), min(high, 100.5))  # an interval of two seeds may reach beyond what there is
+    axes.set_xlim(max(low, 0), min(high, 100.5))  # an interval of two seeds may be wider than 0 to 100 %
     axes.set_xlabel("held-out top-1, %")
 
 
@@ -91,17 +91,17 @@ def _differences(
     _means(axes, differences)
 
 
-def _means(axes: Any, found: Sequence[Summary | None]) -> None:
-    """Mean and interval, a little below the points."""
+def _means(axes: Any, summaries: Sequence[Summary | None]) -> None:
+    """Draw means and intervals, a little below the points."""
     label: str | None = "mean, 95 % t interval"
-    for y, s in enumerate(found):
+    for y, s in enumerate(summaries):
         if s is None:
             continue
         bar = None if s.low is None or s.high is None else [[s.mean - s.low], [s.high - s.mean]]
         line = {"color": _MEAN, "markersize": 5, "elinewidth": 1.4, "capsize": 3}
         axes.errorbar([s.mean], [y + 0.22], None, bar, fmt="d", label=label, **line)
         label = None
-    axes.set_ylim(-0.5, len(found) - 0.5)
+    axes.set_ylim(-0.5, len(summaries) - 0.5)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,9 +1,7 @@
-"""What the rows of a study say: each variant's accuracy over seeds, its paired difference, and the factors' effects.
+"""The result of a study: each variant's accuracy over the seeds, its paired differences, and the main effects.
 
-Accuracies are percent, differences points, both of the held-out part. Seeds say how another training would fall, on
-these same images: all seeds hold out the same ones, and how other images would fall is no part of any interval here.
-
-Rows of a study, one a run: what was run and its accuracy row, as CSV with the conditions in columns of their own.
+Accuracies are in per cent and differences in percentage points, both on the held-out images. All seeds hold out the
+same images, so the intervals tell how another training would score on these images, and nothing about other images.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +19,14 @@ from seattn.experiments.study.design import Ablation, run_name
 
 @dataclass(frozen=True)
 class StudyRow:
-    """`run`: `run_name` of the recipe, seed included."""
+    """The row of one run in rows.csv.
+
+    Args:
+        study: the name of the study.
+        variant: the name of the variant.
+        run: `run_name` of the variant's recipe with the run's seed.
+        result: the run's accuracy on the held-out images.
+    """
 
     study: str
     variant: str
@@ -57,12 +62,13 @@ def write_rows(path: Path, rows: Iterable[StudyRow]) -> None:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """A variant over its finished seeds; what its absence leaves unknown is None.
+    """A variant over its finished seeds; None stands for a number that too few runs leave unknown.
 
     Args:
-        accuracy: by seed.
-        against: this minus the study's reference, paired by seed; None for the reference itself.
-        params: of the net; minutes: the median of the runs' training time.
+        accuracy: the accuracy by seed.
+        against: the difference to the study's reference, paired by seed; None for the reference itself.
+        params: the number of the net's parameters.
+        minutes: the median training time of the runs.
     """
 
     name: str
@@ -76,7 +82,7 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class EffectResult:
-    """A main effect: of each seed the mean over all levels of the other factors, then over seeds."""
+    """A main effect: for each seed the mean over all levels of the other factors, then the mean over the seeds."""
 
     name: str
     by_seed: dict[int, float]
@@ -85,11 +91,11 @@ class EffectResult:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """The whole study, as far as it is.
+    """The result of a study, in which runs may be missing.
 
     Args:
-        missing: each run that has no row: variant, seed, and how far it is, "" where nothing is known of that.
-        failures: runs that failed in this command, and why.
+        missing: the variant, the seed and the progress of each run without a row; "" is an unknown progress.
+        failures: the titles of the runs that failed in this command, and the reasons.
     """
 
     name: str
@@ -101,37 +107,37 @@ class StudyResult:
 
     @property
     def reference(self) -> str:
-        """What the others are compared with."""
+        """The name of the variant with which the others are compared."""
         return self.variants[0].name
 
 
 def rows_of(ablation: Ablation, rows: Sequence[StudyRow]) -> list[StudyRow]:
-    """Those of `rows` whose run is one of the study's, named as it names them, sorted; of one run the last.
+    """The rows of the study's runs, in the study's order and with its names of variants; the last row of each run.
 
-    Runs of other seeds than the study's are its own too.
+    Runs with other seeds than the file's belong to the study too.
     """
     known = {
         (run_name(replace(recipe, seed=seed)), seed): (place, variant)
         for seed in {row.result.seed for row in rows}
         for place, (variant, recipe) in enumerate(ablation.variants.items())
     }
-    found: dict[tuple[int, int], StudyRow] = {}
+    by_place: dict[tuple[int, int], StudyRow] = {}
     for row in rows:
         key = row.run, row.result.seed
         if key in known:
             place, variant = known[key]
-            found[place, row.result.seed] = replace(row, study=ablation.name, variant=variant)
-    return [found[key] for key in sorted(found)]
+            by_place[place, row.result.seed] = replace(row, study=ablation.name, variant=variant)
+    return [by_place[key] for key in sorted(by_place)]
 
 
 def summarize_study(ablation: Ablation, rows: Sequence[StudyRow]) -> StudyResult:
-    """The result over the study's own seeds, as far as there are rows."""
+    """The result over the study's seeds that have rows."""
     rows = [row for row in rows_of(ablation, rows) if row.result.seed in ablation.seeds]
-    of: dict[str, dict[int, StudyRow]] = {name: {} for name in ablation.variants}
+    by_seed: dict[str, dict[int, StudyRow]] = {name: {} for name in ablation.variants}
     for row in rows:
-        of[row.variant][row.result.seed] = row
-    accuracy = {name: {s: 100 * row.result.top1 for s, row in seeds.items()} for name, seeds in of.items()}
-    against = with_holm([_against(accuracy[name], accuracy[ablation.reference]) for name in list(of)[1:]])
+        by_seed[row.variant][row.result.seed] = row
+    accuracy = {name: {s: 100 * row.result.top1 for s, row in seeds.items()} for name, seeds in by_seed.items()}
+    against = with_holm([_against(accuracy[name], accuracy[ablation.reference]) for name in list(by_seed)[1:]])
     variants = tuple(
         VariantResult(
             name,
@@ -140,16 +146,16 @@ def summarize_study(ablation: Ablation, rows: Sequence[StudyRow]) -> StudyResult
             other,
             *_costs(list(seeds.values())),
         )
-        for (name, seeds), other in zip(of.items(), [None, *against], strict=True)
+        for (name, seeds), other in zip(by_seed.items(), [None, *against], strict=True)
     )
-    by_seed = [_effect(effect.pairs, accuracy) for effect in ablation.effects]
-    effects = with_holm([difference(list(values.values())) if values else None for values in by_seed])
+    effects_by_seed = [_effect(effect.pairs, accuracy) for effect in ablation.effects]
+    effects = with_holm([difference(list(values.values())) if values else None for values in effects_by_seed])
     return StudyResult(
         ablation.name,
         variants,
-        tuple(map(EffectResult, (effect.name for effect in ablation.effects), by_seed, effects)),
+        tuple(map(EffectResult, (effect.name for effect in ablation.effects), effects_by_seed, effects)),
         tuple(rows),
-        tuple((name, seed, "") for name in of for seed in ablation.seeds if seed not in of[name]),
+        tuple((name, seed, "") for name in by_seed for seed in ablation.seeds if seed not in by_seed[name]),
     )
 
 
@@ -159,7 +165,7 @@ def _against(values: dict[int, float], reference: dict[int, float]) -> SeedDiffe
 
 
 def _effect(pairs: Sequence[tuple[str, str]], accuracy: dict[str, dict[int, float]]) -> dict[int, float]:
-    """By seed, of those that all pairs have: a mean over some of the others' levels would be of those."""
+    """The mean difference over the pairs, for each seed that all pairs have."""
     present = [set(accuracy[name]) for pair in pairs for name in pair]
     seeds = sorted(set.intersection(*present))
     return {s: fmean(accuracy[name][s] - accuracy[first][s] for name, first in pairs) for s in seeds}

@@ -1,4 +1,4 @@
-"""The table of a study: as text for the terminal and Markdown, as numbers for CSV; and what has to be said of it."""
+"""The table of a study: as text for the terminal and Markdown, as numbers for CSV; and the notes below it."""
 
 import csv
 import io
@@ -8,35 +8,62 @@ from seattn.evaluation.statistics import SeedDifference
 from seattn.experiments.study.results import StudyResult, VariantResult
 
 _NONE = "-"
-_NUMBERS = (
-    *("kind", "name", "n", "mean", "std", "low", "high"),
-    *("pairs", "difference", "difference_std", "difference_low", "difference_high", "p", "p_holm"),
-    *("bootstrap_low", "bootstrap_high", "params", "minutes", "epochs"),
-)
-COLUMNS = (
-    *("variant", "n", "accuracy", "accuracy_interval"),
-    *("points", "points_interval", "p", "p_holm", "bootstrap", "parameters", "minutes", "epochs"),
-)
+_NUMBERS = [
+    "kind",
+    "name",
+    "n",
+    "mean",
+    "std",
+    "low",
+    "high",
+    "pairs",
+    "difference",
+    "difference_std",
+    "difference_low",
+    "difference_high",
+    "p",
+    "p_holm",
+    "bootstrap_low",
+    "bootstrap_high",
+    "params",
+    "minutes",
+    "epochs",
+]
+COLUMNS = [
+    "variant",
+    "n",
+    "accuracy",
+    "accuracy_interval",
+    "points",
+    "points_interval",
+    "p",
+    "p_holm",
+    "bootstrap",
+    "parameters",
+    "minutes",
+    "epochs",
+]
 DIFFERENCE_COLUMNS = ("points", "95 % t interval", "p", "p (Holm)", "bootstrap")
 
 
 def points(value: float, *, sign: bool = True) -> str:
-    """Two digits, with a true minus."""
+    """A number with two digits, with the minus sign of typography."""
     return (f"{value:+.2f}" if sign else f"{value:.2f}").replace("-", "−")
 
 
 def _headings(result: StudyResult) -> tuple[str, ...]:
-    """Of `COLUMNS`, in words."""
+    """The headings of the table's columns."""
     against = (f"points against {result.reference}", *DIFFERENCE_COLUMNS[1:])
     return ("variant", "n", "held-out top-1 %", "95 % t interval", *against, "parameters", "minutes", "epochs")
 
 
 def cells(variant: VariantResult) -> tuple[str, ...]:
-    """A variant's line, under `COLUMNS`."""
+    """A variant's line of the table; `COLUMNS` names the cells."""
     s = variant.summary
     accuracy = (_NONE,) * 2 if s is None else (_spread(s.mean, s.std), _interval(s.low, s.high, sign=False))
     return (
-        *(variant.name, "0" if s is None else str(s.n)),
+        variant.name,
+        "0" if s is None else str(s.n),
         *accuracy,
         *difference_cells(variant.against),
         _NONE if variant.params is None else f"{variant.params:,}",
@@ -46,7 +73,7 @@ def cells(variant: VariantResult) -> tuple[str, ...]:
 
 
 def difference_cells(d: SeedDifference | None) -> tuple[str, ...]:
-    """Under `DIFFERENCE_COLUMNS`."""
+    """The cells below `DIFFERENCE_COLUMNS`."""
     if d is None:
         return (_NONE,) * len(DIFFERENCE_COLUMNS)
     return (
@@ -59,7 +86,7 @@ def difference_cells(d: SeedDifference | None) -> tuple[str, ...]:
 
 
 def p_value(p: float | None) -> str:
-    """Two digits of it, or that it is small."""
+    """A p value with two digits, or "<0.001"."""
     return _NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
@@ -72,31 +99,31 @@ def _interval(low: float | None, high: float | None, *, sign: bool = True) -> st
 
 
 def notes(result: StudyResult) -> list[str]:
-    """What a reader of the table has to know, a sentence or two each."""
-    said = []
+    """The notes that a reader of the table needs."""
+    lines = []
     results = [row.result for row in result.rows]
     if results:
         parts = sorted({f"{r.n:,} held-out images of {r.dataset or 'the data'}" for r in results})
-        said.append(
+        lines.append(
             f"On {' or '.join(parts)}, the same for every seed; ± is the sample standard deviation over the n seeds. "
             "Differences are paired by seed; p is of the paired t-test, Holm's over this column."
         )
         if len(parts) > 1:
-            said.append("These runs were not scored on the same images: their differences are no comparison.")
-        said.append(_what_n_tells(result))
+            lines.append("These runs were not scored on the same images: their differences are no comparison.")
+        lines.append(_note_on_n(result))
         where = sorted({r.conditions.machine for r in results})
         torch = sorted({r.conditions.torch for r in results})
         differ = "; they differ, and so do the minutes" if len(where) > 1 else ""
-        said.append(
+        lines.append(
             "Minutes: the median run's time in training steps, whatever else the machine did. "
             f"{' / '.join(where)}{differ}; torch {', '.join(torch)}."
         )
     if result.missing:
-        said.append(f"Missing: {'; '.join(f'{name}, seed {seed}' for name, seed, _ in result.missing)}.")
-    return said
+        lines.append(f"Missing: {'; '.join(f'{name}, seed {seed}' for name, seed, _ in result.missing)}.")
+    return lines
 
 
-def _what_n_tells(result: StudyResult) -> str:
+def _note_on_n(result: StudyResult) -> str:
     n = max((v.summary.n for v in result.variants if v.summary is not None), default=0)
     if n == 1:
         return "One seed: a difference of one pair says nothing of another seed; there is no interval and no p."
@@ -127,20 +154,20 @@ def _lines(heading: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def numbers(result: StudyResult) -> str:
-    """CSV: a line a variant, and one an effect; an empty cell is what is not known."""
+    """CSV text with a line for each variant and each effect; an unknown number is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_NUMBERS)
     for v in result.variants:
         s = v.summary
         own = (0, *(None,) * 4) if s is None else (s.n, s.mean, s.std, s.low, s.high)
-        writer.writerow(("variant", v.name, *own, *_of(v.against), v.params, v.minutes, v.epochs))
+        writer.writerow(("variant", v.name, *own, *_difference_numbers(v.against), v.params, v.minutes, v.epochs))
     for e in result.effects:
-        writer.writerow(("effect", e.name, *(None,) * 5, *_of(e.difference), *(None,) * 3))
+        writer.writerow(("effect", e.name, *(None,) * 5, *_difference_numbers(e.difference), *(None,) * 3))
     return text.getvalue()
 
 
-def _of(d: SeedDifference | None) -> tuple[float | None, ...]:
+def _difference_numbers(d: SeedDifference | None) -> tuple[float | None, ...]:
     if d is None:
         return (0, *(None,) * 8)
     return d.n, d.mean, d.std, d.low, d.high, d.p, d.p_holm, d.boot_low, d.boot_high
