@@ -13,8 +13,8 @@ def bound_waits() -> None:
 
     By default huggingface_hub sends data without a time-out, tries again for half a minute when the Hub cannot be
     reached, and sleeps for as long as a server asks. With this client an unreachable Hub counts as offline at once,
-    which cached files are used without, and a request to wait longer than an upload may take is an error. Retries are
-    not logged, and no progress bars are written to a pipe or file.
+    so cached files are used, and a server that asks to wait longer than an upload may take is an error. Retries are not
+    logged, and no progress bars are written to a pipe or file.
     """
     from huggingface_hub import constants, get_session, set_client_factory
     from huggingface_hub.errors import OfflineModeIsEnabled

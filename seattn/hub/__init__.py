@@ -1,4 +1,4 @@
-"""A repository on the Hugging Face Hub: its files, its card, publishing it and holding it to the truth."""
+"""A repository on the Hugging Face Hub: its files, its card, publishing and checking it."""
 
 from typing import TYPE_CHECKING
 

@@ -22,6 +22,7 @@ from seattn.hub.facts import ClassResults, Facts
 from seattn.layers import attn_paper
 from seattn.models._datasets import about
 from seattn.models._family import split_attn
+from seattn.models._hub import timm_repository
 from seattn.models._pretrained import DEFAULT_ORG
 
 # By a part of the architecture's name; the first that it has.
@@ -166,14 +167,8 @@ def _front_matter(facts: Facts, cfg: PretrainedCfg, dataset: str | None) -> Mode
 
 
 def _base_model(facts: Facts) -> str | None:
-    """The repository whose weights the training started from."""
-    if not facts.recipe.pretrained:
-        return None
-    cfg = timm.get_pretrained_cfg(facts.recipe.model)
-    if cfg is None or not cfg.hf_hub_id:
-        return None
-    own_name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
-    return f"{cfg.hf_hub_id}{own_name}" if cfg.hf_hub_id == "timm/" else cfg.hf_hub_id
+    """The repository of the weights that the training started from."""
+    return timm_repository(facts.recipe.model) if facts.recipe.pretrained else None
 
 
 def _earlier_rows(facts: Facts) -> list[AccuracyRow]:

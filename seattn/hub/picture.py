@@ -10,7 +10,10 @@ from seattn.hub.facts import ClassResults
 
 
 def render_picture(classes: ClassResults) -> str:
-    """The text of the SVG. Its description ends in a digest of the counts: drawn by any matplotlib, it says of what."""
+    """The text of the SVG file.
+
+    Its description ends with a digest of the counts, which tells what the picture shows whichever matplotlib drew it.
+    """
     names = classes.class_names
     side = 5.2 if len(names) <= 20 else 6.5
     draw = partial(draw_confusion, classes.confusion, names)

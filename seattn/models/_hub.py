@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     OfflineModeIsEnabled,
 )
+from timm.models import get_pretrained_cfg
 
 from seattn.core.client import class_names, requested_wait
 from seattn.core.errors import UserError, first_line
@@ -77,6 +78,15 @@ def checked_token() -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise UserError("the token for the Hub (HF_TOKEN or the login) has invalid characters; copy it again")
     return token
+
+
+def timm_repository(name: str) -> str | None:
+    """The repository `org/name` of the weights that timm knows as `name`, `arch` or `arch.tag`."""
+    cfg = get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        return None
+    full_name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+    return f"timm/{full_name}" if cfg.hf_hub_id == "timm/" else str(cfg.hf_hub_id)
 
 
 def split_revision(repo: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from torch import nn
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
 from seattn.models import models_with_weights
-from seattn.models._hub import hub_call
+from seattn.models._hub import hub_call, timm_repository
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import require_finite
 from seattn.models.listing import check_name, our_models, unknown_model
@@ -73,7 +73,7 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
     if not pretrained or name in our_models():
         return timm.create_model(spec, pretrained=pretrained)
     try:
-        with hub_call(spec, HUB_ERRORS):
+        with hub_call(timm_repository(spec) or spec, HUB_ERRORS):
             return timm.create_model(spec, pretrained=pretrained)
     except SafetensorError as error:
         raise UserError(f"cannot load the weights of {spec}: {first_line(error)}; fetch them again") from error

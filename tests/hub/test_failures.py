@@ -233,8 +233,9 @@ def test_a_hub_that_cannot_be_reached_is_asked_once_and_what_is_cached_is_used(h
     load_model(f"hf-hub:{REPO}")
     use(monkeypatch, NOWHERE)
     load_model(f"hf-hub:{REPO}")
-    with pytest.raises(UserError, match=rf"^cannot reach {NOWHERE} for org/other: [^\n]*$"):
-        load_model("hf-hub:org/other")
+    for spec, repo in (("hf-hub:org/other", "org/other"), ("resnet18", "timm/resnet18.a1_in1k")):
+        with pytest.raises(UserError, match=rf"^cannot reach {NOWHERE} for {repo}: [^\n]*$"):
+            load_model(spec)
     assert no_waiting == []
 
 
