@@ -180,7 +180,7 @@ def test_weights_may_be_in_another_dtype(case, kernels, kernel_device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_autocast_changes_nothing(case, dtype, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["33-channels"], dtype, device=kernel_device)
+    leaves = case.leaves(SHAPES["odd"], dtype, device=kernel_device)
     with set_kernels(kernels):
         plain = run(case, leaves)
         with torch.autocast(kernel_device, torch.bfloat16):
@@ -190,7 +190,7 @@ def test_autocast_changes_nothing(case, dtype, kernels, kernel_device):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_same_input_gives_the_same_bits(case, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["many-tiles"], torch.bfloat16, device=kernel_device)
+    leaves = case.leaves(SHAPES["33-channels"], torch.bfloat16, device=kernel_device)
     with set_kernels(kernels):
         first, second = run(case, leaves), run(case, leaves)
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,4 +1,4 @@
-"""The steps of `_excite` that are not torch's own, against torch's."""
+"""The hand-written convolution over channels agrees with torch's."""
 
 import pytest
 import torch

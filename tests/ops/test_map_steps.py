@@ -1,4 +1,4 @@
-"""The torch steps of the operators, `_reductions` and `_scaling`, against torch's plain ones in float64."""
+"""The steps over a map in `seattn.ops._maps` agree with plain torch in float64."""
 
 import pytest
 import torch
