@@ -8,13 +8,7 @@ from benchmarks import gpu, plots, record, render, run
 from benchmarks.evidence import rows as evidence
 from benchmarks.speed.rows import SpeedRow
 from seattn.core.records import append_rows
-from seattn.core.rows import Conditions
-
-WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
-ROW = SpeedRow(
-    *("op", "se_tail", "forward", "2x3x4x4", "float32", "contiguous", "seattn", False),
-    *(3, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1152, 50.0, 1e9, WHERE),
-)
+from tests.helpers.speed_rows import ROW
 
 
 @pytest.fixture
@@ -70,7 +64,7 @@ def rows(tmp_path):
 DAMAGES = {
     "columns": (lambda text: text.replace("case,", "", 1), "has other columns than SpeedRow"),
     "number": (
-        lambda text: text.replace("0.5", "half", 1),
+        lambda text: text.replace("0.004", "half", 1),
         "line 2, is not a valid SpeedRow: median must be a valid number, got 'half'",
     ),
     "boolean": (lambda text: text.replace("False", "maybe", 1), "line 2, .* must be a valid boolean, got 'maybe'"),

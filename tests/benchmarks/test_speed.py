@@ -16,31 +16,9 @@ from benchmarks.speed.rows import SpeedRow, device_slug, newest, speed_files
 from benchmarks.speed.tables import group_line, render_speed, render_steps
 from benchmarks.speed.timing import Case, Plan, copy_bandwidth, cpu_clock, interleave, ratios, spread
 from seattn.core.records import append_rows, read_rows
-from seattn.core.rows import Conditions
+from tests.helpers.speed_rows import ROW, WHERE
 
 ROOT = Path(__file__).parents[2]
-WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
-ROW = SpeedRow(
-    what="op",
-    case="se_tail",
-    mode="forward_backward",
-    shape="32x64x32x32",
-    dtype="float32",
-    memory_format="channels_last",
-    implementation="timm_eager",
-    cuda_graph=False,
-    n=25,
-    median=0.004,
-    p20=0.0039,
-    p80=0.0043,
-    ratio=2.5,
-    ratio_p20=2.25,
-    ratio_p80=2.75,
-    bytes_moved=8 * 8_388_608,
-    copy_percent=83.9,
-    copy_bandwidth=2e10,
-    conditions=WHERE,
-)
 
 
 def row(**changes):

@@ -30,6 +30,7 @@ from seattn.training.loop import TrainingRun
 from seattn.training.run_dir import RunDir
 from seattn.training.update import Updater
 from tests.helpers.colours import RECIPE, write_colours
+from tests.helpers.locks import hold
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 BASE = {**RECIPE, "seed": 3, "seattn": {"dataset": "colours", "holdout": 0.2}}
@@ -312,12 +313,7 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_process_ends(t
     """The first process is killed, which leaves its lock file but not its lock."""
     run = tmp_path / "run"
     run.mkdir()
-    hold = (
-        "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); "
-        "time.sleep(99)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", hold, run / ".lock"], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"1\n"
+    holder = hold(run / ".lock")
     for more in ([], ["--resume"]):
         line = fails("train", recipe(epochs=1), "--data-dir", data_dir, "--out", run, "--device", "cpu", *more)
         assert f"another process trains in {run}; wait until it ends, or give another --out" in line

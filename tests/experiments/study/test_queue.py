@@ -16,15 +16,8 @@ from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.progress import Progress
 from seattn.experiments.study.runs import runs_of
+from tests.helpers.locks import hold
 from tests.helpers.studies import finish, write_data, write_study
-
-HOLD = """
-import sys, time, filelock
-lock = filelock.FileLock(sys.argv[1])
-lock.acquire()
-print("held", flush=True)
-time.sleep(99)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +191,7 @@ def test_a_run_that_another_command_trains_waits_and_is_taken_over_when_that_die
     study = write_study(tmp_path)
     runs = runs_of(load_ablation(study), out)
     runs[0].folder.mkdir(parents=True)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, runs[0].folder / ".lock"], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
+    holder = hold(runs[0].folder / ".lock")
     waited, wait_for = [], Progress.wait_for
 
     def kill(self, left):
