@@ -1,8 +1,8 @@
-# Every command makes .venv once and again only when pyproject.toml changes.
+# The first command creates .venv; later commands update it only after pyproject.toml changes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Of make test: processes, each on one thread; "auto" is one a core, fewer by hand where they share one small GPU.
+# Processes of make test, each with one thread: "auto" is one for each core; give fewer where they share a small GPU.
 JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
@@ -18,7 +18,7 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(PYTEST) $(PARALLEL) -m slow
 
-# timm's own tests of models, on every net of this package; pip fetches them, or TIMM_SCRIPTS names a checkout of timm.
+# Runs timm's own model tests on every net of this package. pip downloads them unless TIMM_SCRIPTS names a checkout.
 test-timm: $(VENV)/.test
 	$(BIN)/python tests/run_timm_suite.py $(ARGS)
 
@@ -31,11 +31,11 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
 
-# Images per second of each data path; DATA_DIR=… for an image folder of 32 x 32 images instead of the packaged sample.
+# Images per second of each data path. DATA_DIR=… names a folder of 32 x 32 images; the default is the packaged sample.
 bench-data: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.speed.data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
-# What a call of each op costs on the host; prints a table, keeps no rows.
+# The time of one call of each op on the host. Prints a table and writes no rows.
 bench-dispatch: $(VENV)/.test
 	$(PYTEST) benchmarks/speed/dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
 		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
@@ -43,12 +43,14 @@ bench-dispatch: $(VENV)/.test
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots
 
-# Correctness, the sanitizer and every benchmark in eight minutes, into the folder GPU_OUT; exit code 2 without a GPU.
+# The GPU tests, the sanitizer and every benchmark in eight minutes; the results are in the folder GPU_OUT. Exit code 2
+# without a GPU.
 gpu: $(VENV)/.test
 	$(BIN)/python -m benchmarks.gpu
 
-# The trainings of zoo_configs/queue.yaml, stopped and started at any time; DATA=… holds cifar10/train/CLASS/IMAGE and so
-# on, OUT=… keeps the runs (runs/zoo), JOBS=… trainings at once (one a core).
+# The trainings of zoo_configs/queue.yaml, which can be stopped and restarted at any time. DATA=… is the folder with
+# cifar10/train/CLASS/IMAGE and the other data, OUT=… the folder of the runs (runs/zoo), JOBS=… the number of trainings
+# at once (one for each core).
 ZOO := $(BIN)/python -m benchmarks.zoo $(if $(OUT),--out $(OUT))
 zoo: $(VENV)/.cli
 	$(ZOO) $(if $(DATA),--data $(DATA)) $(if $(filter-out auto,$(JOBS)),--jobs $(JOBS))
@@ -59,7 +61,8 @@ zoo-status: $(VENV)/.cli
 cards: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.render
 
-# Squeeze-excite as Hugging Face's package `kernels` loads it; FOLDER=… for another folder, ARGS="--version 1".
+# Writes squeeze-excite in the form that Hugging Face's package `kernels` loads. FOLDER=… names another folder;
+# ARGS="--version 1" sets the version.
 hub-kernels: | $(BIN)/python
 	$(BIN)/python kernels/hub/stage.py $(or $(FOLDER),build/hub-kernels) $(ARGS)
 
@@ -70,7 +73,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "seattn needs Python 3.10 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-# .cli, .test and .lint mark which extras are there; each has those of the one before.
+# The files .cli, .test and .lint record which extras are installed; each includes the extras of the one before.
 $(VENV)/.cli $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@

@@ -1,4 +1,4 @@
-"""For every test: Triton's interpreter where there is no GPU; what a test changes for the process is put back."""
+"""For all tests: Triton's interpreter on machines without a GPU, and fixtures that undo changes to the process."""
 
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -8,12 +8,12 @@ import pytest
 from tests.helpers.cover import mark_the_rest_slow
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a worker and its children; read when torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for each worker and its children; torch reads it at import
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated: before seattn is imported
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms ask for it on a GPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before seattn is imported: kernels read it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic algorithms need it on a GPU
 
 from seattn.ops import get_kernels, set_kernels
 
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     yield  # -m and -k choose
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if gpu and not torch.cuda.is_available():
-        # One skip that says how many: a report for each of two thousand takes as long as many tests.
+        # One skip that states their number: reporting two thousand skips takes as long as many tests.
         gpu[0].add_marker(pytest.mark.skip(reason=f"needs a CUDA device ({len(gpu)} tests)"))
         config.hook.pytest_deselected(items=gpu[1:])
         left_out = set(gpu[1:])
@@ -54,13 +54,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(params=["cpu", CUDA])
 def device(request: pytest.FixtureRequest) -> str:
-    """Every device that is here."""
+    """Each device of this machine."""
     return str(request.param)
 
 
 @pytest.fixture(params=["cpu", CUDA])
 def kernel_device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every device that runs Triton kernels (a CPU by the interpreter), with torch.empty filled with NaN."""
+    """Each device that runs Triton kernels (a CPU by the interpreter); torch.empty is filled with NaN."""
     if request.param == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("needs TRITON_INTERPRET=1")
     former = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
@@ -73,7 +73,7 @@ def kernel_device(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command; hold that it ends in one line on stderr, prints nothing else, and exits with 2; the line."""
+    """Run the command, check that it exits with 2 and prints only one line, on stderr, and return the line."""
     from seattn.__main__ import main
 
     def run(*args: object) -> str:

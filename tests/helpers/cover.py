@@ -1,7 +1,7 @@
-"""The marker `cover`: of the product of a test's parameters `make test` runs a part, `make test-slow` the rest.
+"""The marker `cover`: `make test` runs part of the combinations of a test's parameters, `make test-slow` the others.
 
-`@pytest.mark.cover(2)` keeps as many cases as have every pair of values of two parameters, on each device;
-`cover(1)` every value. Names after the number are parameters for each value of which that holds: `cover(2, "kernels")`.
+Under `@pytest.mark.cover(2)` the part has every pair of values of two parameters, on each device; under `cover(1)`
+every value. `cover(2, "kernels")` has every pair for each value of the parameter `kernels`.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from itertools import combinations
 import pytest
 
 DEVICES = ("device", "kernel_device")
-Case = tuple[tuple[str, int], ...]  # names of parameters and, standing for its value, the address of what is given
+Case = tuple[tuple[str, int], ...]  # parameters with the ids of their values
 
 
 def mark_the_rest_slow(items: Iterable[pytest.Item]) -> None:
@@ -31,13 +31,13 @@ def mark_the_rest_slow(items: Iterable[pytest.Item]) -> None:
 
 
 def covering(cases: Sequence[Case], strength: int) -> set[int]:
-    """Places of few cases that have every combination of up to `strength` values that any case has."""
+    """The indices of few cases that together have every combination of up to `strength` values."""
     has = [{part for n in range(1, strength + 1) for part in combinations(case, n)} for case in cases]
     missing: set[tuple[tuple[str, int], ...]] = set().union(*has)
     used: Counter[tuple[str, int]] = Counter()
     kept: set[int] = set()
     while missing:
-        # Of those that add most the one whose values were used least: no value comes with one other alone.
+        # Among the cases that add most, take the one whose values were used least, so that values are mixed.
         best = max(range(len(cases)), key=lambda i: (len(has[i] & missing), -sum(used[value] for value in cases[i])))
         kept.add(best)
         used.update(cases[best])
