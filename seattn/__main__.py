@@ -10,7 +10,7 @@ MISSING_EXTRAS = 'the command line needs extra packages: pip install "seattn[cli
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line on `args` (None: the arguments of the process); the exit code.
+    """Run the command line on `args` (None: the arguments of the process); returns the exit code.
 
     2 is an error of the user, with one line on stderr; 130 an interruption. Any other exception is a bug and is raised.
     """

@@ -1,6 +1,6 @@
 """Registration of the nets with timm as soon as timm is imported, before or after this package.
 
-`import seattn` alone takes milliseconds then, and the command line answers `--help` without torch and timm.
+So `import seattn` alone takes milliseconds, and the command line answers `--help` without torch and timm.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 def register() -> None:
-    """Import `seattn.models` now, where torch or timm is imported already; otherwise when an import brings timm."""
+    """Import `seattn.models` now if torch or timm is imported already; otherwise as soon as timm is imported."""
     if "torch" in sys.modules or "timm" in sys.modules:
         importlib.import_module("seattn.models")
     else:
@@ -30,7 +30,7 @@ class _Finder(MetaPathFinder):
         self.imports = threading.local()  # depth: imports of timm and of this package that one thread is in
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """What the other finders find; its loader counts the depth and registers at the end."""
+        """The module spec that the other finders find; its loader counts the depth and registers at the end."""
         if name != "timm" and not name.startswith("seattn."):
             return None
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]

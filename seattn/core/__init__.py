@@ -1,1 +1,1 @@
-"""The ground: errors, files, records, recipes, rows and devices; what every part uses."""
+"""Errors, files, records, recipes, rows and devices, which every other part of the package uses."""

@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "seattn.core.child")
 class Child:
     """A `seattn` command that runs in a process of its own.
 
-    Ctrl-C reaches the process that made this object alone. The child ends with it, even where it ends by `kill -9`.
+    Ctrl-C reaches only the process that made this object. The child ends when that process ends, even by `kill -9`.
 
     Args:
         arguments: the command's name and its arguments.
@@ -56,7 +56,7 @@ class Child:
         return last.removeprefix("seattn: ") or f"its process ended with exit code {code}"
 
     def stop(self) -> None:
-        """End the process, and wait until it has ended; a training has lost nothing but its unfinished epoch."""
+        """End the process, and wait until it has ended; a training run loses only its unfinished epoch."""
         self._process.terminate()
         try:
             self._process.wait(timeout=10)

@@ -1,4 +1,4 @@
-"""The device of a run: found by its name, the dtype of its autocast, and memory that its steps free and use again.
+"""The device of a run, the dtype of its autocast, and an allocator that uses memory again after a step frees it.
 
 glibc gives large blocks back to the system as soon as they are free. A training step then takes its activations from
 the system again, which fills each page with zeros first. https://man7.org/linux/man-pages/man3/mallopt.3.html
@@ -22,7 +22,7 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def default_device() -> str:
-    """The name of the device that is used where none is asked for: CUDA where there is one."""
+    """The name of the default device: "cuda" if torch finds a CUDA device, otherwise "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -46,8 +46,8 @@ def cpu_has_bfloat16() -> bool:
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-_LARGEST_TRIM = 2**31 - 1  # bytes; an int is all that mallopt takes
-_LARGEST_MMAP = 2**25  # bytes; glibc takes no more on 64 bits: larger blocks go on coming from the system
+_LARGEST_TRIM = 2**31 - 1  # bytes; mallopt takes an int
+_LARGEST_MMAP = 2**25  # bytes; the largest that glibc accepts on 64 bits: larger blocks still come from the system
 _SETTINGS = (
     "GLIBC_TUNABLES",
     "MALLOC_TRIM_THRESHOLD_",
@@ -63,7 +63,7 @@ def keep_freed_memory() -> bool:
     It is meant for a command that trains on a CPU. A library function must not call it: the process is its caller's.
 
     Returns:
-        Whether the setting was made. It is not where an environment variable has set the allocator, nor where the C
+        True if the setting was made; False if an environment variable has set the allocator already, or if the C
         library has no such setting (macOS, musl).
     """
     if any(name in os.environ for name in _SETTINGS):

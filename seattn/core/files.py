@@ -69,7 +69,7 @@ def sha256(path: Path) -> str:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder`; it replaces `folder` if the body succeeds, else it is removed.
 
-    The files in `folder` are removed only after the new folder is in its place. The caller decides whether they may be.
+    The files in `folder` are removed only after the new folder is in its place. The caller must check that they may be.
 
     Raises:
         UserError: if the folder cannot be written, or the body raises an OSError.
@@ -115,7 +115,7 @@ def _replace(part: Path, target: Path) -> None:
 def folder_lock(folder: Path) -> FileLock:
     """A lock for the one process that works in `folder`; the system releases it when that process ends, also by a kill.
 
-    `acquire` waits a moment, since `is_locked` holds the lock while it looks, and then raises `filelock.Timeout`.
+    `acquire` waits for one second, because `is_locked` holds the lock for a moment, and then raises `filelock.Timeout`.
     """
     return FileLock(folder / ".lock", timeout=1)
 

@@ -1,4 +1,4 @@
-"""Functions and modules that a package hands out, and imports only when somebody asks for them."""
+"""Functions and modules that a package imports only when they are used for the first time."""
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module

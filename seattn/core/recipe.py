@@ -1,7 +1,7 @@
 """A recipe: how one net is trained, as a frozen, typed record that a YAML file fills.
 
 The top-level keys, their meaning and their defaults are those of timm's train.py, so that one file drives both. Keys
-that timm does not have stand under the one key `seattn`. A file is named after what it makes, `<arch>.<tag>.yaml`.
+that timm does not have are under the key `seattn`. A file has the name of the weights that it gives: `<arch>.<tag>.yaml`.
 """
 
 import math
@@ -20,7 +20,7 @@ from seattn.core.records import one_line_errors, read_yaml
 
 
 def _from_text(value: object) -> object:
-    """timm's parser reads numbers out of text too, and YAML 1.1 takes 5e-4, without a dot, for text."""
+    """Text as a number: YAML 1.1 reads 5e-4, without a dot, as text, and timm's parser accepts such text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -35,7 +35,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _keep_default(value: float) -> float:
-    """The default of decay_epochs stays the whole number that every recipe.yaml has."""
+    """90, the default of decay_epochs, stays an int, as in every recipe.yaml until now."""
     return 90 if value == 90 else value
 
 
@@ -52,7 +52,7 @@ CYCLIC = ("cosine", "poly", "tanh")
 
 
 def require(holds: bool, key: str, value: object, right: str) -> None:
-    """Raise UserError, naming the key, its value and a right one, unless `holds`."""
+    """Raise UserError unless `holds` is true; its message names the key, its value and what would be right."""
     if not holds:
         raise UserError(f"{key} must be {right}, got {value!r}")
 
@@ -94,7 +94,7 @@ class OurKeys:
         sampling: "balanced" draws every class equally often.
         balanced_head_epochs: additional epochs at the end, in which only the classifier learns, from balanced batches
             (Kang et al., ICLR 2020).
-        sam_rho: radius of sharpness-aware minimisation (Foret et al., ICLR 2021); None: without.
+        sam_rho: radius of sharpness-aware minimisation (Foret et al., ICLR 2021); None does not use it.
         resize: progressive resizing, as pairs of a side in pixels and a number of epochs; the remaining epochs run at
             the model's own size.
         early_stop: end the run after this number of epochs without a better held-out accuracy.
@@ -122,9 +122,9 @@ class OurKeys:
         in_files = self.flips == "alternate" and self.data == "folder"
         require(not in_files, "seattn.flips", self.flips, "random where seattn.data is folder")
         if self.early_stop is not None:
-            early_stop = "seattn.early_stop", self.early_stop
-            require(self.holdout > 0, *early_stop, "omitted where holdout is 0: no image judges an epoch")
-            require(self.balanced_head_epochs == 0, *early_stop, "omitted where balanced_head_epochs is set")
+            key, epochs = "seattn.early_stop", self.early_stop
+            require(self.holdout > 0, key, epochs, "omitted where holdout is 0: no image judges an epoch")
+            require(self.balanced_head_epochs == 0, key, epochs, "omitted where balanced_head_epochs is set")
 
 
 @one_line_errors
@@ -217,7 +217,7 @@ class Recipe:
     log_wandb: StrictBool = False
     wandb_project: str | None = None
 
-    # Read by timm's script alone.
+    # Only timm's script reads these keys.
     device_modules: tuple[str, ...] = ()
     train_split: str = "train"
     val_split: str = "validation"
@@ -251,7 +251,7 @@ class Recipe:
         """Length of timm's schedule: warm-up before it, all cycles, cooldown."""
         around = self.cooldown_epochs + (self.warmup_epochs if self.warmup_prefix else 0)
         mul, cycles = self.lr_cycle_mul, self.lr_cycle_limit
-        first_cycles = cycles if mul == 1 else (1 - mul**cycles) / (1 - mul)  # the length of all, in first cycles
+        first_cycles = cycles if mul == 1 else (1 - mul**cycles) / (1 - mul)  # length of all cycles, in first cycles
         return around + math.floor(self.epochs * first_cycles)
 
     @property
@@ -270,7 +270,7 @@ class Recipe:
 
 
 def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Recipe:
-    """Read `path`; `overrides` replace its keys, `seattn.cutout` the key `cutout` under `seattn`.
+    """The recipe in the file `path`, with the keys of `overrides` replaced ("seattn.cutout": `cutout` under `seattn`).
 
     Raises:
         UserError: naming the file, the key and the nearest valid one, or the value and what would be right.

@@ -1,4 +1,4 @@
-"""Typed records out of YAML, JSON and CSV files; what does not fit is refused in one line.
+"""Typed records from YAML, JSON and CSV files; content that does not fit is refused with an error of one line.
 
 A record is a frozen dataclass. pydantic checks its values, by the annotations of its fields.
 """
@@ -22,7 +22,7 @@ from seattn.core.files import write_text
 
 Record = TypeVar("Record")
 LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
-_EXPECTED = {  # of pydantic's errors whose own words are those of Python
+_EXPECTED = {  # for the errors of pydantic whose messages name types of Python
     "tuple_type": "a list",
     "dict_type": "a mapping of keys to values",
     "dataclass_type": "a mapping of keys to values",
@@ -194,7 +194,7 @@ def _columns(cls: Any, *, required: bool = False) -> list[str]:
 
 
 def _nest(cls: Any, cells: Mapping[str, str]) -> dict[str, Any]:
-    """The plain values of a record out of its columns; an empty cell is None where the field may be None."""
+    """The plain values of a record from its columns; an empty cell is None where the field may be None."""
     values: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
         if is_dataclass(hint):
@@ -227,10 +227,10 @@ def one_line_errors(cls: type[Record]) -> type[Record]:
 
 
 def explain(cls: type, error: ValidationError) -> str:
-    """The first thing that pydantic found wrong with the values for `cls`: key, what would be right, and the value."""
+    """The first error that pydantic found in the values for `cls`: the key, what would be right, and the value."""
     errors = error.errors()
     unknown = [item for item in errors if item["type"] == "unexpected_keyword_argument"]
-    first = max(unknown or errors, key=lambda item: len(item["loc"]))  # of a union the branch that fits best
+    first = max(unknown or errors, key=lambda item: len(item["loc"]))  # in a union, the branch that fits best
     path = [str(part) for part in first["loc"] if "[" not in str(part)]  # pydantic names the branch of a union there
     key, kind, value = ".".join(path), first["type"], repr(first["input"])
     if kind == "value_error":  # a record's own rule, which names its key

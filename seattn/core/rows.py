@@ -1,4 +1,4 @@
-"""One measured accuracy and the conditions it holds under; code writes it, and cards and tables read it."""
+"""A row of results: one measured accuracy with its conditions. Code writes rows; cards and tables show them."""
 
 import platform
 import subprocess
@@ -40,7 +40,7 @@ class AccuracyRow:
         name: `arch.tag`.
         split: "test", which took no part in any choice, or "held-out", the images that choices are made on.
         n: the number of images of the split.
-        top1: within 0 and 1, as are `top5` and the 95 % Wilson interval `top1_low` to `top1_high`.
+        top1: a fraction from 0 to 1, as are `top5` and the 95 % Wilson interval `top1_low` to `top1_high`.
         ece: the expected calibration error.
         held_out_top1: the top-1 on the held-out images, for comparison; None where no image was held out.
         params: the number of parameters.

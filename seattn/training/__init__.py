@@ -1,4 +1,4 @@
-"""A recipe and images become a run: weights, scores, one row."""
+"""Training: a recipe and a data folder give a run, which has weights, scores and one row of results."""
 
 from typing import TYPE_CHECKING
 

@@ -54,7 +54,7 @@ def create_teacher(name: str, classes: int) -> Any:
 
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over the model's parameters that learn.
+    """The recipe's optimizer, from timm, for those parameters of the model that learn.
 
     Raises:
         UserError: if timm does not know the name or one of its options.
@@ -66,7 +66,7 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def create_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, updates: int) -> tuple[Scheduler, int]:
-    """The schedule of the learning rate, with `updates` an epoch, and the length of the run in epochs."""
+    """The schedule of the learning rate and its length in epochs; an epoch has `updates` updates."""
     scheduler, epochs = create_scheduler_v2(optimizer, **scheduler_kwargs(recipe), updates_per_epoch=updates)
     assert scheduler is not None
     return scheduler, epochs
@@ -99,7 +99,7 @@ def side_at(epoch: int, resize: Iterable[tuple[int, int]]) -> int | None:
 
 
 def only_classifier_learns(model: Any) -> None:
-    """Initialise the classifier again and freeze all else, running statistics too (cRT, Kang et al., ICLR 2020)."""
+    """Initialise the classifier again and freeze all other parameters (cRT, Kang et al., ICLR 2020)."""
     model.requires_grad_(False)
     classifier = model.get_classifier()
     classifier.requires_grad_(True)
@@ -107,7 +107,7 @@ def only_classifier_learns(model: Any) -> None:
 
 
 def head_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of the second stage: the classifier alone, down a cosine, without class weights, SAM and resizing."""
+    """The recipe of the second stage: a cosine schedule for the classifier, without class weights, SAM and resizing."""
     ours = replace(recipe.seattn, class_weights="none", sam_rho=None, resize=(), early_stop=None)
     return replace(
         recipe,

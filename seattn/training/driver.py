@@ -38,14 +38,14 @@ def train(
     of Python, NumPy and torch are as before when the function returns.
 
     Args:
-        recipe: a file of `zoo_configs/`, or what `load_recipe` made of one.
+        recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
         data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
         out_dir: the folder for the run's files; `runs/<model>-s<seed>` by default.
         resume: continue the run in `out_dir` after its last finished epoch, if it has one.
         device: "cuda", "cpu", …; by default CUDA where there is one.
         skip_bad: leave unreadable images out, with a warning that counts them.
         overrides: recipe keys to replace, where `recipe` is a file.
-        read_test: False leaves the test split alone, and it may be absent: the row is then of the held-out images.
+        read_test: False does not read the test split, which may then be absent; the row is of the held-out images.
         on_epoch: called after each epoch with its row of `summary.csv`, in the first process; an exception from it ends
             the run, which `resume` continues.
 
@@ -65,7 +65,7 @@ def train(
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
         raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
-    for split in ("train", "test") if read_test else ("train",):  # now, not after hours of training
+    for split in ("train", "test") if read_test else ("train",):  # before hours of training
         if not has_split(data_dir, split):
             find_split(data_dir, split)  # raises an error that names the missing split
     if not (read_test or recipe.seattn.holdout or has_split(data_dir, "validation")):
@@ -96,7 +96,7 @@ def train(
 
 @contextmanager
 def _unchanged_random_state(device: torch.device) -> Iterator[None]:
-    """Give the caller back the global random generators as they were: a run seeds them at every epoch."""
+    """Restore the global random generators after the body, because a run seeds them in every epoch."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:

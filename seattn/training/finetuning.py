@@ -26,7 +26,7 @@ from seattn.training.driver import train
 
 RECIPE = "recipe.yaml"
 DATA = "data"
-_IMBALANCE = 10  # most over fewest images, from which on classes are drawn equally often
+_IMBALANCE = 10  # largest class over smallest class; above this ratio all classes are drawn equally often
 _logger = logging.getLogger("seattn")
 
 
@@ -115,7 +115,7 @@ def choose_recipe(
 ) -> dict[str, Any]:
     """The recipe that suits a number of images.
 
-    The number of updates, more than the number of epochs, decides how far a net gets: fewer images are seen more often.
+    The accuracy depends more on the number of updates than on that of epochs, so fewer images are trained more epochs.
 
     Args:
         counts: the number of training images of each class.
@@ -142,7 +142,7 @@ def choose_recipe(
         "warmup_lr": 1e-4,
         "sched_on_updates": True,
         "smoothing": 0.1,
-        "model_ema": True,  # one good epoch on a few held-out images may be luck, an average is less so
+        "model_ema": True,  # the accuracy on a few held-out images varies less with averaged weights
         "model_ema_decay": 0.99,
         "model_ema_warmup": True,
         "hflip": 0.5,

@@ -1,7 +1,7 @@
 """The numbers of an epoch: its speed, TensorBoard events and Weights & Biases.
 
-The speed says whether data or computing sets the pace. A GPU computes while the next batch is made: the time of waiting
-for data is then that of the host's part of the data path.
+The speed shows whether the data path or the computing limits a run. A GPU computes while the host makes the next batch:
+the time of waiting for data is then the time of the host's part of the data path.
 """
 
 import logging
@@ -68,7 +68,7 @@ def _wandb_run(path: Path, recipe: Recipe) -> Any:
 
 
 class Clock:
-    """Passes batches on in groups; counts images, the seconds since the start, and the seconds of waiting for data."""
+    """Yields batches in groups; counts images, the seconds since the start, and the seconds of waiting for data."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches, self._started = batches, time.perf_counter()
@@ -101,5 +101,5 @@ class Clock:
 
 
 def describe_rates(rates: Mapping[str, float]) -> str:
-    """How many images a second are trained, and how many the data path alone would yield."""
+    """The number of images trained in a second, and the number that the data path alone would yield."""
     return f"{rates['images_per_second']:.0f} images/s (data alone {rates['data_images_per_second']:.0f})"

@@ -1,6 +1,6 @@
-"""The training loop: epochs from where the run stands, then the last score.
+"""The training loop: the epochs that a run has not finished yet, then the final score.
 
-timm's optimizers, schedulers, mixing, weight averaging and checkpoints. All randomness of an epoch comes from
+It uses timm's optimizers, schedulers, mixing, weight averaging and checkpoints. All randomness of an epoch comes from
 (seed, epoch), so a run that was killed and resumed sees the same as an uninterrupted one.
 """
 
@@ -47,8 +47,8 @@ class TrainingRun:
     """One process of a run: makes and checks everything that the recipe names; `run` then trains.
 
     Args:
-        path: the folder of the run; its last checkpoint is where the run resumes.
-        run_dir: writes into that folder, in the first process; None in all others.
+        path: the folder of the run, which resumes from the last checkpoint there.
+        run_dir: writes files into that folder, in the first process; None in all other processes.
         skip_bad: leave unreadable images out.
     """
 
@@ -128,7 +128,7 @@ class TrainingRun:
             )
 
     def run(self, *, read_test: bool, on_epoch: Callable[[Row], None] | None) -> AccuracyRow | None:
-        """Train all epochs from where the run stands, then score; None in all processes but the first.
+        """Train the epochs that are not finished yet, then score; returns None in all processes but the first.
 
         Args:
             read_test: score on the test split, else on the held-out images.
@@ -172,11 +172,11 @@ class TrainingRun:
 
     @property
     def averaged(self) -> Any:
-        """The net that is evaluated and shipped: the moving average where there is one."""
+        """The net that is evaluated and exported: the moving average of the weights, if the recipe has one."""
         return self.model if self.ema is None else self.ema.module
 
     def _start(self) -> int:
-        """Load what the folder has of the run, and open the log; the number of epochs that are done."""
+        """Load the state of the run from its folder and open the log; returns the number of finished epochs."""
         done = self._resume()
         if self.run_dir is not None:
             self.run_dir.start(self.recipe)
@@ -187,7 +187,7 @@ class TrainingRun:
         return done
 
     def _resume(self) -> int:
-        """Load the last checkpoint, if there is one; the number of epochs that are done."""
+        """Load the last checkpoint, if there is one; returns the number of finished epochs."""
         path = self.path / "last.pth.tar"
         if not path.exists():
             return 0
@@ -204,17 +204,17 @@ class TrainingRun:
         return done
 
     def _begin_head(self) -> None:
-        """Begin the second stage: the averaged net's classifier alone learns, on balanced batches, down a cosine."""
+        """Begin the second stage: only the classifier of the averaged net learns, on balanced batches."""
         self.model.load_state_dict(self.averaged.state_dict())
         self.ema = None
         only_classifier_learns(self.model)
         self._prepare(head_recipe(self.recipe))
 
     def _train_epoch(self, epoch: int) -> tuple[float, dict[str, float]]:
-        """Train one epoch; its mean loss and how fast it was, both over all processes."""
+        """Train one epoch; returns its mean loss and its rates, both over all processes."""
         recipe = self.recipe
         in_head = epoch >= recipe.scheduled_epochs
-        # Nothing of an epoch depends on how it was reached; no two processes drop or mix alike.
+        # The seed depends only on the epoch and the process: a resumed run repeats it, and processes differ in it.
         seed = ((recipe.seed * 100_003 + epoch) * 1_009 + self.processes.rank) % 2**32
         torch.manual_seed(seed)
         np.random.seed(seed)  # timm's Mixup draws from it
@@ -278,6 +278,6 @@ class TrainingRun:
         return row
 
     def _evaluate(self, data: EvalSplit) -> Evaluation:
-        """The scores in float32, which is how a user runs the net."""
+        """The scores in float32, the dtype in which users run the net."""
         logits = predict_logits(self.averaged, data.in_order(), channels_last=self.recipe.channels_last)  # (N, K)
         return summarize(logits, data.labels, data.class_names)

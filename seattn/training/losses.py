@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seattn.core.errors import UserError, did_you_mean
 from seattn.core.recipe import Recipe
 
-_BETA = 0.999  # of the effective number of images
+_BETA = 0.999  # beta in the effective number of images
 
 
 class FocalLoss(nn.Module):
@@ -24,8 +24,8 @@ class FocalLoss(nn.Module):
 
     Args:
         gamma: the exponent, 0 or more.
-        weight: (K), of the classes; None for 1.
-        smoothing: share of each target that is spread over all classes.
+        weight: (K), the weights of the classes; None: every weight is 1.
+        smoothing: the share of each target that is spread over all classes.
     """
 
     weight: Tensor | None
@@ -73,7 +73,7 @@ def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: 
 
 
 class TrainingLoss(nn.Module):
-    """The loss of logits (B, K), a target and x (B, 3, H, W): the criterion's, and the teacher's if there is one."""
+    """The loss of logits (B, K), a target and x (B, 3, H, W): by the criterion, and by the teacher if there is one."""
 
     def __init__(self, criterion: nn.Module, teacher: "Teacher | None") -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Teacher(nn.Module):
     """A trained net whose softened outputs a student learns: T^2 KL(softmax(z_t / T) || softmax(z_s / T)).
 
     Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2. Images x (B, 3, H, W) that are normalised for the
-    student are normalised again for the teacher. The two weights are read as timm reads them.
+    student are normalised again for the teacher. The weights of the two losses mean the same as in timm.
     """
 
     shift: Tensor
@@ -125,7 +125,7 @@ class Teacher(nn.Module):
         self.register_buffer("shift", ((mean[0] - mean[1]) / std[1]).view(1, -1, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> "Teacher":
-        """Leave the teacher in eval mode, whatever `mode` says."""
+        """Leave the teacher in eval mode, for every value of `mode`."""
         return super().train(False)
 
     @torch.no_grad()

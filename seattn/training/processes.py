@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class Distributed:
-    """The processes of the run, seen from this one: it is alone unless the launcher has set RANK and WORLD_SIZE.
+    """The processes of one run. There is only one process unless the launcher has set RANK and WORLD_SIZE.
 
     Attributes:
-        rank: 0 writes files and logs.
-        world: number of processes.
+        rank: the number of this process; process 0 writes files and logs.
+        world: the number of processes.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Distributed:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     @property
@@ -88,7 +88,7 @@ class Distributed:
                 distribute_bn(model, self.world, how == "reduce")
 
     def mean(self, value: torch.Tensor) -> float:
-        """The mean of one number of each process."""
+        """The mean of `value` over all processes."""
         return float(reduce_tensor(value, self.world) if self.many else value)
 
     def from_first(self, value: T) -> T:
@@ -99,6 +99,6 @@ class Distributed:
         return values[0]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this method."""
         if self.many:
             dist.barrier()

@@ -76,8 +76,8 @@ class RunDir:
     """The folder of one run, locked against other processes until `close`; the lock ends with the process.
 
     Raises:
-        UserError: if it cannot be written, if another process trains in it, or if it holds a run that this one would
-            overwrite or does not continue.
+        UserError: if the folder cannot be written, if another process trains in it, or if it holds a run that this run
+            would overwrite or does not continue.
     """
 
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -116,9 +116,8 @@ class RunDir:
             return
         if not resume:
             raise UserError(f"{self.path} holds an unfinished run; continue it with --resume or give another --out")
-        before = load_recipe(
-            self.path / "recipe.yaml"
-        ).to_dict()  # with the default of a key that is newer than the run
+        # A key that is newer than the run has its default in `before`.
+        before = load_recipe(self.path / "recipe.yaml").to_dict()
         now = recipe.to_dict()
         changed = [key for key in now if before[key] != now[key]]
         if changed:

@@ -45,7 +45,7 @@ class Updater:
         self.scaler = NativeScaler(device=device.type) if amp is torch.float16 else None
 
     def __call__(self, group: Sequence[Batch]) -> Tensor:
-        """Step once; the mean loss () of the group before the step."""
+        """Take one step; returns the mean loss, shape (), of the group before the step."""
         self.optimizer.zero_grad()
         total = self._gradients(group)
         if self.sam_rho is not None:
