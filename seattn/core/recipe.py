@@ -1,7 +1,7 @@
 """A recipe: how one net is trained, as a frozen, typed record that a YAML file fills.
 
 The top-level keys, their meaning and their defaults are those of timm's train.py, so that one file drives both. Keys
-that timm does not have are under the key `seattn`. A file has the name of the weights that it gives: `<arch>.<tag>.yaml`.
+that timm does not have are under the key `seattn`. A file is called after its weights: `<arch>.<tag>.yaml`.
 """
 
 import math
