@@ -1,4 +1,4 @@
-"""Residual blocks of timm and torchvision: their tail in one op, attention put in and taken out."""
+"""Residual blocks of timm and torchvision: their tail as one op, and attention that is added to them or removed."""
 
 from seattn.blocks.acceleration import accelerate, acceleration_report, restore
 from seattn.blocks.attended import residual as _attended_residual  # noqa: F401  # registers its classes

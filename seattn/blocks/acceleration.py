@@ -19,7 +19,7 @@ from seattn.layers import get_attn, list_attn
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_MARK = "_seattn_accelerated"  # an attribute of the instances whose class `restore` puts back
+_MARK = "_seattn_accelerated"  # an attribute of the instances to which `restore` gives their class back
 # timm's attention for which there is no op: the report names these modules too.
 _WITHOUT_OP = (
     LightCbamModule,
@@ -32,7 +32,7 @@ _WITHOUT_OP = (
 
 @dataclass(frozen=True)
 class Row:
-    """One module: its name in the model, its type, and what runs for it or why it is left alone."""
+    """One module: its name in the model, its type, and the op that runs for it or the reason why no op does."""
 
     name: str
     kind: str

@@ -65,7 +65,7 @@ def gate_name(module: nn.Module) -> str | None:
 
 
 def excitation_of(module: nn.Module, *, traced: bool = False) -> Excitation | Reason:
-    """What the module computes between mean and product, or why no op computes it.
+    """The excitation that the module computes between mean and product, or the reason why no op computes it.
 
     Args:
         traced: read the weights as attributes, so that they become nodes of the graph that torch.fx is recording.
@@ -90,8 +90,8 @@ def excitation_of(module: nn.Module, *, traced: bool = False) -> Excitation | Re
 
 
 def _weights(conv: Any, traced: bool) -> tuple[Tensor, Tensor | None]:
-    # In every call: nn.Module's own lookup goes through three dictionaries in Python, and on the small maps of a CPU a
-    # dozen of those takes as long as one of the products.
+    # This runs in every call. An attribute lookup of nn.Module searches three dictionaries in Python; on a CPU a dozen
+    # lookups take as long as a matrix product for a small map.
     if traced:
         return conv.weight, conv.bias
     own = conv._parameters
@@ -99,12 +99,12 @@ def _weights(conv: Any, traced: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def is_known(kind: type) -> bool:
-    """Whether modules of exactly this type are read."""
+    """Whether there is a reader for modules of exactly this type."""
     return kind in _READERS
 
 
 def known_types() -> tuple[type[nn.Module], ...]:
-    """All types that are read."""
+    """All types of modules that have a reader."""
     return tuple(_READERS)
 
 
@@ -114,17 +114,17 @@ def add_reader(kind: Any, like: Any) -> None:
 
 
 def _bottleneck(module: nn.Module, first: str, act: str, second: str, gate: str) -> Parts | Reason:
-    """A squeeze-excite, its parts by the names of attributes."""
+    """The parts of a squeeze-excite, from the names of the attributes that hold them."""
     parts: Any = module._modules
     for place, conv in (("first", parts[first]), ("second", parts[second])):
         if not is_pointwise(conv):
             return f"its {place} convolution is not a plain 1 x 1 nn.Conv2d"
-    act_of, gate_of = act_name(parts[act]), gate_name(parts[gate])
-    if act_of is None:
+    act_function, gate_function = act_name(parts[act]), gate_name(parts[gate])
+    if act_function is None:
         return f"activation {type(parts[act]).__name__}"
-    if gate_of is None:
+    if gate_function is None:
         return f"gate {type(parts[gate]).__name__}"
-    return Parts("se", parts[first], parts[second], act_of, gate_of)
+    return Parts("se", parts[first], parts[second], act_function, gate_function)
 
 
 def _timm_se(module: Any) -> Parts | Reason:

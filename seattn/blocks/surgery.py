@@ -34,7 +34,7 @@ def add_attention(
 
     Args:
         model: a timm or torchvision model, pretrained or not, in training or eval mode.
-        layer: registered name: "se", "eca", "cbam", or one of your own.
+        layer: a registered name: "se", "eca", "cbam", or the name of your own layer.
         stages: numbers of the stages that get attention, from 1; None for all.
         placement: "standard", "pre", "post" or "identity": where in the block (SENet, section 6.5).
         start: "identity": every gate is exactly 1 and can learn, and the outputs of the model stay; the gate is

@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 
 
 def plan_tail(bn: nn.Module | None, attn: nn.Module | None, act: nn.Module, drop_path: nn.Module | None) -> Plan:
-    """What the op can replace while the modules are in this mode."""
+    """The modules that the op can replace while they are in their current mode."""
     e = excitation_of(attn) if attn is not None else NO_EXCITATION
     unwatched = may_skip(bn, attn, act)  # nearly always; then the modules need not be asked one by one
     if isinstance(e, Reason) or not (unwatched or may_skip(attn)):
@@ -75,7 +75,7 @@ def residual_tail(
     plan = plan_tail(bn, attn, act, drop_path)
     if plan.excitation is None:
         x = x if bn is None else bn(x)
-        x = x if attn is None else attn(x)  # without attention: a hook watches every module
+        x = x if attn is None else attn(x)  # attn is None here only while a hook for all modules is set
         return _add(x, shortcut, act, drop_path)
     # An empty batch passes through nn.BatchNorm2d; the op refuses it.
     fusible = plan.norm and x.shape[0] > 0 and (plan.add or attn is not None)
@@ -83,7 +83,7 @@ def residual_tail(
         x, norm = _apply_norm(x, bn, plan.excitation, quick)
     else:
         x, norm = (x if bn is None else bn(x)), None
-    x_is_ours = fusible and norm is None  # nothing else needs its values
+    x_is_ours = fusible and norm is None  # nothing else needs the values of x
     if attn is None and norm is None:
         return act(x.add_(shortcut)) if x_is_ours else _add(x, shortcut, act, drop_path)
     x = _attend(x, shortcut, plan, norm, quick=quick, overwrite=x_is_ours)
@@ -101,7 +101,7 @@ def _apply_norm(x: Tensor, bn: Any, excitation: Excitation, quick: bool) -> tupl
 
 
 def _attend(x: Tensor, shortcut: Tensor, plan: Plan, norm: BatchNorm | None, *, quick: bool, overwrite: bool) -> Tensor:
-    """The op: norm, attention, addition and ReLU as the plan has them."""
+    """Call the op with the norm, attention, addition and ReLU of the plan."""
     assert plan.excitation is not None
     out_act = "relu" if plan.relu else "identity"
     added = shortcut if plan.add else None

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from timm.layers import make_divisible
 
-# Names of the two matrices elsewhere. moskomule/senet.pytorch: an nn.Sequential of Linears; timm's EfficientNets and
-# MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and Cadene's SENets have ours.
+# Names of the two matrices in other projects. moskomule/senet.pytorch: an nn.Sequential of Linears; timm's
+# EfficientNets and MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and
+# Cadene's SENets have our names.
 SPELLINGS = (("fc.0", "fc.2"), ("conv_reduce", "conv_expand"))
 
 

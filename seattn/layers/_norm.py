@@ -1,4 +1,4 @@
-"""The arguments that make an op with batch norm inside do what an nn.BatchNorm2d would do with its next input.
+"""The arguments with which an op that contains batch norm computes the same as an nn.BatchNorm2d.
 
 Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
 """

@@ -1,4 +1,4 @@
-"""The list of attention layers: a name, a class, and what cards say of the layer.
+"""The list of attention layers: a name, a class, and the paper that model cards cite.
 
 A start at the identity needs gates that are exactly 1 and can learn. 2 * sigmoid is 1 at a logit of 0, where its slope
 is greatest; a plain sigmoid reaches 1 only where it is saturated.
@@ -19,7 +19,7 @@ class Registry(dict[Key, type[Any]]):
     """A dict of classes in which each key is registered once.
 
     Args:
-        taken: the error's text for a key that is taken, with the fields `key` and `value`.
+        taken: the message of the error for a key that is registered already, with the fields `key` and `value`.
     """
 
     def __init__(self, taken: str) -> None:
@@ -43,7 +43,7 @@ class Registry(dict[Key, type[Any]]):
 
 @dataclass(frozen=True)
 class Paper:
-    """What a model card says of an attention layer.
+    """The paper of an attention layer, as a model card cites it.
 
     Args:
         title: the layer's full name, as part of a sentence.

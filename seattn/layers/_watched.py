@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
-_TORCHS = (nn.Conv1d, nn.Conv2d, nn.BatchNorm2d)
+_TORCH_TYPES = (nn.Conv1d, nn.Conv2d, nn.BatchNorm2d)
 
 
 def may_skip(*modules: nn.Module | None) -> bool:
-    """Whether these modules and their children have no hooks and no forward of their own instance."""
+    """Whether these modules and their children have no hooks, and no `forward` that was set on the instance."""
     if _has_any_global_hook():
         return False
-    pending = list(modules)  # asked in every call of a block: one frame, without nn.Module's lookup of attributes
+    pending = list(modules)  # this runs in every call of a block: no recursion, no attribute lookup of nn.Module
     while pending:
         module = pending.pop()
         if module is None:
@@ -36,7 +36,7 @@ def may_skip(*modules: nn.Module | None) -> bool:
 
 def reads_weights(*convs: nn.Module) -> bool:
     """Whether an op may read the weights of these convolutions: they are torch's own modules without hooks."""
-    return all(type(conv) in _TORCHS and _has_own_weights(conv) for conv in convs) and may_skip(*convs)
+    return all(type(conv) in _TORCH_TYPES and _has_own_weights(conv) for conv in convs) and may_skip(*convs)
 
 
 def is_pointwise(conv: Any) -> bool:

@@ -84,7 +84,7 @@ class SpatialAttn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():
             return self._by_modules(x)
-        # fx would keep the norm's mode and its count of batches of the moment of tracing; as a module it stays a node.
+        # torch.fx would record the norm's mode and batch count at the time of tracing; a module stays one node.
         # An empty batch passes through nn.BatchNorm2d; the op refuses it.
         if (
             isinstance(x, torch.fx.Proxy)
@@ -137,7 +137,8 @@ class Cbam(nn.Module):
         rd_divisor: 1 gives the paper's exact C/r.
         bias: whether the shared MLP has biases, as in the official code; timm's MLP has none.
         spatial_kernel_size: odd side of the spatial window.
-        gate: of both gates: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".
+        gate: the function of both gates: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or
+            "hard_sigmoid".
 
     Shape: (B, C, H, W) -> (B, C, H, W).
 
@@ -183,10 +184,10 @@ class Cbam(nn.Module):
 
 
 def remap_timm_cbam(state: Mapping[str, torch.Tensor], prefix: str = "", *, bias: bool = True) -> dict[str, Any]:
-    """A copy of `state`, of timm's CbamModule under `prefix`, that loads into `Cbam` and computes the same.
+    """A copy of `state`, of timm's CbamModule under `prefix`, that loads into `Cbam` and gives the same outputs.
 
-    timm pools [mean, max] where the paper has [max, mean], so the two input planes of the 7 x 7 are swapped. timm's
-    batch norm is `spatial.conv.bn`. timm's MLP has no biases: with `bias=True` they become zero.
+    timm pools [mean, max] where the paper has [max, mean], so the two input channels of the spatial convolution are
+    swapped. timm's batch norm is `spatial.conv.bn`. timm's MLP has no biases; with `bias=True` zeros are added.
     """
     result = remap_bottleneck(state, f"{prefix}channel.")
     weight = result.pop(f"{prefix}spatial.conv.conv.weight")  # (1, 2, k, k)

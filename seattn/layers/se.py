@@ -41,7 +41,7 @@ class SqueezeExcite(nn.Module):
         channels: C of the input.
         rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
         rd_channels: R itself; if given, `rd_ratio` is not used.
-        rd_divisor: 1 gives the paper's exact C/r; timm's SEModule has 8.
+        rd_divisor: R is a multiple of this number; 1 gives the paper's exact C/r, timm's SEModule uses 8.
         bias: whether the two matrices have biases.
         act: "relu", "silu", "gelu", "hard_swish" or "identity", between the two matrices.
         gate: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or "hard_sigmoid".

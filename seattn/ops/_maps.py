@@ -7,8 +7,8 @@ They are written for what is slow on a CPU; other devices take one call of torch
 - a 16-bit product with a factor that is broadcast along a short innermost axis, which torch does not vectorise: it is
   done on whole rows (factors of channels) or with the factors written out (factors of pixels);
 - `addcmul` with two factors that are broadcast along the innermost axis: it is done as a product and a sum.
-Shapes: maps (N, C, H, W) of any float dtype, dense in NCHW or channels_last, all of one call alike; factors of channels
-(N, C) and of pixels (N, H, W), of any float dtype.
+Shapes: maps (N, C, H, W) of any float dtype, dense in NCHW or channels_last, with one layout for all maps of a call;
+factors of channels (N, C) and of pixels (N, H, W), of any float dtype.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def mean_channels(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def max_pixels(x: Tensor) -> Tensor:
-    """Maximum over H and W, (N, C); NaN where there is one."""
+    """Maximum over H and W, (N, C); NaN if a pixel is NaN."""
     if not _reduction_is_slow(x):
         return x.amax((2, 3))
     images, channels, height, width = x.shape
@@ -61,7 +61,7 @@ def max_pixels(x: Tensor) -> Tensor:
 
 
 def max_channels(x: Tensor) -> Tensor:
-    """Maximum over C, (N, H, W); NaN where there is one."""
+    """Maximum over C, (N, H, W); NaN if a channel is NaN."""
     return (x.contiguous() if _reduction_is_slow(x) else x).amax(1)
 
 
@@ -104,7 +104,7 @@ def scale_add(base: Tensor, x: Tensor, scale: Tensor, *, out: Tensor | None = No
 
 
 def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None = None) -> Tensor:
-    """Write base + sum of map * factor over `terms` into `out`, whatever it holds; base and factors are of pixels."""
+    """Overwrite `out` with base + sum of map * factor over `terms`; base and factors are of pixels (N, H, W)."""
     if not _scaling_is_slow(out):
         factors = [factor.to(out.dtype).unsqueeze(1) for _, factor in terms]
         return _weigh(out, [x for x, _ in terms], factors, None if base is None else base.to(out.dtype).unsqueeze(1))
@@ -112,8 +112,8 @@ def weigh_pixels(out: Tensor, *terms: tuple[Tensor, Tensor], base: Tensor | None
     buffers = [torch.empty_like(out[:step]) for _ in range(len(terms) + (base is not None))]
     for begin in range(0, out.shape[0], step):
         part = slice(begin, begin + step)
-        of_pixels = [factor[part] for _, factor in terms] + ([] if base is None else [base[part]])
-        spread = [b[: len(v)].copy_(v.unsqueeze(1)) for b, v in zip(buffers, of_pixels, strict=True)]
+        per_pixel = [factor[part] for _, factor in terms] + ([] if base is None else [base[part]])
+        spread = [b[: len(v)].copy_(v.unsqueeze(1)) for b, v in zip(buffers, per_pixel, strict=True)]
         _weigh(out[part], [x[part] for x, _ in terms], spread[: len(terms)], spread[-1] if base is not None else None)
     return out
 

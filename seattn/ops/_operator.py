@@ -40,7 +40,7 @@ class Operator:
         fwd_fake, bwd_fake: results of the right shapes, dtypes and strides, without values.
         save: (inputs, outputs of the forward) -> (tensors, constants), which the backward takes after the gradient.
         grads: (gradient, constants, results of the backward) -> the gradients of the first inputs of the forward. The
-            inputs that follow have none. As a default these are the results of the backward.
+            inputs that follow have none. By default these gradients are the results of the backward.
         shown: how many results of the forward the caller sees.
     """
 
@@ -146,8 +146,8 @@ def _register(op: Operator) -> Callable[..., Outputs]:
 def _guarded(fn: Callable[..., Outputs], first: Tensor, *others: Any) -> Outputs:
     """`fn` without autocast, which would lower its small products, and on the device of its first argument."""
     # Triton launches on the current device, which need not be the device of the tensors.
-    elsewhere = first.is_cuda and first.device.index != torch.cuda.current_device()
-    with torch.cuda.device(first.device) if elsewhere else nullcontext(), no_autocast(first):
+    on_other_gpu = first.is_cuda and first.device.index != torch.cuda.current_device()
+    with torch.cuda.device(first.device) if on_other_gpu else nullcontext(), no_autocast(first):
         return fn(first, *others)
 
 
@@ -159,7 +159,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def graph_without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """As `no_autocast`, and a graph that is traced inside runs without autocast too, even if it is called under it."""
+    """As `no_autocast`; a graph that is traced inside also runs without autocast if its caller has autocast on."""
     if x.is_meta:  # the one device without autocast
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)

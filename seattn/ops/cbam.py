@@ -37,14 +37,15 @@ def cbam_spatial_gate(
 ) -> Tensor:
     """y = x * gate(batch_norm(conv([max_c(x), mean_c(x)]))), by the implementation that `set_kernels` chose.
 
-    Computed in fp32 (float64 for a float64 x), under autocast too. The gradient of a maximum goes in equal parts to the
-    channels that share it, as that of torch.amax; a NaN is the maximum.
+    Computed in fp32 (float64 for a float64 x), under autocast too. Channels that share the maximum get equal parts of
+    its gradient, as in torch.amax; if a channel is NaN, the maximum is NaN.
 
     Args:
         x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.
-        weight: (1, 2, k, k), k odd; zeros beyond the border.
-        running_mean, running_var, bn_weight, bn_bias: (1) or None, of the norm between convolution and gate; where
-            training is True the running ones are updated in place. No norm: all None and training False.
+        weight: (1, 2, k, k), k odd; the convolution pads with zeros.
+        running_mean, running_var, bn_weight, bn_bias: (1) or None, of the batch norm between convolution and gate; if
+            training is True, the running statistics are updated in place. Without a norm, all four are None and
+            training is False.
         training, momentum, eps: as in `torch.nn.functional.batch_norm`.
         gate: sigmoid, two_sigmoid or hard_sigmoid.
         max_first: whether weight[:, 0] is for the maximum, as in the paper, or for the mean, as in timm.
@@ -95,7 +96,7 @@ def cbam_spatial_gate_reference(
 ) -> Tensor:
     """The definition, in fp32 with one rounding. Arguments as in `cbam_spatial_gate`.
 
-    On CUDA the convolution follows `torch.backends.cudnn.allow_tf32`, as any of torch's.
+    On CUDA the convolution follows `torch.backends.cudnn.allow_tf32`, as every convolution of torch does.
     """
     norm = _norm(running_mean, running_var, bn_weight, bn_bias, training, momentum, eps)
     return _reference(x, weight, norm, gate, max_first)
@@ -139,8 +140,8 @@ def cbam_channel_gate(
 ) -> Tensor:
     """y = x * gate(mlp(mean_hw(x)) + mlp(max_hw(x))), mlp(v) = W2 act(W1 v + b1) + b2.
 
-    Computed in fp32 (float64 for a float64 x), under autocast too. The gradient of a maximum goes in equal parts to the
-    pixels that share it, as that of torch.amax; a NaN is the maximum.
+    Computed in fp32 (float64 for a float64 x), under autocast too. Pixels that share the maximum get equal parts of its
+    gradient, as in torch.amax; if a pixel is NaN, the maximum is NaN.
 
     Args:
         x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.

@@ -14,14 +14,14 @@ from seattn.ops._tail.run import reference, run
 
 @fx_leaf
 def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") -> Tensor:
-    """y = x * gate(conv1d(mean_hw(x), weight)), zeros beyond the first and the last channel.
+    """y = x * gate(conv1d(mean_hw(x), weight)); the convolution pads the channels with zeros.
 
     Args:
         x: (B, C, H, W), floating point; NCHW and channels_last without a copy.
         weight: (k), k odd.
         gate: sigmoid, two_sigmoid or hard_sigmoid.
 
-    Result and errors as in `seattn.ops.squeeze_excite`.
+    The result and the errors are as in `seattn.ops.squeeze_excite`.
     """
     return run(x, None, ECA(w1=weight, gate=gate), None, "identity")
 

@@ -43,6 +43,6 @@ def batch_norm_add_act_reference(
     eps: float = 1e-5,
     out_act: str = "relu",
 ) -> Tensor:
-    """The definition, in fp32 with one rounding."""
+    """The definition, in fp32 with one rounding. Arguments as in `batch_norm_add_act`."""
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
     return reference(x, shortcut, NO_EXCITATION, norm, out_act)

@@ -63,9 +63,9 @@ def squeeze_excite_reference(
 
     Arguments as in `squeeze_excite`.
 
-    Differentiable any number of times, in forward and backward mode; runs on every device, and in TorchScript.
-    Where the backward runs under autocast too, as it does under torch.compile, the gradients of the two small products
-    are lowered.
+    It is differentiable any number of times, in forward and backward mode, and runs on every device and in TorchScript.
+    If the backward runs under autocast too, as under torch.compile, the gradients of the two small products are
+    computed in the dtype of autocast.
     """
     # One cast, shared by mean and product, so that the backward adds in fp32 and rounds dx once.
     wide = x.to(compute_dtype(x))
@@ -111,14 +111,14 @@ def batch_norm_squeeze_excite_add_act(
 
     Args:
         x: (B, C, H, W), floating point: the output of the last convolution of the branch.
-        shortcut: (B, C, H, W), taken in the dtype of x, or None.
+        shortcut: (B, C, H, W), converted to the dtype of x; or None.
         running_mean, running_var, weight, bias, training, momentum, eps: as in `torch.nn.functional.batch_norm`; the
             running statistics are updated in place where training is True.
-        w1, b1, w2, b2, act, gate: as in `squeeze_excite`, and so are the result and the errors.
+        w1, b1, w2, b2, act, gate: as in `squeeze_excite`; the result and the other errors are as there, too.
         out_act: relu or identity.
 
     Raises:
-        ValueError: also for a momentum outside 0..1, or one value a channel where training is True.
+        ValueError: also for a momentum outside 0..1, or if training is True and a channel has only one value.
     """
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
     return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
@@ -181,7 +181,7 @@ def squeeze_excite_add_act(
     """y = out_act(squeeze_excite(x) + shortcut); the other arguments, result and errors as in `squeeze_excite`.
 
     Args:
-        shortcut: (B, C, H, W), floating point; taken in the dtype of x, as `x += shortcut` does.
+        shortcut: (B, C, H, W), floating point; converted to the dtype of x, as by `x += shortcut`.
         out_act: relu or identity.
     """
     return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, out_act)

@@ -3,7 +3,7 @@
 Hu et al., SENet, https://arxiv.org/abs/1709.01507, section 6.5 and figure 5: with branch F, shortcut S, attention A,
     standard  y = act(A(F(x)) + S(x))        pre       y = act(F(A(x)) + S(x))
     post      y = A(act(F(x) + S(x)))        identity  y = act(F(x) + A(S(x)))
-A new kind of block is a class of `Attended` and the plain class, under `@attended(<plain class>)`.
+A new kind of block is a class that inherits from `Attended` and the plain class, under `@attended(<plain class>)`.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -27,14 +27,14 @@ NO_ACT = nn.Identity()
 
 
 class Channels(NamedTuple):
-    """Numbers of channels: of what enters the residual branch, and of what leaves the block."""
+    """The number of channels that enter the residual branch, and the number that leave the block."""
 
     inside: int
     outside: int
 
 
 class Attended:
-    """`forward` as the equations above have it; a subclass defines the branch, the shortcut and the addition.
+    """`forward` by the equations above; a subclass defines the branch, the shortcut and the addition.
 
     Attributes:
         attn_placement: one of `PLACEMENTS`.
@@ -69,7 +69,7 @@ class Attended:
         return self.se(x)
 
     def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs of the branch and of the addition: x, and the shortcut."""
+        """The input of the branch, and the shortcut, which is added to its output."""
         return x, (x if self.downsample is None else self.downsample(x))
 
     def _residual(self, x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Attended:
 
 
 def _forward(block: Attended, x: Tensor) -> Tensor:
-    """The block. Attention at the standard place, the addition and a ReLU are one op, a node of torch.fx graphs."""
+    """Run the block: attention at the standard place, the addition and a ReLU are one op and one node of torch.fx."""
     if block.attn_placement != "standard" or not block._adds(block):
         return block._steps(x)
     drop_path, act = block._after()
@@ -121,7 +121,7 @@ def attended(plain: type[nn.Module]) -> Callable[[Class], Class]:
     """Class decorator: blocks of exactly the type `plain`, fused or not, can become this class.
 
     Raises:
-        ValueError: if there is one for `plain` already.
+        ValueError: if `plain` has an attended class already.
     """
     return _ATTENDED.register(plain)
 

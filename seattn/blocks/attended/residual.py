@@ -1,4 +1,4 @@
-"""Which residual blocks of timm and torchvision can be given attention: their branch, shortcut and addition.
+"""The residual blocks of timm and torchvision that can get attention: their branch, shortcut and addition.
 
 A class says where the block's first and last convolution are, what its branch computes, and how branch and shortcut are
 joined. These are methods, because TorchScript compiles them.
@@ -88,7 +88,7 @@ class AttendedTorchvisionBottleneck(_BottleneckBranch, _TorchvisionEnd, FusedTor
 
 
 class _PreActBlock(Attended):
-    """The shortcut of a block that changes shape branches off after the first norm, so attention "pre" stands there."""
+    """The shortcut of a block that changes shape starts after the first norm; attention "pre" is applied there too."""
 
     def _enter(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         inner = self.norm1(x)  # (B, C, H, W)

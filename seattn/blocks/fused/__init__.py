@@ -1,1 +1,1 @@
-"""Modules whose forward is one of our ops, in place of timm's and torchvision's; each registers what it stands for."""
+"""Modules whose forward is one of our ops; each is registered for the class of timm or torchvision that it replaces."""

@@ -1,7 +1,7 @@
 """Fused classes: a module's own class with another `forward`, put on and taken off by setting `module.__class__`.
 
 Parameters, buffers, hooks, children and names stay where they are, so state dicts, optimisers, EMA copies, pickles and
-timm's methods notice nothing. A new one is a class of `Fused` and the plain class, under `@fused(<plain class>)`.
+timm's methods work as before. A new fused class inherits from `Fused` and its plain class, under `@fused(<plain>)`.
 """
 
 import types
@@ -20,7 +20,7 @@ _PLAIN: dict[type, type[nn.Module]] = {}
 
 
 class Fused:
-    """`forward` by `_run_fused`; in TorchScript and under torch.fx by `_plain`, the replaced class's own.
+    """`forward` calls `_run_fused`; in TorchScript and under torch.fx it calls `_plain`, the plain class's `forward`.
 
     The static methods take a module of the plain class or of the fused class.
     """
@@ -38,12 +38,12 @@ class Fused:
 
     @staticmethod
     def _why_not(module: Any) -> str | None:
-        """Why no op can do this module's work, or None if one can."""
+        """The reason why no op can compute this module, or None if an op can."""
         raise NotImplementedError
 
     @staticmethod
     def _label(module: Any) -> str:
-        """What runs for the module, as its parts are now."""
+        """A name for the ops that run for the module, with its parts as they are now."""
         raise NotImplementedError
 
     @staticmethod
@@ -62,7 +62,7 @@ def fused(plain: type[nn.Module]) -> Callable[[Class], Class]:
     """Class decorator: modules of exactly the type `plain` can become this class.
 
     Raises:
-        ValueError: if there is one for `plain` already.
+        ValueError: if `plain` has a fused class already.
     """
     register = _FUSED.register(plain)
 
@@ -80,7 +80,7 @@ def fused_class(kind: type[nn.Module]) -> type[Fused] | None:
 
 
 def plain_class(kind: type) -> type[nn.Module] | None:
-    """The class that a fused class replaces, or None if `kind` is not one."""
+    """The class that the fused class `kind` replaces, or None if `kind` is not a fused class."""
     return _PLAIN.get(kind)
 
 

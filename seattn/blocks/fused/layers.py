@@ -25,7 +25,7 @@ from seattn.ops.cbam import cbam_channel_gate, cbam_spatial_gate
 
 
 class _Attention(Fused):
-    """x * gate(excite(mean(x))). A subclass is read as its plain class is: the tail of a block may contain it."""
+    """x * gate(excite(mean(x))). A subclass has the reader of its plain class: the tail of a block may contain it."""
 
     def __init_subclass__(cls) -> None:
         add_reader(cls, like=cls.__bases__[1])

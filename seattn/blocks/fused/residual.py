@@ -18,7 +18,7 @@ from seattn.ops._kernel import is_cpu_inference
 
 
 class TailParts(NamedTuple):
-    """The modules at the end of a block; None for those that it has not."""
+    """The modules at the end of a block; None for a module that the block does not have."""
 
     bn: nn.Module | None
     attn: nn.Module | None
@@ -32,7 +32,7 @@ class _Block(Fused):
     def _run_fused(self: Any, x: Tensor) -> Tensor:
         bn, attn, act, drop_path = self._tail_parts()
         quick = is_cpu_inference(x)
-        if quick and attn is None:  # three steps, which nothing can shorten
+        if quick and attn is None:  # three steps, which no op makes faster
             return self._plain(x)
         y = self._branch(x)  # (B, C, H, W)
         shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
@@ -124,7 +124,7 @@ class FusedSEResNeXtBottleneck(_LegacyBottleneck, senet.SEResNeXtBottleneck):
 
 @fused(senet.SEResNetBlock)
 class FusedSEResNetBlock(_Block, senet.SEResNetBlock):
-    """timm's legacy SE-ResNet block: a ReLU stands between its last norm and the attention, so the norm stays out."""
+    """timm's legacy SE-ResNet block: a ReLU comes between its last norm and the attention, so the op omits the norm."""
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

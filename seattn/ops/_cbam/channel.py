@@ -1,7 +1,7 @@
 """torch.ops.seattn.cbam_channel_fwd and _bwd: pooling by mean and maximum, the gate, the product.
 
     pooled = [mean_p x, max_p x];  hidden[i] = W1 pooled[i] + b1
-    scale  = gate(W2 (act(hidden[0]) + act(hidden[1])) + 2 b2);  y = x scale       W2 is linear: once, on the sum
+    scale  = gate(W2 (act(hidden[0]) + act(hidden[1])) + 2 b2);  y = x scale       W2 is linear: used once, on the sum
 Backward:
     dz = gate'(scale) sum_p dy x;  dhidden[i] = (dz W2) act'(hidden[i]);  dpooled[i] = dhidden[i] W1
     dx = dy scale + dpooled[0] / P + (dpooled[1] / ties where x is the maximum),  ties = how many pixels hold it
@@ -47,7 +47,7 @@ def _bwd_torch(
     dz = gate_grad(sum_pixels(dx, scale.dtype), scale, gate)
     dh = act_grad((dz @ w2).expand_as(hidden), hidden, act)
     dpooled = dh @ w1
-    # 1 and 0 in the dtype of x: on a CPU 8 times faster than a mask of bools, to make and to sum.
+    # Ones and zeros in the dtype of x are made and summed 8 times faster on a CPU than a mask of bools.
     at_peak = torch.eq(x, column(pooled[1], x), out=torch.empty_like(x))
     ties = sum_pixels(at_peak, scale.dtype)  # (N, C); 16 bit could not hold the count
     scale_add(dpooled[0] / (x.shape[2] * x.shape[3]), dy, scale, out=dx)

@@ -46,7 +46,7 @@ class Excitation(arguments.Excitation):
         raise NotImplementedError
 
     def grads(self, dscale: Tensor, p: Tensor, hidden: Tensor, scale: Tensor) -> ExcitationGrads:
-        """(dp, dw1, db1, dw2, db2) from the gradient of the gates; empty (0) for weights that the kind has not."""
+        """(dp, dw1, db1, dw2, db2) from the gradient of the gates; empty (0) where the kind has no such weight."""
         raise NotImplementedError
 
 
@@ -158,7 +158,7 @@ def squeeze_excite_scale(
     """(N, C) means to (N, C) gates in the dtype of `mean`, under autocast too. TorchScript compiles it."""
     if torch.jit.is_scripting():
         return _scale(mean, w1, b1, w2, b2, act, gate)
-    else:  # TorchScript would compile what follows an early return; it leaves this branch alone
+    else:  # TorchScript does not compile this branch; it would compile statements after an early return
         with graph_without_autocast(mean):
             return _scale(mean, w1, b1, w2, b2, act, gate)
 

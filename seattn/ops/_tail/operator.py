@@ -8,9 +8,9 @@ Backward, with g = dy where y > 0, S1 = sum_p g, S2 = sum_p g (x - mean), M = N 
     dscale = a0 S2 + bias S1;  dp from dscale through the excitation;  dshortcut = g
     dbias  = sum_n (scale S1 + dp);  dweight = rstd sum_n (scale S2 + dp (m - mean))
     dx     = a0 scale g + a0 dp / P - [batch: a0 rstd dweight / M (x - mean) + a0 dbias / M]
-Batch norm must read x once for its statistics. Taken for each image, they hold the squeeze of the normalised map, so SE
-inside the norm needs no pass of its own. Shapes: N images, C channels, P = H W pixels, R hidden channels; statistics,
-gates, weights and biases are fp32.
+Batch norm must read x once for its statistics. Statistics of each image contain the squeeze of the normalised map, so
+SE inside the norm needs no pass of its own. Shapes: N images, C channels, P = H W pixels, R hidden channels;
+statistics, gates, weights and biases are fp32.
 
 The implementations take an excitation and a norm as dataclasses. torch.library knows only tensors, numbers and strings:
 `flatten`, `_flat_fwd` and `_flat_bwd` are the one place that takes the dataclasses apart and puts them together.

@@ -26,14 +26,14 @@ def run(
     *,
     overwrite: bool = False,
 ) -> Tensor:
-    """out_act(scale * norm(x) + shortcut), scale = excite(mean(norm(x))), by the implementation that is set.
+    """out_act(scale * norm(x) + shortcut), scale = excite(mean(norm(x))), by the implementation that `choose` gives.
 
     Args:
-        overwrite: x is not needed any more. Where no gradient is wanted, the result may take its memory.
+        overwrite: the caller no longer needs x. If no gradient is wanted, the result may use the memory of x.
 
     Raises:
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point or an unknown name.
-        RuntimeError: if `set_kernels` says "triton" or "torch" and that implementation cannot run.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
     check_map(x)
     if shortcut is not None:
@@ -65,21 +65,21 @@ def run(
 def infer(
     x: Tensor, shortcut: Tensor | None, excitation: Excitation, out_act: str, *, overwrite: bool = False
 ) -> Tensor:
-    """`run` where `is_cpu_inference(x)`, without checks: for modules, whose parts fit one another."""
+    """`run` without its checks, for modules whose parts fit together; `is_cpu_inference(x)` must be true."""
     e = excitation.in_dtype(x.dtype)
     return attn_tail_inference(x, cast(shortcut, x.dtype), e, out_act, overwrite=overwrite)
 
 
 def leaves_norm_to_torch(x: Tensor, excitation: Excitation, training: bool) -> bool:
-    """Whether `run` would give a norm of x to torch's operator. A caller that does so itself can free x before."""
+    """Whether `run` would give a norm of x to torch's operator. A caller that does this itself can free x."""
     return choose(x, too_large) == "torch" and not _norm_inside_pays(x, excitation, training)
 
 
 def _norm_inside_pays(x: Tensor, excitation: Excitation, training: bool) -> bool:
     """Whether the torch functions should compute the norm too, and not leave it to torch's operator.
 
-    They should not without attention, where that operator and two steps in place are the shortest way; nor with given
-    statistics, for which it makes one pass; nor in 16 bit, where a norm by hand loses digits between its steps or, in
+    False without attention, where torch's operator and two steps in place are fastest; with given statistics, for which
+    torch's operator makes one pass; and in 16 bit, where a hand-written norm loses digits between its steps or, in
     fp32, takes memory.
     """
     return excitation.kind != "none" and training and x.element_size() >= 4
