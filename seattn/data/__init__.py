@@ -1,1 +1,1 @@
-"""A folder of images becomes batches."""
+"""Data: a folder of images is read, split, augmented and given out in batches."""

@@ -53,7 +53,7 @@ def crop_padded(images: Tensor, offsets: Tensor, padding: int, border: str = "bl
 
 
 def _reflected(place: Tensor, size: int) -> Tensor:
-    """Places of a line of `size` pixels, where those before its first pixel and after its last are mirrored into it."""
+    """Places in a line of `size` pixels; places before its first pixel and after its last are mirrored into it."""
     last = size - 1
     return last - (last - place.abs()).abs()
 
@@ -63,7 +63,7 @@ def draw_boxes(
 ) -> Tensor:
     """(B, 4) int64: boxes of a share `scale` of the area and of width over height `ratio`, as RandomResizedCrop draws.
 
-    The first of ten draws that fits; if none does, the largest box in the middle whose ratio is allowed.
+    The result is the first of ten draws that fits; if none fits, the largest box in the middle with an allowed ratio.
     """
     height, width = size
     area = _uniform((count, ATTEMPTS), scale, generator) * height * width
@@ -144,7 +144,7 @@ def draw_jitter(count: int, strength: float, generator: torch.Generator) -> tupl
 def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Change brightness (0), contrast (1) and saturation (2) of images (B, H, W, C) uint8, as ColorJitter.
 
-    The fourth channel stays as it is; the saturation of grey images does, too.
+    A fourth channel does not change, nor does the saturation of grey images.
     """
     x, alpha = images[..., :3].float(), images[..., 3:]
     for step in order.unbind(1):  # (B,)
@@ -183,8 +183,8 @@ def draw_erasing(count: int, probability: float, most: int, size: Size, generato
     """(B, most, 4): the rectangles of timm's RandomErasing, height 0 where there is none.
 
     Args:
-        probability: that an image has any; then it has 1 to `most`, each of a share 0.02 to 1/3 of the area over their
-            number and of an aspect from 0.3 to 1/0.3.
+        probability: of an image to have rectangles, 1 to `most`; each has a share of 0.02 to 1/3 of the area, divided
+            by their number, and an aspect from 0.3 to 1/0.3.
     """
     height, width = size
     blocks = torch.randint(1, most + 1, (count,), generator=generator)  # (B,)
@@ -211,7 +211,7 @@ def inside(boxes: Tensor, size: Size) -> Tensor:
 
 
 def erase(x: Tensor, boxes: Tensor, fill: Tensor | float = 0.0) -> Tensor:
-    """Overwrite the boxes (B, R, 4) of x (B, C, H, W) by `fill`; a later box lies above an earlier one.
+    """Overwrite the boxes (B, R, 4) of x (B, C, H, W) by `fill`; a later box overwrites an earlier one.
 
     Args:
         fill: one number, or (B, R, C, H or 1, W or 1) of them; 0 is the mean, after `normalize`.

@@ -21,7 +21,7 @@ def warn_of_shared_files(test: Sequence[Path], train: Sequence[Path]) -> None:
     """Warn, in one line, of test files whose bytes (SHA-256) are those of a training file."""
     train_heads = _by_digest(_head, train)
     candidates = [path for path in test if _head(path) in train_heads]
-    if candidates:  # few: their whole bytes are compared with those of every training file that begins alike
+    if candidates:  # few: all their bytes are compared with those of every training file with the same first bytes
         heads = {_head(path) for path in candidates}
         contents = _by_digest(_content, [path for path in train if _head(path) in heads])
         pairs = [(path, contents.get(_content(path))) for path in candidates]

@@ -144,10 +144,10 @@ def _images_in(folder: Path) -> list[str]:
 
 
 def list_files(folder: Path, *, exif: bool = True) -> FileSet:
-    """The images of `folder`/<class>/<image>, classes and files in sorted order; every command lists files by this one.
+    """The images of `folder`/<class>/<image>, classes and files in sorted order; every command uses this function.
 
-    Images deeper in a class folder count, also in linked folders. Files without a suffix of images are ignored, which a
-    warning says and counts.
+    Images at any depth of a class folder count, also in linked folders. Files without a suffix of images are ignored; a
+    warning counts them.
 
     Raises:
         UserError: if there is no image, or if two class folders differ only in bytes that are not UTF-8.
@@ -225,9 +225,9 @@ def check_classes(train: Path, folder: Path) -> None:
     where, train_shown = printable(folder), printable(train)
     if missing := sorted(set(expected) - set(present)):
         name = printable(missing[0])
-        raise UserError(f"{where} has no class folder {name!r}, which {train_shown} has; an empty one will do")
+        raise UserError(f"{where} has no class folder {name!r}, which {train_shown} has; an empty folder is enough")
     if more := sorted(set(present) - set(expected)):
-        raise UserError(f"{where} has a class folder {printable(more[0])!r}, which {train_shown} has not")
+        raise UserError(f"{where} has a class folder {printable(more[0])!r}, which {train_shown} does not have")
 
 
 def check_no_class_empty(files: FileSet, folder: Path) -> None:
@@ -255,7 +255,7 @@ def read_sizes(files: FileSet) -> list[Size | None]:
 def leave_out_unreadable(
     files: FileSet, split: str, *, sizes: Sequence[Size | None] = (), warn: bool = True
 ) -> FileSet:
-    """Leave out the images that cannot be read, and count them; each is decoded once for that, unless `sizes` is given.
+    """Leave out the images that cannot be read, and count them; without `sizes`, each image is decoded once for this.
 
     Raises:
         UserError: if none can be read.
@@ -277,8 +277,8 @@ class UserImages:
     Args:
         splits: name ("train", "validation", "test") -> its files.
         folders: name -> its folder.
-        sizes: (H, W) of the images that can be read, each once.
-        skipped: the number of those that cannot.
+        sizes: the different (H, W) of the images that can be read.
+        skipped: the number of images that cannot be read.
     """
 
     splits: Mapping[str, FileSet]
@@ -288,11 +288,11 @@ class UserImages:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels."""
+        """The names of the classes, in the order of the labels."""
         return self.splits["train"].class_names
 
     def counts(self) -> list[int]:
-        """Images of each class in train."""
+        """The number of images of each class in train."""
         return torch.bincount(self.splits["train"].labels, minlength=len(self.class_names)).tolist()
 
 
@@ -346,7 +346,7 @@ def describe(names: Sequence[str], counts: Sequence[int]) -> str:
 
 
 def link_splits(images: UserImages, root: Path, seed: int) -> None:
-    """Make `root`/<split>/<class>/… of links to the images, with the splits that are missing taken out of train.
+    """Make `root`/<split>/<class>/… of links to the images, where images of train fill the missing splits.
 
     A missing split gets a tenth of each class, at least one image; the same images for the same seed.
 

@@ -21,7 +21,7 @@ from seattn.core.errors import UserError
 from seattn.core.files import printable
 
 Size = tuple[int, int]  # H, W
-Fit = Callable[[Image.Image], Any]  # to an image or array of the size that a set is kept at
+Fit = Callable[[Image.Image], Any]  # to an image or array of the size that a set is stored in
 
 # Still images that Pillow opens by itself. It also lists suffixes of documents, videos and containers (.pdf .mpg .h5).
 SUFFIXES = frozenset(
@@ -61,7 +61,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class FileSet:
-    """N image files, labels (N,) int64, the class that each label stands for, and whether EXIF turns the images."""
+    """N image files, labels (N,) int64, the class that each label stands for, and whether EXIF rotates the images."""
 
     paths: tuple[Path, ...]
     labels: torch.Tensor
@@ -84,13 +84,13 @@ AnySet = TypeVar("AnySet", ImageSet, FileSet)
 
 
 def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Image:
-    """The image in `path`, upright, with 8 bits a channel, in PIL's `mode`. Every command reads images by it.
+    """The image in `path`, upright, with 8 bits a channel, in PIL's `mode`. Every command uses this function.
 
-    Of several pages or frames the first is read, and a warning says so once. 16-bit grey levels are scaled from
+    If there are several pages or frames, the first is read, with one warning. 16-bit grey levels are scaled from
     0..65535 to 0..255, and floats from 0..1.
 
     Args:
-        exif: turn and mirror the image as its EXIF orientation says. timm and torchvision do not.
+        exif: rotate and mirror the image by its EXIF orientation, which timm and torchvision do not do.
 
     Raises:
         UserError: naming the file, if it is missing, cannot be decoded, or has levels outside its range.
@@ -151,7 +151,7 @@ def _say_first_page(path: Path) -> None:
 
 
 def squash(size: Size) -> Fit:
-    """Resize to exactly `size`, bicubic, whatever the aspect."""
+    """Resize to exactly `size`, bicubic, without keeping the aspect."""
 
     def fit(image: Image.Image) -> Image.Image:
         width_and_height = (size[1], size[0])

@@ -1,7 +1,7 @@
-"""Images that are read as they are needed and transformed as PIL images, by worker processes, as timm does.
+"""Images that worker processes read when they are needed and transform as PIL images, as timm does.
 
-timm's transforms, collation and prefetching loader; where a recipe says `crop_padding` or `policy`, torchvision's
-transform takes the place of timm's. A worker draws for an image from (seed, epoch, image) alone: neither the number of
+Transforms, collation and the prefetching loader are timm's; if a recipe has `crop_padding` or `policy`, torchvision's
+transform replaces timm's. The draws for an image depend only on (seed, epoch, image): neither the number of
 workers nor a resumed run changes the draws. Cutout and random erasing follow on the device, from (seed, epoch) and the
 batch's place in the epoch.
 Shapes: N images of a set, B of a process' batch, C channels, H x W pixels.
@@ -32,7 +32,7 @@ UNREADABLE = -1  # instead of the label: an exception in a worker process would 
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch by `key`, and put them back at the end."""
+    """Seed the global generators of Python, NumPy and torch by `key`, and restore their states at the end."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = stream_seed(*key)
     random.seed(seed)
@@ -83,7 +83,7 @@ class _EvalImages(Dataset[tuple[Tensor, int]]):
 
 
 class _Keys(Sampler[list[Key]]):
-    """The batches of the epoch that is set: workers live from epoch to epoch, and get the epoch with each key."""
+    """The batches of the current epoch. The worker processes stay for all epochs, so each key names its epoch."""
 
     def __init__(self) -> None:
         self.batches: list[list[Key]] = []
@@ -133,7 +133,7 @@ def _loader(dataset: Dataset[Any], workers: int, device: torch.device, **options
         num_workers=workers,
         collate_fn=fast_collate,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # for the workers' own seeds, which nothing here draws from
+        generator=torch.Generator(),  # for the seeds of the workers, from which nothing here draws
         **options,
     )
 

@@ -101,7 +101,7 @@ class MemoryTrain(TrainBatches):
             yield finish(x, generator), self._labels[index]
 
     def _mirrored(self, epoch: int) -> Tensor | None:
-        """(N,) bool: the images that this epoch mirrors; None where each draws by itself."""
+        """(N,) bool: the images that this epoch mirrors; None if each epoch draws its flips."""
         if self.recipe.seattn.flips == "random":
             return None
         first = augment.draw_flips(len(self), 0.5, stream(self.recipe.seed, _FLIPS))

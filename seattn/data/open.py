@@ -55,7 +55,7 @@ class TrainSplit(Protocol):
     labels: Tensor
 
     def __len__(self) -> int:
-        """Images."""
+        """The number of images."""
 
     def batches(self) -> int:
         """Batches that one process yields an epoch: the full batches of batch_size * world images."""
@@ -80,7 +80,7 @@ class EvalSplit(Protocol):
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Images."""
+        """The number of images."""
 
     def in_order(self) -> Iterator[Tensor]:
         """Every image once, (B, C, H, W) on the device, through timm's evaluation transform."""
@@ -121,7 +121,7 @@ def open_data(
 
     Args:
         config: `data_config` of the model.
-        rank, world: the number of this process, and of all processes.
+        rank, world: the number of this process, from 0, and the number of processes.
         skip_bad: read every image once now, and leave out and count those that cannot be read.
 
     Raises:
@@ -182,7 +182,7 @@ class _Opener:
             training, held_out = whole, self._files("validation")
         else:
             training, held_out = self._hold_out(whole)
-        if has_split(self.data_dir, "test"):  # now, not after hours of training
+        if has_split(self.data_dir, "test"):  # before hours of training
             check_classes(find_split(self.data_dir, "train"), find_split(self.data_dir, "test"))
 
         def test() -> EvalSplit:
@@ -231,7 +231,7 @@ class _Opener:
             return choice
         if excess or self.recipe.aa:
             return "folder"
-        # A crop out of a photograph shows more when it is cut before the photograph is made small.
+        # A crop of a photograph keeps more detail if it is taken before the photograph is resized.
         shrunk = self.recipe.seattn.crop_padding is None and _any_larger(files, self.size)
         return "folder" if shrunk else "memory"
 

@@ -2,8 +2,8 @@
 
 Cubuk et al., AutoAugment, CVPR 2019, https://arxiv.org/abs/1805.09501; Cubuk et al., RandAugment, NeurIPS 2020,
 https://arxiv.org/abs/1909.13719; Müller and Hutter, TrivialAugment, ICCV 2021, https://arxiv.org/abs/2103.10158.
-torchvision's transforms draw from torch's global generator, image by image. Here a generator is given, and the images
-of a batch that get the same operation get it in one call. The tables of torchvision are private attributes:
+torchvision's transforms draw from torch's global generator, image by image. Here the caller gives a generator, and one
+call applies an operation to all images of a batch that get it. The tables of torchvision are private attributes:
 `tests/data/test_augment.py` fails where a new version has changed them.
 Shapes: B images of a batch, H x W pixels, S operations an image.
 """

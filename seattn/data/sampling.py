@@ -19,8 +19,8 @@ def epoch_order(labels: torch.Tensor, generator: torch.Generator, *, balanced: b
     """Indices (N,) of an epoch's images, as many as `labels` (N,).
 
     Args:
-        balanced: every class equally often, up to one image; all images of a class come once, in random order, before
-            one comes again.
+        balanced: every class equally often, up to one image; each image of a class is drawn once, in random order,
+            before an image is drawn again.
     """
     count = len(labels)
     if not balanced:

@@ -1,4 +1,4 @@
-"""What an image goes through before a net: timm's transforms, for training by the recipe and for evaluation.
+"""The transforms of an image before a net: timm's, for training (by the recipe) and for evaluation.
 
 Shapes: C channels, H x W pixels.
 """

@@ -89,7 +89,7 @@ def _construct(
 
 
 def cifar_cfgs(variant: str, *, side: int, first_conv: str, classifier: str) -> dict[str, dict[str, Any]]:
-    """A net's cfgs, `arch.tag` -> cfg, one for each CIFAR set; `side` is that of the last feature map at 32 x 32."""
+    """A net's cfgs by `arch.tag`, one for each CIFAR set; `side`: pixels of the last feature map of a 32 x 32 image."""
     return {
         f"{variant}.{tag}": {
             "input_size": (3, 32, 32),

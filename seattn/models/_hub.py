@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: its files in the cache, and what goes wrong with it as one line.
+"""The Hugging Face Hub: its files in the cache, and its failures as errors of one line.
 
-huggingface_hub alone talks to the Hub; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and its other settings hold.
+Only huggingface_hub sends requests to the Hub, so HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and its other settings apply.
 """
 
 import re
@@ -41,12 +41,12 @@ class UnreachableError(UserError):
 def hub_call(
     repo: str, errors: tuple[type[Exception], ...] = (Exception,), *, cache_dir: Path | str | None = None
 ) -> Iterator[None]:
-    """Turn what goes wrong in the body, which asks the Hub about `repo`, into one line without the token.
+    """Turn a failure of the body, which asks the Hub about `repo`, into an error of one line without the token.
 
     Args:
         repo: `org/name`, for the message.
-        errors: the exceptions that mean a failure of the Hub. A server can answer anything, on which the client raises
-            anything; a body that also builds a model names fewer.
+        errors: the exceptions that mean a failure of the Hub. By default all, because the client can raise any
+            exception for an unexpected answer; a body that also builds a model names fewer.
         cache_dir: folder of the downloaded files, if not HF_HUB_CACHE; for the message.
 
     Raises:
@@ -123,7 +123,7 @@ def check_cached(path: Path) -> None:
 
 
 def _explain(error: Exception, repo: str, cache_dir: Path | str) -> UserError:
-    """`error`, by the first of its causes that is known, in one line."""
+    """An error of one line for the first cause of `error` that is known."""
     for cause in _causes(error):
         explained = _explain_cause(cause, repo, cache_dir)
         if explained is not None:
@@ -144,7 +144,7 @@ def _explain_cause(error: BaseException, repo: str, cache_dir: Path | str) -> Us
         return UserError(f"{repo!r} is not the name of a repository, ORG/NAME: {message}")
     if isinstance(error, OfflineModeIsEnabled) and constants.is_offline_mode():
         return UnreachableError(
-            f"{repo} is not complete in the cache {cache_dir}, and HF_HUB_OFFLINE forbids to ask {hub}; run "
+            f"{repo} is not complete in the cache {cache_dir}, and HF_HUB_OFFLINE forbids requests to {hub}; run "
             f"`seattn hub pull {repo}` where there is a network"
         )
     if "TimeoutException" in names:
@@ -170,7 +170,7 @@ def _explain_cause(error: BaseException, repo: str, cache_dir: Path | str) -> Us
 
 
 def _explain_status(error: HfHubHTTPError, repo: str) -> str:
-    """The server's own words, and what to do."""
+    """The server's message, and the remedy."""
     response, hub = error.response, constants.ENDPOINT
     status = response.status_code
     words = " ".join((error.server_message or first_line(error)).split())[:200].rstrip(".")
@@ -187,7 +187,7 @@ def _explain_status(error: HfHubHTTPError, repo: str) -> str:
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """`error`, its cause, the cause of that, and so on."""
-    for _ in range(50):  # a chain can be a circle
+    for _ in range(50):  # a chain of causes can be circular
         if error is None:
             return
         yield error

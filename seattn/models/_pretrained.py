@@ -104,7 +104,7 @@ def _from_hub(name: str, cfg: PretrainedCfg, cache_dir: Path | str | None) -> Pa
         _check_head(path, cfg)
     if name in weight_index() and cfg.source != "hf-hub":  # a name of this package, not of a repository
         blob = path.resolve()
-        remedy = f"delete {blob}, and it is fetched again; if that does not help, another version of seattn has it"
+        remedy = f"delete {blob} to download it again; if that does not help, use the version of seattn that has it"
         check_pinned(name, path, remedy)
     return path
 

@@ -1,4 +1,4 @@
-"""The nets of this package by family, with what they cost and where their weights are.
+"""The nets of this package by family, with their costs and the place of their weights.
 
 Parameters and MACs of every net here, from a file that `make cards` writes: building them all takes too long.
 """
@@ -22,7 +22,7 @@ COSTS = Path(__file__).resolve().parent / "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a net with the classes of its cfg: number of parameters, MACs for one image, and the image's (C, H, W)."""
+    """The number of parameters of a net with its cfg's classes, its MACs for one image, and the image's (C, H, W)."""
 
     parameters: int
     macs: int
@@ -37,7 +37,7 @@ def read_costs() -> dict[str, Costs]:
 
 
 def render_costs(costs: dict[str, Costs]) -> str:
-    """The text of the file: a line a net."""
+    """The text of the file: one line for each net."""
     lines = [
         f'  "{name}": {{"parameters": {row.parameters}, "macs": {row.macs}, "input_size": {list(row.input_size)}}}'
         for name, row in sorted(costs.items())
@@ -70,7 +70,7 @@ class Net:
         return any(place != NO_WEIGHTS for place in self.weights.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The net as plain values, for JSON."""
         costs = asdict(self.costs) if self.costs else dict.fromkeys(field.name for field in fields(Costs))
         return {"name": self.name, "family": self.family, **costs, "weights": self.weights}
 

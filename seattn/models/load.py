@@ -55,7 +55,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load the weights in `path` into `model`; every key and shape must agree, in whatever layout they are written.
+    """Load the weights in `path`, in any layout that is known, into `model`; every key and shape must agree.
 
     Raises:
         UserError: if the file is missing, damaged, of another architecture, or of a net that computes something else.
@@ -69,7 +69,7 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
     configs = get_arch_pretrained_cfgs(name)
     if pretrained and not any(cfg.has_weights for key, cfg in configs.items() if not tag or key == spec):
         available = ", ".join(models_with_weights())
-        raise UserError(f"{spec} has no trained weights; those of ours that have: {available}; or give a checkpoint")
+        raise UserError(f"{spec} has no trained weights; give a checkpoint, or a model that has some: {available}")
     if not pretrained or name in our_models():
         return timm.create_model(spec, pretrained=pretrained)
     try:

@@ -1,6 +1,6 @@
 """timm's ResNets for 224 x 224 images with SE, ECA or CBAM in every residual branch.
 
-The trunk is timm.models.resnet's, so timm's plain weights load into it (`strict=False`: what is missing is attention).
+The trunk is timm.models.resnet's, so timm's plain weights load into it (`strict=False`: only attention is missing).
 The plain nets are timm's own: `resnet18` and so on. timm has some of these under other names and with a hidden width
 that is a multiple of 8 (`seresnet50`); here it is the paper's exact C/16.
 """
@@ -43,7 +43,7 @@ _NETS = {
 
 
 def _cfgs(variant: str) -> dict[str, dict[str, Any]]:
-    """The butterflies' cfgs, then the untagged one of 1,000 classes: timm's star, last, makes it the default."""
+    """The butterflies' cfgs, then the cfg of 1,000 classes without a tag, which timm's star makes the default."""
     cfg: dict[str, Any] = {
         "input_size": (3, 224, 224),
         "pool_size": (7, 7),

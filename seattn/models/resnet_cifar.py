@@ -165,7 +165,7 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         for name in self.stages[last:]:
             setattr(self, name, nn.Sequential())  # checkpoint_seq can iterate it
         if last == 0:
-            self.maxpool = nn.Identity()  # level 0 is what it sees
+            self.maxpool = nn.Identity()  # level 0 is the input of the max-pool
         ends_early = last < len(self.stages)
         if ends_early:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
@@ -201,7 +201,7 @@ class _Net:
 
     @property
     def side(self) -> int:
-        """Of the last feature map of a 32 x 32 image."""
+        """Height and width in pixels of the last feature map of a 32 x 32 image."""
         return 32 // _STEM_STRIDES[self.stem] >> (len(self.layers) - 1)
 
 

@@ -30,7 +30,7 @@ _logger = logging.getLogger("seattn")
 
 @dataclass(frozen=True)
 class _Origin:
-    """What the files beside the weights tell: the model, its arguments, timm's command line (`args`), class names."""
+    """What the files beside the weights say: the model, its arguments, timm's command line (`args`), class names."""
 
     model: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def import_checkpoint(
     origin = _with_args(origin, content)
     name = model or origin.model
     if name is None:
-        raise UserError(f"{checkpoint} does not say of which model it is; give --model")
+        raise UserError(f"{checkpoint} does not name its model; give --model")
     check_name(name)
     state = unwrap(content, str(path), averaged=averaged)
     names = _read_labels(labels) if labels is not None else origin.labels
@@ -96,7 +96,7 @@ def _find(run: Path) -> Path:
 
 
 def _origin(run: Path) -> _Origin:
-    """What the files beside the weights of a run tell."""
+    """What the files beside the weights of a run say."""
     if (run / "recipe.yaml").is_file():
         recipe = load_recipe(run / "recipe.yaml")
         labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
@@ -145,13 +145,13 @@ def _build(name: str, origin: _Origin, classes: int | None, path: Path) -> Any:
     for key in NOT_OF_A_NET:
         if key in origin.model_kwargs:
             raise UserError(
-                f"{path}: the model's argument {key} is no property of a net; give --model and a checkpoint"
+                f"{path}: the model's argument {key} is not a property of a net; give --model and a checkpoint"
             )
     kwargs = {**origin.model_kwargs, **({} if classes is None else {"num_classes": classes})}
     try:
         net: Any = timm.create_model(name, pretrained=False, **kwargs)
         found = timm.data.resolve_data_config(dict(origin.args), model=net) if origin.args else {}
-    except Exception as error:  # from any code of timm's, on any value whatever
+    except Exception as error:  # timm can raise any exception for wrong values
         raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
     net.pretrained_cfg.update({key: found[key] for key in _PREPROCESSING if key in found})
     return net

@@ -1,4 +1,4 @@
-"""Tensors under timm's names made to fit one model, and what the model computes otherwise than the checkpoint's net.
+"""Tensors with timm's names are made to fit one model, and differences between its computation and the checkpoint's.
 
 Shapes: C channels, R hidden channels.
 """
@@ -15,7 +15,7 @@ from seattn.layers._bottleneck import SPELLINGS
 from seattn.models.checkpoints.layouts import CheckpointLayout, Names, State
 from seattn.ops._tail.excitation import Excitation
 
-# The steps of an nn.Sequential in MCUNet and ProxylessNAS. Their gate is a hard sigmoid; other spellings do not tell.
+# The steps of an nn.Sequential in MCUNet and ProxylessNAS, whose gate is a hard sigmoid; other names show no gate.
 HARD = ("fc.reduce", "fc.expand")
 _SPELLINGS = (("fc1", "fc2"), *SPELLINGS, HARD)
 
@@ -54,7 +54,7 @@ def match_pairs(source: Iterable[Pair], target: Iterable[Pair]) -> list[tuple[Pa
     for pair in source:
         parent, _, attribute = pair.module.rpartition(".")
         found = free.get(pair.module) or _only(free, pair.module)
-        if found is None and parent and not attribute.isdigit():  # "layer1.0" is a block: its neighbours are others
+        if found is None and parent and not attribute.isdigit():  # "layer1.0" is one block of "layer1"
             found = _only(free, parent)
         if found is not None:
             matched.append((pair, free.pop(found.module)))
@@ -78,7 +78,7 @@ def rename_attention(names: Names, matched: Iterable[tuple[Pair, Pair]]) -> Name
 def fit(state: State, names: Names, wanted: State, matched: Iterable[tuple[Pair, Pair]]) -> dict[str, torch.Tensor]:
     """The tensors under the model's names and in its shapes, with zeros for biases and counters that are missing.
 
-    A squeeze-excite without biases is one whose biases are 0.
+    A squeeze-excite without biases computes the same as with biases of 0.
     """
     found = {name: state[key] for name, key in names.items()}
     biases = [f"{part}.bias" for _, target in matched for part in (target.first, target.second)]
@@ -113,7 +113,7 @@ def fold_conv_biases(found: dict[str, torch.Tensor], wanted: State) -> None:
 def attention_difference(
     matched: Iterable[tuple[Pair, Pair]], model: nn.Module, layout: CheckpointLayout
 ) -> str | None:
-    """How a squeeze-excite of the model computes something else: another gate or activation, a ReLU before it."""
+    """How a squeeze-excite of the model differs: another gate or activation, or a ReLU before it; None if none does."""
     for source, target in matched:
         gate = "hard_sigmoid" if source.hard else "sigmoid" if layout.fixed else None
         found = excitation_of(model.get_submodule(target.module))
@@ -123,10 +123,10 @@ def attention_difference(
                     return f"the {part} of its squeeze-excite is {expected}, here {name}"
         if layout.fixed and layout.relu_before_attn != _after_relu(model, target.module):
             return (
-                "a ReLU stands between its last norm and its squeeze-excite, here none (a block whose se is "
+                "a ReLU is between its last norm and its squeeze-excite, here there is none (a block whose se is "
                 "nn.Sequential(nn.ReLU(), se) has one)"
                 if layout.relu_before_attn
-                else "no ReLU stands between its last norm and its squeeze-excite, here one"
+                else "no ReLU is between its last norm and its squeeze-excite, here there is one"
             )
     return None
 
@@ -138,7 +138,7 @@ def _after_relu(model: nn.Module, path: str) -> bool:
 
 
 def differences(model: nn.Module) -> list[str]:
-    """Where a model differs from the ResNets of every fixed layout in what no key shows."""
+    """The properties of a model that differ from the ResNets of every fixed layout and that no key shows."""
     found = []
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.eps != 1e-5:

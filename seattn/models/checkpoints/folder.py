@@ -64,13 +64,13 @@ def check_config(path: Path) -> nn.Module:
     _keys(config, _ROOT, path, "")
     name, cfg, args = config.get("architecture"), config.get("pretrained_cfg"), config.get("model_args", {})
     if not isinstance(name, str) or not timm.is_model(name):
-        raise UserError(f"{path}: architecture {_short(name)} is no net of timm's or seattn's; is seattn up to date?")
+        raise UserError(f"{path}: architecture {_short(name)} is not a net of timm or seattn; is seattn up to date?")
     if not isinstance(cfg, dict) or not isinstance(args, dict):
         raise UserError(f"{path}: pretrained_cfg and model_args must be objects")
     _keys(cfg, _CFG, path, "pretrained_cfg.")
     for key in NOT_OF_A_NET:
         if key in args:
-            raise UserError(f"{path}: model_args.{key} is no property of a net; take it out")
+            raise UserError(f"{path}: model_args.{key} is not a property of a net; remove the key")
     if cfg.get("custom_load"):
         raise UserError(f"{path}: pretrained_cfg.custom_load reads other files than safetensors; it must be false")
     if not _small(args):

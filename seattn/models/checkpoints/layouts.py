@@ -25,7 +25,7 @@ class CheckpointLayout:
 
     Args:
         name: what the log calls it.
-        names: timm's names of a state's tensors, or None where the state has not this layout.
+        names: timm's names of a state's tensors, or None if the state does not have this layout.
         fixed: whether the names belong to one project. Its code then tells what no key shows: ReLU, sigmoid gates,
             norms with eps 1e-5, a stem of stride 1 (3 x 3) or 2 (7 x 7, max-pool), bottlenecks striding in the 3 x 3.
         relu_before_attn: whether there is a ReLU between a block's last norm and its attention.

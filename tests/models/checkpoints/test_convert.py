@@ -145,7 +145,7 @@ def _numpy(folder):
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
-        (_plain, [], "does not say of which model it is; give --model"),
+        (_plain, [], "does not name its model; give --model"),
         (_plain, ["--model", "se_resnet20_cifr"], "unknown model"),
         (_plain, ["--model", f"{ARCH}.moths"], "has no tag 'moths'"),
         (_plain, ["--model", ARCH, "--labels", "two.txt"], "2 labels for 10 outputs"),
@@ -157,7 +157,7 @@ def _numpy(folder):
         (_plain, ["--model", ARCH, "--labels", "gone.txt"], "cannot read gone.txt"),
         (_nan, [], "c.pth: fc.bias has NaN or infinite values"),
         (_other, [], "does not hold weights of se_resnet20_cifar"),
-        (_loader, [], "pretrained_cfg_overlay is no property of a net"),
+        (_loader, [], "pretrained_cfg_overlay is not a property of a net"),
         (_huge, [], "does not describe a net that can be built"),
         (_nameless, [], "it is not of timm's train.py"),
         (_numpy, [], "never unpickled"),

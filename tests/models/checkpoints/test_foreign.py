@@ -207,9 +207,9 @@ REFUSED = {
     "relu_before_attention": (
         partial(theirs, "pytorch-cifar100-se", attn="linear", relu_before_attn=True),
         ours,
-        "a ReLU stands between its last norm and its squeeze-excite, here none",
+        "a ReLU is between its last norm and its squeeze-excite, here there is none",
     ),
-    "no_relu_before_attention": (partial(theirs, "pytorchcv"), ours_after_relu, "no ReLU stands between"),
+    "no_relu_before_attention": (partial(theirs, "pytorchcv"), ours_after_relu, "no ReLU is between"),
     "gate": (partial(theirs, "pytorchcv"), partial(ours_with, gate="two_sigmoid"), "is sigmoid, here two_sigmoid"),
     "hard_gate": (
         partial(theirs, "se.fc.reduce"),
