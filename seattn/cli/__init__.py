@@ -1,4 +1,4 @@
-"""The command line, a file for each group of commands, and the options that several commands share."""
+"""The command line: one file for each group of commands; here the options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,6 @@ TrainingDevice = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 NoExif = Annotated[
-    bool, typer.Option("--no-exif", help="Do not turn images by their EXIF orientation; timm does not turn them.")
+    bool, typer.Option("--no-exif", help="Do not rotate images by their EXIF orientation; timm does not rotate them.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, with a warning.")]

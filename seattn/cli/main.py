@@ -1,4 +1,4 @@
-"""The `seattn` command: its root, and a line for each command, in the order of `--help`.
+"""The `seattn` command: its root, and one line for each command, in the order of `--help`.
 
 Everything that needs torch is imported inside the commands: `--help`, completion and usage errors do not wait for it.
 """
@@ -43,7 +43,7 @@ class _Command(TyperCommand):
 
 
 class _Group(TyperGroup):
-    """A command that has commands, with flags as in `_Command`."""
+    """A command that has subcommands, with flags as in `_Command`."""
 
     def get_params(self, ctx: Any) -> Any:
         """The parameters, each flag with an empty type."""
@@ -74,7 +74,7 @@ def root(
 
 
 def hub(context: typer.Context) -> None:
-    """Weights for the Hugging Face Hub: stage a repository's folder, publish it, pull and verify one."""
+    """Weights for the Hugging Face Hub: stage a folder, publish it, pull and verify a repository."""
     _help_without_command(context)
 
 
@@ -126,7 +126,7 @@ app.add_typer(
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the command line on `args`; the exit code."""
+    """Run the command line on `args`; returns the exit code."""
     try:
         with _log_to_stderr():
             code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
@@ -159,7 +159,7 @@ def _interrupted(args: Sequence[str]) -> str:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """Show the package's messages as plain lines on stderr while a command runs; of many processes, the first one's."""
+    """Show the package's messages as plain lines on stderr while a command runs; many processes: those of the first."""
     logger = logging.getLogger("seattn")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

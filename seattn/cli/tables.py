@@ -27,7 +27,7 @@ _HEADINGS = {"parameters": "parameters", "macs": "MACs", "activation_bytes": "ke
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the parts of the model and of the other one, and the differences in percent."""
+    """Print the parts of the model and of the other model, and the differences in percent."""
     model, against = comparison.model, comparison.against
     console.print(_parts(model.name, model.profile))
     if against is not None:

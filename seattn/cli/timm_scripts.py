@@ -1,7 +1,7 @@
 """timm's scripts with the models of this package: `seattn timm validate.py …`.
 
 timm discovers no plugins, and only its train.py can import one (`device_modules`). Here the nets are registered first,
-and then the script runs as Python itself would run it, with the timm that is installed.
+and then the script runs as by `python script`, with the installed timm.
 """
 
 import multiprocessing
@@ -40,7 +40,7 @@ def run_script(script: str, args: Sequence[str]) -> None:
 
     Raises:
         UserError: if there is no such script.
-        SystemExit: as the script ends.
+        SystemExit: if the script ends with an exit code.
     """
     import seattn.models  # noqa: F401  # worker processes that are forked have our models
 

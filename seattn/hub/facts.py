@@ -1,4 +1,4 @@
-"""What is known of trained weights: the rows of their runs, the recipe, and the results of each class.
+"""The facts about trained weights: the rows of their runs, the recipe, and the results of each class.
 
 For weights of the package the facts are in `models/weights/<name>.json`, which `make cards` writes; in a folder for the
 Hub they are in `results.json` and `recipe.yaml`. Shapes: K classes.
@@ -91,7 +91,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of trained weights: the fields of `Results`, and the recipe of their training."""
+    """All facts about trained weights: the fields of `Results`, and the recipe of their training."""
 
     name: str
     row: AccuracyRow

@@ -80,7 +80,7 @@ def check_golden(path: Path, model: Any) -> float:
         if not difference <= TOLERANCE:  # also if it is NaN
             raise UserError(
                 f"{path}: the model's {key} differ by {difference:.1g} of their largest value, {TOLERANCE:g} is "
-                "allowed; either the weights are other ones, or this machine does not compute in float32"
+                "allowed; either these are other weights, or this machine does not compute in float32"
             )
         largest = max(largest, difference)
     return largest

@@ -12,7 +12,7 @@ from seattn.hub.facts import ClassResults
 def render_picture(classes: ClassResults) -> str:
     """The text of the SVG file.
 
-    Its description ends with a digest of the counts, which tells what the picture shows whichever matplotlib drew it.
+    Its description ends with a digest of the counts, which is the same for every version of matplotlib.
     """
     names = classes.class_names
     side = 5.2 if len(names) <= 20 else 6.5

@@ -1,6 +1,6 @@
-"""Weights on the Hugging Face Hub: publish them, pull them for use without a network, verify what is there.
+"""Weights on the Hugging Face Hub: publish them, pull them for use without a network, verify a repository.
 
-huggingface_hub alone talks to the Hub; HF_ENDPOINT, HF_TOKEN and its other settings hold.
+Only huggingface_hub sends requests to the Hub, so HF_ENDPOINT, HF_TOKEN and its other settings apply.
 """
 
 import io
@@ -51,9 +51,9 @@ class Published:
 
     Args:
         repo: `org/name`.
-        changes: all files, with what becomes of them.
-        commit: the commit that the repository is at; None after a dry run.
-        verification: of the files as they were downloaded again; None after a dry run.
+        changes: all files, each with its change.
+        commit: the newest commit of the repository after publishing; None after a dry run.
+        verification: the checks of the files after they were downloaded again; None after a dry run.
     """
 
     repo: str
@@ -135,7 +135,7 @@ def compare(folder: Path, repo: str, commit: str) -> tuple[Change, ...]:
 def pull(name: str, *, cache_dir: Path | None = None) -> Path:
     """Download all files of a repository into the cache and check them, for use with HF_HUB_OFFLINE=1.
 
-    What the cache had before stays in use until all files are there and whole.
+    The older files in the cache stay in use until all new files are there and whole.
 
     Args:
         name: `arch` or `arch.tag` of this package's weights, or a repository, `org/name` or `org/name@revision`.
@@ -145,7 +145,8 @@ def pull(name: str, *, cache_dir: Path | None = None) -> Path:
         The folder of the files.
 
     Raises:
-        UserError: if they cannot be downloaded, are damaged, or are not what this version of seattn has as `name`.
+        UserError: if the files cannot be downloaded, are damaged, or are not the weights that this version of seattn
+            has as `name`.
     """
     repo = repository(name)
     folder = _download(repo, cache_dir)
@@ -193,9 +194,9 @@ def _check_repository(repo: str, *, needs_token: bool) -> None:
 
 
 def _model_info(repo: str) -> ModelInfo | None:
-    """What the Hub has as `repo`; None if there is no such repository."""
+    """The Hub's description of `repo`; None if there is no such repository."""
     if constants.is_offline_mode():
-        raise UnreachableError(f"HF_HUB_OFFLINE forbids to ask {constants.ENDPOINT} about {repo}; unset it")
+        raise UnreachableError(f"HF_HUB_OFFLINE forbids requests to {constants.ENDPOINT} about {repo}; unset it")
     with hub_call(repo):
         try:
             return HfApi().model_info(repo)
@@ -216,10 +217,10 @@ def _changed(changes: Iterable[Change]) -> list[Change]:
 
 
 def _commit(folder: Path, repo: str, changes: tuple[Change, ...], parent: str | None) -> str:
-    """Make `changes` in one commit after `parent`, if there are any; the commit that the repository is at."""
+    """Make `changes` in one commit after `parent`, if there are any; returns the newest commit of the repository."""
     if not _changed(changes):
         return str(parent)
-    # Bytes go by HTTP, whose waits are bounded, and which every server takes; a path would go by Xet.
+    # Bytes are sent by HTTP, which every server accepts and whose waits are bounded; a path would be sent by Xet.
     operations = [
         CommitOperationDelete(change.path)
         if change.state == "deleted"
@@ -241,7 +242,8 @@ def _commit(folder: Path, repo: str, changes: tuple[Change, ...], parent: str | 
 def _download(repo: str, cache_dir: Path | None) -> Path:
     """The folder, in the cache, of all files of `repo` at one commit.
 
-    What the cache calls the newest commit of the branch stays. With HF_HUB_OFFLINE=1 the folder is that commit's.
+    The cache keeps its own entry for the newest commit of the branch. With HF_HUB_OFFLINE=1 the folder is of that
+    commit.
 
     Raises:
         UserError: if a file cannot be downloaded, or is damaged in the cache.
@@ -263,4 +265,4 @@ def _verify_again(repo: str, commit: str) -> Verification:
         except UnreachableError as error:
             raise UnreachableError(f"{repo} is published, but could not be downloaded to verify it: {error}") from error
         except UserError as error:
-            raise UserError(f"{repo} is published, but the download is not what was staged: {error}") from error
+            raise UserError(f"{repo} is published, but the downloaded files differ from the stage: {error}") from error

@@ -29,7 +29,7 @@ def render_sums(folder: Path) -> str:
 
 
 def check_sums(folder: Path, required: tuple[str, ...] = ()) -> int:
-    """Check that SHA256SUMS lists exactly the files of `folder`, with their digests; the number of these files.
+    """Check that SHA256SUMS lists exactly the files of `folder`, with their digests; returns the number of files.
 
     Args:
         folder: the folder of a Hub repository.

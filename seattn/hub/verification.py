@@ -1,6 +1,6 @@
-"""Check that a folder for the Hub is complete and that its weights and its card agree with what was measured.
+"""Check that a folder for the Hub is complete and that its weights and its card agree with the measured results.
 
-Nothing in the folder is executed, and no size in it is believed before it is compared with the file's.
+Nothing in the folder is executed, and a size that a file states is compared with the size of the file before its use.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def verify(folder: Path, *, data_dir: Path | None = None) -> Verification:
         data_dir: an image folder; the weights are also scored on its test split, and compared with the card.
 
     Raises:
-        UserError: on the first check that fails, naming the file, what is wrong and what to do.
+        UserError: on the first check that fails, naming the file, the fault and the remedy.
     """
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}; `seattn hub stage NAME {folder}` makes one")

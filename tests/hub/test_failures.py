@@ -270,7 +270,7 @@ def test_a_card_that_the_hub_does_not_take_is_said_in_its_words(hub, login, stag
 
 def test_offline_nothing_is_published(hub, login, staged, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=rf"HF_HUB_OFFLINE forbids to ask {hub.url} about {REPO}; unset it"):
+    with pytest.raises(UserError, match=rf"HF_HUB_OFFLINE forbids requests to {hub.url} about {REPO}; unset it"):
         publish_folder(staged, REPO)
     assert {change.state for change in publish_folder(staged, REPO, dry_run=True).changes} == {"not compared"}
     assert hub.requests == []

@@ -85,7 +85,7 @@ def test_offline_without_it_the_way_out_is_said(on_hub, monkeypatch):
     with pytest.raises(UserError) as error:
         load()
     assert str(error.value) == (
-        f"{OURS} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to ask "
+        f"{OURS} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids requests to "
         f"{on_hub.url}; run `seattn hub pull {OURS}` where there is a network"
     )
 

@@ -141,7 +141,7 @@ def test_what_comes_back_otherwise_is_said(hub, login, staged):
         return None
 
     hub.fault = swap
-    with pytest.raises(UserError, match=r"org/my_birds is published, but the download is not what was staged"):
+    with pytest.raises(UserError, match=r"org/my_birds is published, but the downloaded files differ from the stage"):
         publish_folder(staged, REPO)
 
 

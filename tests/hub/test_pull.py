@@ -61,7 +61,7 @@ def test_a_cache_of_ones_own(on_hub, tmp_path, offline, capsys):
 @pytest.mark.parametrize("command", [["hub", "pull"], ["hub", "verify"]])
 def test_offline_what_is_not_there_says_how_to_get_it(offline, fails, command):
     offline()
-    assert f"HF_HUB_OFFLINE forbids to ask {NOWHERE}; run `seattn hub pull {REPO}`" in fails(*command, REPO)
+    assert f"HF_HUB_OFFLINE forbids requests to {NOWHERE}; run `seattn hub pull {REPO}`" in fails(*command, REPO)
 
 
 def test_weights_of_the_package_by_their_name(hub, tmp_path, offline, monkeypatch):
