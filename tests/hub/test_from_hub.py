@@ -123,7 +123,7 @@ def test_other_weights_than_the_pinned_are_refused_and_the_way_out_works(on_hub,
         load()
     message = str(error.value)
     assert "SHA-256" in message
-    assert "another version of seattn has it" in message
+    assert "use the version of seattn that has it" in message
     on_hub.store.put(OURS, {"model.safetensors": packaged()})
     assert same(load())
 
