@@ -27,13 +27,17 @@ class ExciteGrad(NamedTuple):
 
     @staticmethod
     def like(saved: Saved) -> "ExciteGrad":
-        """Memory for them."""
-        scale, hidden = saved.scale, saved.hidden
-        return ExciteGrad(*(torch.empty_like(t) for t in (scale, scale, hidden, hidden)))
+        """Memory without values for the gradients of a forward that saved `saved`."""
+        return ExciteGrad(
+            dz=torch.empty_like(saved.scale),
+            dp=torch.empty_like(saved.scale),
+            dh=torch.empty_like(saved.hidden),
+            hidden_act=torch.empty_like(saved.hidden),
+        )
 
 
 def excite(e: Excitation, norm: Norm, saved: Saved) -> None:
-    """Fills saved.hidden and saved.scale from saved.squeeze, in one launch, or two for kind "se"."""
+    """Fill saved.hidden and saved.scale from saved.squeeze, in one launch, or two for kind "se"."""
     assert e.w1 is not None
     if e.kind == "se":
         assert e.w2 is not None
@@ -47,7 +51,7 @@ def excite(e: Excitation, norm: Norm, saved: Saved) -> None:
 
 
 def excite_grad(e: Excitation, saved: Saved, grad: ExciteGrad) -> None:
-    """Fills grad.dp, and for kind "se" grad.dh and grad.hidden_act, from grad.dz; as many launches as `excite`."""
+    """Fill grad.dp, and for kind "se" grad.dh and grad.hidden_act, from grad.dz; as many launches as `excite`."""
     assert e.w1 is not None
     if e.kind == "se":
         assert e.w2 is not None
@@ -64,7 +68,7 @@ def excite_grad(e: Excitation, saved: Saved, grad: ExciteGrad) -> None:
 def excite_weight_grads(e: Excitation, grad: ExciteGrad, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dw1, db1, dw2, db2 in fp32; empty (0) where the kind has no such weight. p (N, C).
 
-    The sum over images is one small matrix product for each: torch's, in a fixed order; zeros for an empty batch.
+    Each sum over images is one small matrix product of torch, in a fixed order; zeros for an empty batch.
     """
     empty = partial(p.new_empty, 0)  # no two results of an operator may be the same tensor
     if e.kind == "none":

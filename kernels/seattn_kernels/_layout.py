@@ -1,8 +1,8 @@
-"""How a map lies in memory, the tiles that programs take of it, and the plan by which an operator runs.
+"""The layout of a map in memory, the tiles of a map that programs work on, and the plan by which an operator runs.
 
 Tiles and limits are tables; nothing is timed at run time. The plan depends on sizes alone:
     "sample"  one program a sample reads a map twice, the second time from cache (`_sample.py`)
-    "passes"  a kernel for each pass over a map, and small kernels between them (`_passes.py`); it takes everything
+    "passes"  a kernel for each pass over a map, and small kernels between them (`_passes.py`); for every map
 Shapes: N images, C channels, P = H*W pixels. A map is dense, NCHW or channels_last.
 """
 
@@ -26,7 +26,7 @@ class Tile(NamedTuple):
     rows: int
     cols: int
     num_warps: int
-    registers: int | None = None  # at most for a thread, on NVIDIA; None: as many as the assembler chooses
+    registers: int | None = None  # the most for one thread, on NVIDIA; None: the assembler chooses
 
 
 class Row(NamedTuple):
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 # The first row whose limits hold is taken. A tile is longest along the dimension that is contiguous in memory. Nearly
-# all have 8 or 16 elements a thread, for accesses of 128 bit in every dtype. Chosen to spill nothing; not tuned.
+# all have 8 or 16 elements a thread, for accesses of 128 bit in every dtype. They spill no register; not tuned.
 PASS_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
     False: (
         Row(None, 64, Tile(32, 64, 4)),
@@ -61,9 +61,9 @@ PASS_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
     ),
 }
 # One program a sample needs more warps to keep enough bytes in flight; small maps take 8, so that more fit on an SM.
-# Without a bound the assembler aims at more programs a multiprocessor and spills a register or two for it. With 16
-# warps 64 registers leave two programs on it, as `plan_for` assumes, and 8 elements a thread fit in them.
-# The smallest take 64 channels: a block of the gate's matrix, 64 x 64, is then 32 registers a thread.
+# Without a limit the assembler aims at more programs on a multiprocessor and spills one or two registers. With 16 warps
+# and 64 registers two programs fit on a multiprocessor, as `plan_for` assumes, and a thread can hold 8 elements.
+# The tiles for the smallest maps have 64 channels: a 64 x 64 block of the gate's matrix is then 32 registers a thread.
 SAMPLE_TILES: dict[bool, tuple[Row, ...]] = {
     False: (
         Row(None, 16, Tile(64, 16, 4, 168)),
@@ -105,7 +105,7 @@ def layout_of(x: Tensor) -> Layout:
 
 
 def check_same(x: Tensor, **maps: Tensor | None) -> None:
-    """Raise ValueError where a map differs from x in shape, dtype, device or layout: kernels address all alike."""
+    """Raise ValueError where a map differs from x in shape, dtype, device or layout, whose offsets kernels use."""
     layout = layout_of(x)
     for name, t in maps.items():
         if t is None:
@@ -119,9 +119,9 @@ def describe(x: Tensor) -> str:
 
 
 def launch_options(num_warps: int, registers: int | None = None) -> dict[str, Any]:
-    # Contraction to FMA is stated, not left to the default, which differs between Triton versions.
+    # Contraction to FMA is set here, because its default differs between Triton versions.
     options: dict[str, Any] = {"num_warps": num_warps, "enable_fp_fusion": True}
-    if registers is not None and torch.version.hip is None:  # AMD's compiler takes no such bound
+    if registers is not None and torch.version.hip is None:  # AMD's compiler has no such option
         options["maxnreg"] = registers
     return options
 
@@ -153,7 +153,7 @@ def norm_args(norm: Norm) -> dict[str, Any]:
 
 @triton.jit
 def offsets_in_image(c, p, C, P, CHANNELS_LAST: tl.constexpr):
-    """(BLOCK_C, BLOCK_P) offsets within one image. int32: the caller holds C*P below 2^31."""
+    """(BLOCK_C, BLOCK_P) offsets within one image. int32: the caller ensures that C*P is below 2^31."""
     return c[:, None] + p[None, :] * C if CHANNELS_LAST else c[:, None] * P + p[None, :]
 
 

@@ -1,11 +1,12 @@
 """Activations and gates inside a kernel, with their derivatives. Any shape, fp32; NaN passes through, as in torch.
 
 The affine map of a batch norm inside a kernel, and Welford's running mean and squared deviation, lane by lane.
-normed = scale * (x - centre) + shift with scale = weight * rsqrt(var + eps), centre = mean, shift = bias. Centred
-first: scale * x + (bias - scale * mean) cancels where the mean is large against the deviation. All fp32.
-A pointer that is None stands for an argument that is not there, decided when the kernel is compiled.
+normed = scale * (x - centre) + shift with scale = weight * rsqrt(var + eps), centre = mean, shift = bias. The mean is
+subtracted first: scale * x + (bias - scale * mean) loses digits where the mean is large against the deviation.
+All fp32.
+A pointer that is None stands for an absent argument; this is decided when the kernel is compiled.
 
-The maximum of many values as torch.amax takes it: a NaN among them is the maximum. All fp32.
+The maximum of many values as in torch.amax: if a value is NaN, the maximum is NaN. All fp32.
 """
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
@@ -39,7 +40,7 @@ def act(h, ACT: tl.constexpr):
 
 @triton.jit
 def act_grad(grad, h, ACT: tl.constexpr):
-    """grad * ACT'(h). Where the derivative is 0 the result is 0, whatever the gradient, as in torch."""
+    """grad * ACT'(h). Where the derivative is 0 the result is 0, for every gradient, as in torch."""
     if ACT == "relu":
         d = tl.where(h <= 0, 0.0, grad)
     elif ACT == "silu":
@@ -83,7 +84,7 @@ def gate_grad(grad, s, GATE: tl.constexpr):
 
 @triton.jit
 def norm_scale(weight_ptr, var_ptr, c, C, eps):
-    """weight * rstd of channels c; finite where c >= C, whatever eps is."""
+    """weight * rstd of channels c; finite where c >= C, for every eps."""
     scale = tl.rsqrt(tl.load(var_ptr + c, mask=c < C, other=1.0) + eps)
     if weight_ptr is not None:
         scale *= tl.load(weight_ptr + c, mask=c < C, other=0.0)
@@ -106,7 +107,7 @@ def norm_mean(m, weight_ptr, bias_ptr, mean_ptr, var_ptr, c, C, eps):
 
 @triton.jit
 def welford_step(mean, m2, x, step, valid):
-    """One more value for each lane, the step-th (from 1); lanes that are not valid keep theirs."""
+    """Add one value to each lane, the step-th (from 1); lanes that are not valid do not change."""
     delta = tl.where(valid, x - mean, 0.0)
     mean += delta * (1.0 / step)
     return mean, m2 + delta * (x - mean)
@@ -122,12 +123,12 @@ def welford_total(mean, m2, count, total, axis: tl.constexpr):
 
 @triton.jit
 def peak_step(peak, x, valid):
-    """One more value for each lane; lanes that are not valid keep theirs. Starts from -inf."""
+    """Add one value to the maximum of each lane, which starts at -inf; lanes that are not valid do not change."""
     return tl.maximum(peak, tl.where(valid, x, float("-inf")), propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def peak_total(peak, axis: tl.constexpr):
-    """The maximum over lanes. tl.max ignores NaN, so NaN is taken out first and added at the end."""
+    """The maximum over lanes. tl.max ignores NaN, so NaN is replaced first and added at the end."""
     is_nan = peak != peak
     return tl.max(tl.where(is_nan, float("-inf"), peak), axis=axis) + tl.sum(tl.where(is_nan, peak, 0.0), axis=axis)

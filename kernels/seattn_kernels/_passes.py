@@ -4,7 +4,7 @@ Shapes: N images, C channels, P = H*W pixels; T = one map's bytes.
     x, shortcut, y, dy, g, dx (N, C, H, W): fp32, fp16 or bf16, dense, all in one layout, NCHW or channels_last
     squeeze, m2, s1, s2, scale, dz, dp (N, C); weight, bias, mean, var, dweight, dbias (C): fp32, contiguous
 Offsets within an image are int32 (C*P below 2^31), those of images int64. Sums are fp32, in a fixed order, no atomics.
-A pointer that is None stands for an argument that is not there: no norm where mean_ptr is None, and so on.
+A pointer that is None stands for an absent argument: no norm where mean_ptr is None, and so on.
 """
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
@@ -69,8 +69,8 @@ def apply_kernel(
 ):
     """y = OUT_ACT(scale[n, c] * norm(x) + shortcut). Grid (N * P / BLOCK_P, C / BLOCK_C).
 
-    3 T: reads x and shortcut, writes y; 2 T without shortcut. Pixels share the first axis with images: the others
-    end at 65,535 programs, which a large image would pass.
+    3 T: reads x and shortcut, writes y; 2 T without shortcut. Images and tiles of pixels share the first axis of the
+    grid, because the other axes end at 65,535 programs, fewer than a large image needs.
     """
     tiles = tl.cdiv(P, BLOCK_P)
     n = (tl.program_id(0) // tiles).to(tl.int64)

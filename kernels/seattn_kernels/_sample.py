@@ -52,7 +52,7 @@ def sample_fwd_kernel(
     """y = OUT_ACT(scale * norm(x) + shortcut), scale = GATE(W2 ACT(W1 mean_p norm(x) + b1) + b2).
 
     Writes squeeze (mean of x), hidden (before ACT) and scale too. 3 T: reads x and shortcut, writes y; 2 T without
-    shortcut; x is asked for twice. Loop 1 over channel blocks pools and adds W1's columns to hidden, loop 2 applies.
+    shortcut; x is loaded twice. Loop 1 over channel blocks pools and adds W1's columns to hidden, loop 2 applies.
     """
     n = tl.program_id(0).to(tl.int64)
     image = n * C * P
@@ -138,7 +138,7 @@ def sample_bwd_kernel(
     """dx = scale * g + W1^T dh / P, g = dy where y > 0 (dy where y_ptr is None), no norm.
 
     dz = GATE'(scale) sum_p g x, dh = ACT'(hidden) W2^T dz and act = ACT(hidden) are written for the weight gradients.
-    5 T: reads dy, y and x, writes g and dx; 3 T without y; g, or dy, is asked for a second time.
+    5 T: reads dy, y and x, writes g and dx; 3 T without y; g, or dy, is loaded a second time.
     """
     n = tl.program_id(0).to(tl.int64)
     image = n * C * P
@@ -170,7 +170,7 @@ def sample_bwd_kernel(
     dh = tl.where(r < R, act_grad(dh, hidden, ACT), 0.0)  # as in the forward: the padding may be NaN
     tl.store(dh_ptr + n * R + r, dh, mask=r < R)
     tl.store(act_ptr + n * R + r, act(hidden, ACT), mask=r < R)
-    tl.debug_barrier()  # g is read back below, perhaps by another thread than wrote it
+    tl.debug_barrier()  # another thread than the one that wrote g may read it below
 
     for start_c in range(0, C, BLOCK_C):
         c = start_c + tl.arange(0, BLOCK_C)
@@ -204,7 +204,7 @@ def sample_fwd(
     saved: Saved,
     out_act: str,
 ) -> None:
-    """Launches `sample_fwd_kernel`, which fills y and the three tensors of `saved`."""
+    """Launch `sample_fwd_kernel`, which fills y and the three tensors of `saved`."""
     hidden_channels = saved.hidden.shape[1]
     sample_fwd_kernel[(layout.images,)](
         x_ptr=x,
@@ -238,7 +238,7 @@ def sample_bwd(
     dx: Tensor,
     grad: ExciteGrad,
 ) -> None:
-    """Launches `sample_bwd_kernel`, which fills dx, grad.dz, grad.dh and grad.hidden_act, and g unless y is None."""
+    """Launch `sample_bwd_kernel`, which fills dx, grad.dz, grad.dh and grad.hidden_act, and g unless y is None."""
     hidden_channels = saved.hidden.shape[1]
     sample_bwd_kernel[(layout.images,)](
         dy_ptr=dy,

@@ -1,4 +1,4 @@
-"""What an operator takes besides its maps: an excitation and a norm. Without Triton, so that seattn.ops shares them.
+"""The arguments of an operator besides its maps: an excitation and a norm. seattn.ops uses them too, without Triton.
 
 Shapes: N images, C channels, R hidden channels, k taps.
 """
@@ -16,7 +16,7 @@ class Excitation:
         kind "none"  scale = 1
         kind "se"    scale = gate(W2 act(W1 p + b1) + b2)    w1 (R, C), b1 (R) or None, w2 (C, R), b2 (C) or None
         kind "ese"   scale = gate(W1 p + b1)                 w1 (C, C), b1 (C) or None
-        kind "eca"   scale = gate(conv1d(p, w1))             w1 (k) with k odd; zeros outside of the channels
+        kind "eca"   scale = gate(conv1d(p, w1))             w1 (k) with k odd; the channels are padded with zeros
     act is relu, silu, gelu, hard_swish or identity; gate is sigmoid, two_sigmoid or hard_sigmoid.
     """
 
@@ -34,7 +34,7 @@ class Norm:
     """normed = weight * (x - mean) / sqrt(var + eps) + bias, each (C) or None.
 
     kind: "none" (normed = x), "frozen" (mean and variance are given) or "batch" (the mean and the biased variance of x,
-    which the forward finds and the backward is given).
+    which the forward computes and the backward gets).
     """
 
     kind: str = "none"
@@ -50,7 +50,7 @@ NO_NORM = Norm()
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What a forward leaves for its backward, fp32; empty (0) where the kind of excitation has none.
+    """The values that a forward saves for its backward, fp32; empty (0) where the kind of excitation has none.
 
     squeeze (N, C) is the mean of x, before a norm; hidden (N, R) is W1 p + b1; scale (N, C) is the gate.
     """

@@ -41,7 +41,7 @@ def attn_tail_fwd(x: Tensor, shortcut: Tensor | None, excitation: Excitation, no
     hidden (N, R) before act, fp32; empty (0) where there is none.
 
     Raises:
-        ValueError: if shortcut is not as x in shape, dtype and layout, or x is not dense.
+        ValueError: if shortcut differs from x in shape, dtype or layout, or x is not dense.
     """
     layout = layout_of(x)
     check_same(x, shortcut=shortcut)
@@ -91,7 +91,7 @@ def attn_tail_bwd(
     is "identity", y is None, the gradient of the shortcut is dy itself, and g is empty (0).
 
     Raises:
-        ValueError: if dy or y is not as x in shape, dtype and layout, or x is not dense.
+        ValueError: if dy or y differs from x in shape, dtype or layout, or x is not dense.
     """
     layout = layout_of(x)
     check_same(x, dy=dy, y=y)

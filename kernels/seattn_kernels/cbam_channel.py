@@ -71,7 +71,7 @@ def reduce_pixels_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """dz = GATE'(scale) * sum_p dy * x; ties = how many pixels hold the maximum. Grid (N * C / BLOCK_C).
+    """dz = GATE'(scale) * sum_p dy * x; ties = the number of pixels that have the maximum. Grid (N * C / BLOCK_C).
 
     2 T: reads dy and x.
     """
@@ -155,10 +155,10 @@ def pair_logits_kernel(
     for start in range(0, R, BLOCK_R):
         r = start + tl.arange(0, BLOCK_R)
         mask = (n[:, None] < N) & (r[None, :] < R)
-        of_mean = tl.load(hidden_ptr + row * R + r[None, :], mask=mask, other=0.0)
-        of_peak = tl.load(hidden_ptr + (N + row) * R + r[None, :], mask=mask, other=0.0)
+        mean_hidden = tl.load(hidden_ptr + row * R + r[None, :], mask=mask, other=0.0)
+        peak_hidden = tl.load(hidden_ptr + (N + row) * R + r[None, :], mask=mask, other=0.0)
         w2 = tl.load(w2_ptr + c[None, :] * R + r[:, None], mask=(c[None, :] < C) & (r[:, None] < R), other=0.0)
-        acc = tl.dot(act_of(of_mean, ACT) + act_of(of_peak, ACT), w2, acc, input_precision="ieee")
+        acc = tl.dot(act_of(mean_hidden, ACT) + act_of(peak_hidden, ACT), w2, acc, input_precision="ieee")
     if b2_ptr is not None:
         acc += 2.0 * tl.load(b2_ptr + c, mask=c < C, other=0.0)[None, :]
     tl.store(logits_ptr + row * C + c[None, :], acc, mask=(n[:, None] < N) & (c[None, :] < C))
@@ -193,11 +193,11 @@ def pair_hidden_grad_kernel(
         w2 = tl.load(w2_ptr + c[:, None] * R + r[None, :], mask=(c[:, None] < C) & (r[None, :] < R), other=0.0)
         acc = tl.dot(dz, w2, acc, input_precision="ieee")
     mask = (n[:, None] < N) & (r[None, :] < R)
-    of_mean = tl.load(hidden_ptr + row * R + r[None, :], mask=mask, other=0.0)
-    of_peak = tl.load(hidden_ptr + (N + row) * R + r[None, :], mask=mask, other=0.0)
-    tl.store(dh_ptr + row * R + r[None, :], act_grad(acc, of_mean, ACT), mask=mask)
-    tl.store(dh_ptr + (N + row) * R + r[None, :], act_grad(acc, of_peak, ACT), mask=mask)
-    tl.store(act_ptr + row * R + r[None, :], act_of(of_mean, ACT) + act_of(of_peak, ACT), mask=mask)
+    mean_hidden = tl.load(hidden_ptr + row * R + r[None, :], mask=mask, other=0.0)
+    peak_hidden = tl.load(hidden_ptr + (N + row) * R + r[None, :], mask=mask, other=0.0)
+    tl.store(dh_ptr + row * R + r[None, :], act_grad(acc, mean_hidden, ACT), mask=mask)
+    tl.store(dh_ptr + (N + row) * R + r[None, :], act_grad(acc, peak_hidden, ACT), mask=mask)
+    tl.store(act_ptr + row * R + r[None, :], act_of(mean_hidden, ACT) + act_of(peak_hidden, ACT), mask=mask)
 
 
 def cbam_channel_fwd(
@@ -239,7 +239,7 @@ def cbam_channel_bwd(
     """(dx, dw1, db1, dw2, db2): dx as x, the others in fp32 and the shapes of their weights.
 
     Raises:
-        ValueError: if dy is not as x in shape, dtype and layout, or x is not dense.
+        ValueError: if dy differs from x in shape, dtype or layout, or x is not dense.
     """
     layout = layout_of(x)
     check_same(x, dy=dy)
@@ -258,7 +258,7 @@ def cbam_channel_bwd(
         linear(dh.flatten(0, 1), w1, dpooled.flatten(0, 1), transposed=True)
         programs = n * triton.cdiv(layout.pixels, tile.cols) * blocks
         pooled_gate_grad_kernel[(programs,)](dy, x, scale, pooled, dpooled, ties, dx, n, **args)
-    # Sums over images are one small matrix product each: torch's, in a fixed order; zeros for an empty batch.
+    # Each sum over images is one small matrix product of torch, in a fixed order; zeros for an empty batch.
     dw1 = dh.flatten(0, 1).t() @ pooled.flatten(0, 1)
     return dx, dw1, dh.sum((0, 1)), dz.t() @ hidden_act, 2 * dz.sum(0)
 

@@ -1,11 +1,11 @@
-"""CBAM's spatial gate: the four passes over a map. What lies between them is one or two numbers a pixel, and torch's.
+"""CBAM's spatial gate: the four passes over a map. Between them torch works on one or two numbers for each pixel.
 
 Shapes: N images, C channels, P = H*W pixels; T = one map's bytes.
     x, y, dy, dx (N, C, H, W): fp32, fp16 or bf16, dense, all of one call in one layout, NCHW or channels_last
     pooled, dpooled (N, 2, H, W): maximum, then mean over channels where MAX_FIRST, else mean, then maximum
     z, scale, dlogits, ties (N, H, W): fp32, contiguous, as pooled and dpooled
 Offsets within an image are int32 (C*P below 2^31), those of images int64. Sums are fp32, in a fixed order, no atomics:
-the same input gives the same bits. All programs on the first axis of the grid: the others end at 65,535.
+the same input gives the same bits. All programs are on the first axis of the grid: the others end at 65,535.
 """
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
@@ -32,8 +32,8 @@ from seattn_kernels._math import gate as gate_of
 from seattn_kernels._math import gate_grad, peak_step, peak_total
 from seattn_kernels.arguments import Norm
 
-# For the two passes that loop over channels. In NCHW shorter in pixels than PASS_TILES, whose 1,024 would leave an
-# image of 32 x 32 to a single program.
+# For the two passes that loop over channels. In NCHW these tiles have fewer pixels than PASS_TILES, where a tile of
+# 1,024 pixels would be a whole image of 32 x 32.
 CHANNEL_LOOP_TILES: dict[bool, tuple[Row, ...]] = {  # by channels_last
     False: (Row(None, 64, Tile(32, 64, 4)), Row(None, None, Tile(16, 128, 4))),
     True: PASS_TILES[True],
@@ -226,7 +226,7 @@ def reduce_channels(
     """(dlogits, ties), (N, H, W) each: the gradient of the logits, and how many channels share the maximum.
 
     Raises:
-        ValueError: if dy is not as x in shape, dtype and layout, or x is not dense.
+        ValueError: if dy differs from x in shape, dtype or layout, or x is not dense.
     """
     layout = layout_of(x)
     check_same(x, dy=dy)

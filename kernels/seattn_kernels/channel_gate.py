@@ -4,7 +4,7 @@ Shapes: N images, C channels, P = H*W pixels; T = one map's bytes.
     x, y, dy, dx (N, C, H, W): fp32, fp16 or bf16, dense, all of one call in one layout, NCHW or channels_last
     logits, scale = gate(logits), dlogits (N, C): fp32, contiguous
 Offsets within an image are int32 (C*P below 2^31), those of images int64. Sums are fp32, in a fixed order, no atomics:
-the same input gives the same bits. All programs on the first axis of the grid: the others end at 65,535.
+the same input gives the same bits. All programs are on the first axis of the grid: the others end at 65,535.
 """
 
 # ruff: noqa: N803  upper case marks sizes and compile-time constants, as Triton's own kernels do
@@ -102,7 +102,7 @@ def channel_gate_bwd(dy: Tensor, x: Tensor, scale: Tensor, gate: str) -> tuple[T
     """(dx, dlogits): dx as x, dlogits (N, C) in fp32.
 
     Raises:
-        ValueError: if dy is not as x in shape, dtype and layout, or x is not dense.
+        ValueError: if dy differs from x in shape, dtype or layout, or x is not dense.
     """
     layout = layout_of(x)
     check_same(x, dy=dy)
