@@ -81,7 +81,7 @@ def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[Ac
             if same and other.held_out_top1 is not None and row.held_out_top1 is not None and _better(other, row):
                 raise UserError(
                     f"{row.name}: the run of seed {other.seed} was better on the held-out images "
-                    f"({other.held_out_top1:.2%}, seed {row.seed} {row.held_out_top1:.2%}); ship that one"
+                    f"({other.held_out_top1:.2%}, seed {row.seed} {row.held_out_top1:.2%}); ship that run"
                 )
     return list(best.values())
 

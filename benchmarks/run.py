@@ -1,7 +1,7 @@
 """Time operators, blocks and nets on the device that is here: `python -m benchmarks.run`, or `make bench`.
 
 Appends a row for every implementation of every case to benchmarks/results/<device>.csv while running, and ends with the
-ratios, their geometric means and the bars. Cases that a bar needs run first; when the minutes are over, the cases left
+ratios, their geometric means and the bars. Cases that a bar needs run first; when the minutes are over, the other cases
 are listed. The exit code is 1 if a case failed. The times mean little while the machine does other work.
 """
 
@@ -35,7 +35,7 @@ QUICK_COPY = 2**20
 @command("run")
 def main(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
-    # Rich takes the width of an output that is no terminal for 80 columns, and would cut the tables.
+    # Rich assumes 80 columns for an output that is not a terminal, and would cut the tables.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = Plan(device, compiled=args.compile, quick=args.quick)
@@ -80,7 +80,7 @@ def _chosen(plan: Plan, args: argparse.Namespace) -> list[Case]:
 
 
 def _run(bench: Bench, cases: Sequence[Case], out: Path | None, deadline: float) -> tuple[list[SpeedRow], bool]:
-    """The rows, and whether a case failed; the cases after it run nevertheless."""
+    """The rows, and whether a case failed; a failed case does not stop the cases after it."""
     rows: list[SpeedRow] = []
     left_out = []
     failed = False
@@ -110,7 +110,7 @@ def _minutes(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not value >= 0:  # nor nan, which no deadline is after
+    if not value >= 0:  # nan is refused too
         raise argparse.ArgumentTypeError(f"{text} is not a number of minutes")
     return value
 
@@ -120,7 +120,7 @@ def _parser() -> Parser:
     parser.add_argument("--only", action="append", choices=list(BENCHES), help="one kind; repeatable")
     parser.add_argument("--case", action="append", metavar="NAME", help="one op, block or net; repeatable")
     parser.add_argument("--mode", action="append", metavar="NAME", help="one mode, such as inference; repeatable")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to see whether all works")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to check that every case runs")
     parser.add_argument("--compile", action="store_true", help="also time timm's code under torch.compile")
     parser.add_argument("--minutes", type=_minutes, default=15.0, help="no case starts later (default %(default)g)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")

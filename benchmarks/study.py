@@ -1,4 +1,4 @@
-"""Take a study's rows into the project: `python -m benchmarks.study OUT/<study>/rows.csv …`.
+"""Add a study's rows to the project: `python -m benchmarks.study OUT/<study>/rows.csv …`.
 
 OUT/<study> is a folder that `seattn ablate` wrote. Its rows are added to benchmarks/results/ablations/<study>.csv; the
 row of a run that is already there is replaced. Only runs of a shipped study by committed code are accepted, all rows of

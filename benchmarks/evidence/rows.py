@@ -45,7 +45,7 @@ def recipe_of(run_dir: Path, recipes: Path = RECIPES) -> str:
     for path in sorted(recipes.glob(f"{ran.model}*.yaml")):
         if replace(load_recipe(path), seed=ran.seed) == ran:
             return path.stem
-    raise UserError(f"{run_dir} followed no recipe of {recipes}; put its recipe.yaml there under a name of its own")
+    raise UserError(f"{run_dir} followed no recipe of {recipes}; put its recipe.yaml there under a new name")
 
 
 def read_classes(name: str, folder: Path = CLASSES) -> ClassResults | None:

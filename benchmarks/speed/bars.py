@@ -14,9 +14,9 @@ class Bar:
     """The least value of one number over some rows.
 
     Args:
-        takes: whether a row is one of them.
-        reduce: makes one number of the rows' ratios, or of their percentages of the copy bandwidth.
-        of_copy: take the percentages.
+        takes: whether the number is computed from this row.
+        reduce: makes one number from the ratios of the rows, or from their percentages of the copy bandwidth.
+        of_copy: use the percentages.
     """
 
     text: str
