@@ -1,4 +1,4 @@
-"""What a net does and costs: scores, predictions, gates, explanations, statistics."""
+"""The scores, predictions, gates, explanations and costs of a net, and statistics of them."""
 
 from typing import TYPE_CHECKING
 

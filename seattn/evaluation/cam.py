@@ -112,7 +112,7 @@ def _last_stage(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | Non
 
 
 def _last_map(model: nn.Module, x: torch.Tensor, modules: Mapping[str, nn.Module]) -> tuple[str, Shape]:
-    """The last module that returns a map, and the map's shape; no net is accepted that turns its maps into tokens."""
+    """The last module that returns a map, and the map's shape; a net that turns its maps into tokens is refused."""
     shapes = list(_shapes(model, x, modules).items())
     last = max((place for place, (_, shape) in enumerate(shapes) if _is_map(shape)), default=None)
     if last is None or any(len(shape) == 3 for _, shape in shapes[last + 1 :]):

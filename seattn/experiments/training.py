@@ -10,7 +10,7 @@ from seattn.training.run_dir import Row, read_summary
 
 @dataclass(frozen=True)
 class Options:
-    """What all trainings of one study or search have in common.
+    """The options that all trainings of one study or search share.
 
     Args:
         data_dir: the folder of the images.

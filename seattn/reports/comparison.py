@@ -1,4 +1,4 @@
-"""The sections on several runs: how their recipes differ, and what this changes on the same images.
+"""The sections on several runs: how their recipes differ, and how their predictions differ on the same images.
 
 Shapes: K classes.
 """
@@ -166,8 +166,8 @@ def add_one_class(page: Page, groups: Sequence[RunGroup], class_name: str | None
     suffixes = [f", {group.label}" if len(groups) > 1 else "" for group in groups]
     head = [
         "class",
-        *(f"{names[k]} taken for it{suffix}" for suffix in suffixes),
-        *(f"it taken for {names[k]}{suffix}" for suffix in suffixes),
+        *(f"{names[k]} taken for this class{suffix}" for suffix in suffixes),
+        *(f"this class taken for {names[k]}{suffix}" for suffix in suffixes),
     ]
     text = f"The recall of {names[k]} is {recalls}"
     text += f"; it is the lowest of {groups[0].label}." if class_name is None else "."

@@ -152,7 +152,7 @@ Part = Text | Table | Drawing | Picture | Grid | Strips | Group | Folded
 
 @dataclass(frozen=True)
 class Headline:
-    """What a page says first: one number, a sentence about it, further numbers by name, and facts by name."""
+    """The top of a page: one number, a sentence about that number, further numbers by name, and facts by name."""
 
     number: str = ""
     text: str = ""

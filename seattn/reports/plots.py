@@ -163,7 +163,7 @@ def differences_plot(names: Sequence[str], rows: Mapping[str, Sequence[ImageDiff
 def one_class_plot(
     name: str, others: Sequence[str], shares: dict[str, tuple[FloatArray, FloatArray]], title: str
 ) -> Plot:
-    """The classes that a class is taken for (filled bars) and those taken for it (hatched bars), by groups.
+    """The classes that a class is taken for (filled bars) and the classes taken for this class (hatched), by groups.
 
     Args:
         others: the names of the other classes.

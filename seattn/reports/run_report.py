@@ -1,4 +1,4 @@
-"""One page on one or several training runs: how they learned, what their nets confuse, and what a change changed."""
+"""One page on one or several training runs: their curves, the confusions of their nets, and what a change gained."""
 
 import difflib
 from collections.abc import Sequence
@@ -137,7 +137,7 @@ def _check_class(groups: Sequence[RunGroup], class_name: str | None) -> None:
 
 
 def _notes(groups: Sequence[RunGroup], images: Split | None, split: str) -> list[str]:
-    """What a reader of the page must not miss."""
+    """The notes that a reader of the page must see first."""
     runs = [run for group in groups for run in group.runs]
     notes = []
     if images is not None and split == "test":
@@ -145,7 +145,7 @@ def _notes(groups: Sequence[RunGroup], images: Split | None, split: str) -> list
     if len({(run.recipe.seattn.holdout, run.recipe.seattn.holdout_seed) for run in runs}) > 1:
         notes.append("The runs held out different images: the accuracies of the curves are not of the same images.")
     notes += [
-        f"{run.name} has left no weights ({len(run.history)} of {run.planned} epochs): only its curves are shown."
+        f"{run.name} has no weights ({len(run.history)} of {run.planned} epochs): only its curves are shown."
         for run in runs
         if not run.has_weights
     ]

@@ -77,7 +77,7 @@ def read_run(path: Path) -> FinishedRun:
         UserError: if a file is missing or damaged; the message names the file.
     """
     if not path.is_dir():
-        raise UserError(f"no such run folder: {path}; give what `seattn train` or `seattn finetune` has as --out")
+        raise UserError(f"no such run folder: {path}; give the --out folder of `seattn train` or `seattn finetune`")
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"{path} has no recipe.yaml: it is not a folder of `seattn train` or `seattn finetune`")
     recipe = load_recipe(path / "recipe.yaml")

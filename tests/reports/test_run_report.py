@@ -163,7 +163,7 @@ def test_without_images_there_are_curves_and_what_more_there_could_be(runs, tmp_
 
 def test_a_run_that_goes_on_has_its_curves_only(runs, data, tmp_path, quick):
     page = report(tmp_path / "a", runs["going"], "--data-dir", data)
-    assert "going has left no weights (2 of 9 epochs)" in page.text
+    assert "going has no weights (2 of 9 epochs)" in page.text
     assert "With --data-dir" not in page.text
     both = report(tmp_path / "b", runs["going"], runs["before"], "--data-dir", data)
     assert both.stands_alone()

@@ -35,7 +35,7 @@ class Named:
         return {stage.name: stage for stage in (*self.profile.stages, self.profile.total)}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The name, the options and the profile as plain values, for JSON."""
         return {"model": self.name, "model_kwargs": self.options, **self.profile.to_dict()}
 
 
@@ -57,7 +57,7 @@ class Comparison:
         return {name: _percent(stage, others[name]) for name, stage in self.model.stages().items() if name in others}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The comparison as plain values, for JSON."""
         if self.against is None:
             return {**self.model.to_dict(), "against": None}
         return {**self.model.to_dict(), "against": self.against.to_dict(), "percent": self.percent()}

@@ -149,7 +149,7 @@ class Profile:
         return Stage(TOTAL, **{name: sum(getattr(stage, name) for stage in self.stages) for name in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the fields and the total."""
+        """The fields and the total as plain values, for JSON."""
         return {**asdict(self), TOTAL: asdict(self.total)}
 
 
@@ -212,12 +212,12 @@ def _count_parameters(
 ) -> tuple[Counter[str], Counter[str]]:
     """Parameters by row, each shared parameter once, and those of attention layers among them."""
     inside = {id(parameter) for layer in attention.values() for parameter in layer.parameters()}
-    total, of_attention = Counter[str](), Counter[str]()
+    total, attention_total = Counter[str](), Counter[str]()
     for name, parameter in model.named_parameters():
         total[units.row_of(name)] += parameter.numel()
         if id(parameter) in inside:
-            of_attention[units.row_of(name)] += parameter.numel()
-    return total, of_attention
+            attention_total[units.row_of(name)] += parameter.numel()
+    return total, attention_total
 
 
 def _count_macs(
@@ -247,13 +247,13 @@ def _count_macs(
     def macs(name: str) -> int:
         return int(sum(counts.get(f"{type(model).__name__}.{name}", {}).values())) // 2
 
-    total, of_attention = Counter[str](), Counter[str]()
+    total, attention_total = Counter[str](), Counter[str]()
     for name, row in _called_modules(model, units).items():
         total[row] += macs(name)
     total[units.names[0]] += counter.get_total_flops() // 2 - total.total()  # products outside of all rows' modules
     for name in attention:
-        of_attention[units.row_of(name)] += macs(name)
-    return total, of_attention, dict(shapes)
+        attention_total[units.row_of(name)] += macs(name)
+    return total, attention_total, dict(shapes)
 
 
 def _activation_bytes(model: nn.Module, units: Units, size: tuple[int, int, int], images: int) -> Counter[str]:

@@ -60,7 +60,7 @@ def run_search(
     """Train trials until `trials` of them have ended, complete or pruned; the best one's recipe is `out`/best.yaml.
 
     Args:
-        search: a file of `zoo_configs/searches/`, or what `load_search` made of one.
+        search: a file of `zoo_configs/searches/`, or the result of `load_search`.
         data_dir: the folder of the images, as for `train`; the test split is not read.
         out: the folder of the study and of its trials' runs; `runs/search/<name>` by default.
         trials: the number of trials in all, with those of earlier calls.

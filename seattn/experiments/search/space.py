@@ -147,7 +147,7 @@ def _parse_number(value: object, *, whole: bool) -> float:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search tries.
+    """The recipe, the space and the options of a search.
 
     Args:
         name: the file's name without its suffix.
@@ -155,7 +155,7 @@ class Search:
         space: the values of each key in which trials differ.
         sampler: "tpe", "random" or "grid".
         pruner: "median", "hyperband" or "none".
-        seed: the sampler's; trials are trained with the recipe's seed.
+        seed: the seed of the sampler; trials are trained with the recipe's seed.
     """
 
     name: str

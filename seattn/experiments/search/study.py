@@ -26,7 +26,7 @@ from seattn.experiments.search.space import Search
 DATABASE = "study.db"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # the trials that count; a failed trial is replaced by another one
 HEARTBEAT = 10  # seconds; a trial without a sign of life for three times as long is queued again
-_BUSY_SECONDS = 120  # that SQLite waits for another process to finish writing
+_BUSY_SECONDS = 120  # for which SQLite waits until another process has finished writing
 
 
 def open_study(out: Path, search: Search, data: Mapping[str, str]) -> optuna.Study:
@@ -34,7 +34,7 @@ def open_study(out: Path, search: Search, data: Mapping[str, str]) -> optuna.Stu
 
     Args:
         out: the folder of the search.
-        search: what it tries.
+        search: the recipe, the space and the options.
         data: a description of the data, so that a study has trials on the same data only.
 
     Raises:
@@ -160,7 +160,7 @@ def _describe(search: Search, data: Mapping[str, str]) -> dict[str, dict[str, An
 
 
 def _check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UserError, naming what differs, unless both describe one search."""
+    """Raise UserError, naming the keys that differ, unless both describe one search."""
     for part in now:
         # An older recipe gets the defaults of keys that were added since.
         old = parse_recipe(before[part], source=str(out)).to_dict() if part == "recipe" else before[part]
@@ -168,7 +168,7 @@ def _check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if keys:
             changes = "; ".join(f"{key}: {old.get(key, 'nothing')} then, {new.get(key, 'nothing')} now" for key in keys)
-            raise UserError(f"{out} was begun with another {part} ({changes}); undo that or give another --out")
+            raise UserError(f"{out} was started with another {part} ({changes}); undo the change or give another --out")
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

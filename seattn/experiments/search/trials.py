@@ -1,4 +1,4 @@
-"""The trials of a search: Optuna chooses their values, and a process each trains them.
+"""The trials of a search: Optuna chooses their values, and each is trained in a process of its own.
 
 Study.optimize runs `Trials.objective`, which watches the training: each epoch's held-out accuracy is reported to the
 pruner, and a training that the pruner or the end of the search stops is ended.
@@ -34,7 +34,7 @@ class TrialFailed(Exception):  # noqa: N818
 
 
 class Stopped(Exception):  # noqa: N818
-    """The search ends before the trial does, which the next call resumes."""
+    """The search ends before the trial; the next call resumes the trial."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Trials:
     """The objective of a study, and a callback for the end of each trial.
 
     Args:
-        search: what the search tries.
+        search: the recipe, the space and the options.
         out: the folder of the search.
-        options: what all trainings have in common.
+        options: the options that all trainings share.
         deadline: a time of `time.monotonic` at which trainings are stopped.
         write: writes the results so far.
         stop: set in order to stop all trainings.
@@ -112,7 +112,7 @@ class Trials:
             raise Stopped
 
     def _report(self, trial: Trial, number: int, training: Training, epochs: int) -> Iterator[int]:
-        """Tell the study of the epochs that have ended since the last call; yields how many are done then."""
+        """Report the epochs that have ended since the last call to the study; yields the number of finished epochs."""
         for row in training.new_epochs():
             done = int(row["epoch"]) + 1
             trial.report(row["eval_top1"], done)

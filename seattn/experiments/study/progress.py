@@ -79,7 +79,7 @@ class Progress:
 
     def seconds_left(self) -> float:
         """An estimate from this command's epochs, of the same variant where there are any, else of all variants."""
-        every = fmean(seconds for of_variant in self._seconds.values() for seconds in of_variant)
+        every = fmean(seconds for times in self._seconds.values() for seconds in times)
         by_variant = {variant: fmean(seconds) for variant, seconds in self._seconds.items()}
         total = sum(left * by_variant.get(self._variant[name], every) for name, left in self._epochs_left.items())
         return total / min(self._jobs, max(1, sum(left > 0 for left in self._epochs_left.values())))

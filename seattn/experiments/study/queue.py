@@ -54,9 +54,9 @@ class _Queue:
         return True
 
     def collect(self) -> None:
-        """Log the epochs that have ended, and take in the runs that have."""
+        """Log the epochs that have ended, and remove the runs that have ended."""
         for run, training in list(self.running):
-            ended = not training.is_running()  # asked before the rows are read, which are then all there
+            ended = not training.is_running()  # read first: the rows below are then complete
             for row in training.new_epochs():
                 self._progress.epoch(run, row)
             if ended:
