@@ -3,7 +3,7 @@
 Appends a row for each case to benchmarks/results/data-<device>.csv. The small images are those of --data-dir/train, or
 the sample that ships with the package, repeated. The large images are that sample, enlarged and saved as JPEG, unless
 --jpeg-dir names a folder of photographs. The cases in memory run in turns, so the state of the machine affects all
-alike. A training step that computes faster than its data path waits for its images.
+of them equally. A training step that computes faster than its data path waits for its images.
 """
 
 import itertools
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--data-dir", type=Path, help="an image folder of 32 x 32 images, for example CIFAR-10")
     parser.add_argument("--jpeg-dir", type=Path, help="an image folder of larger photographs")
     parser.add_argument("--stretches", type=int, default=11, help="timed stretches a case (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="two short stretches, to see whether all works")
+    parser.add_argument("--quick", action="store_true", help="two short stretches, to check that every case runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
     args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -3,8 +3,8 @@
 A training step of an SE net is also timed beside the net without attention: `plain` with our tails, `plain_timm_eager`
 with timm's. They show the time of an SE that costs nothing. On a CPU, `convolutions` is the plain net without norms and
 activations: no operator between the convolutions can make a step faster than that. On a CPU these nets are in a group
-of their own, training_step_parts: what other nets leave in the allocator changes times by a tenth, and a user's process
-has one net.
+of their own, training_step_parts: memory that other nets leave in the allocator changes times by a tenth, and a user's
+process has one net.
 """
 
 import copy

@@ -106,7 +106,7 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
         cells = [cell(lines[case, mode, dtype, images]) for cell in columns.values()]
         name = _CASES.get(case) or f"`{case}`, {images} image{'s' * (images != '1')}"
         text.append(f"| {name}, {_MODES[mode]} | {DTYPES[dtype]} | {' | '.join(cells)} |")
-    days = ", ".join(f"{', '.join(of_day)} of {day}" for day, of_day in commits.items())
+    days = ", ".join(f"{', '.join(names)} of {day}" for day, names in commits.items())
     triton = f"triton {where.triton}, " if on_gpu else ""
     text.append(f"\ntorch {where.torch}, timm {where.timm}, {triton}seattn at {days}.")
     return "\n".join(text) + "\n"

@@ -1,10 +1,10 @@
 """Checkpoints of SE-ResNets from other code, for the nets of this package and of timm.
 
-Known are pytorchcv, pytorch-cifar100, pytorch-cifar, moskomule/senet.pytorch, and any net with the model's own or
-torchvision's names whose squeeze-excite is spelt `fc1`/`fc2`, `fc.0`/`fc.2`, `conv_reduce`/`conv_expand` or
+The known projects are pytorchcv, pytorch-cifar100, pytorch-cifar, moskomule/senet.pytorch, and any net with the model's
+own or torchvision's names whose squeeze-excite is named `fc1`/`fc2`, `fc.0`/`fc.2`, `conv_reduce`/`conv_expand` or
 `fc.reduce`/`fc.expand`, under any attribute of its block. A checkpoint is refused if a tensor has no place in the
-model, or if the other net's attention computes something else. A warning names other differences that the project's
-code tells. The preprocessing is not in a checkpoint: the model's own stays.
+model, or if the other net's attention computes something else. A warning names other differences that are known from
+the project's code. A checkpoint has no preprocessing: the model's own stays.
 """
 
 import logging
@@ -35,14 +35,14 @@ _logger = logging.getLogger("seattn")
 
 
 def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of `state` as a state dict that `model` loads with `strict=True` and computes the same with.
+    """The tensors of `state` as a state dict that `model` loads with `strict=True`, and then gives the same outputs.
 
     Args:
         state: a state dict, or a checkpoint that holds one under `state_dict`, `model` or `net`; `module.` is removed.
         model: the model to load them into; it is not changed.
 
     Raises:
-        UserError: naming the first keys that do not fit, or what the checkpoint's net computes otherwise.
+        UserError: naming the first keys that do not fit, or how the checkpoint's net differs.
     """
     return _remap(unwrap(state, "this state"), model, "this state")
 
@@ -70,7 +70,7 @@ def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mappi
             block.se = block.se[1]
         raise
     if blocks:
-        _logger.info("%s: a ReLU now stands before each block's squeeze-excite, as in the checkpoint's net", origin)
+        _logger.info("%s: a ReLU is now before each block's squeeze-excite, as in the checkpoint's net", origin)
     model.load_state_dict(remapped, strict=True)
 
 
@@ -85,7 +85,7 @@ def _blocks_that_lack_a_relu(state: Mapping[str, torch.Tensor], model: nn.Module
 
 
 def _recognise(state: State) -> tuple[CheckpointLayout, Names]:
-    """The first layout that knows the state, the last of which knows any, and the model's names of its keys."""
+    """The first layout that the state has, and the model's names of its keys; the last layout fits every state."""
     for layout in LAYOUTS:
         try:
             names = layout.names(state)
@@ -139,7 +139,7 @@ def _translate(state: dict[str, torch.Tensor], model: nn.Module, origin: str) ->
 
 
 def _misfits(found: State, names: Names, wanted: State) -> list[str]:
-    """What a strict load of `found` would complain about, in the checkpoint's own names."""
+    """The errors that a strict load of `found` would report, with the checkpoint's own names."""
     return [
         *(f"size mismatch for {key}" for key in wanted if key in found and found[key].shape != wanted[key].shape),
         *(f"missing {key}" for key in wanted if key not in found),

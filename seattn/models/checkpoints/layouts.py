@@ -1,6 +1,6 @@
-"""Which project wrote a ResNet's checkpoint, by its keys, and the names of the tensors in timm's ResNets.
+"""The project that wrote a ResNet's checkpoint, found by the keys, and the names of the tensors in timm's ResNets.
 
-A new layout is one function and its line in `LAYOUTS`. The facts are those of the projects' code: pytorchcv 0.0.74,
+A new layout is one function and its line in `LAYOUTS`. The facts come from the code of the projects: pytorchcv 0.0.74,
 weiaicunzai/pytorch-cifar100 at 11d8418, kuangliu/pytorch-cifar, moskomule/senet.pytorch at 8cb2669,
 Cadene/pretrained-models.pytorch.
 """
@@ -24,10 +24,11 @@ class CheckpointLayout:
     """One project's names.
 
     Args:
-        name: what the log calls it.
+        name: the name in the log.
         names: timm's names of a state's tensors, or None if the state does not have this layout.
-        fixed: whether the names belong to one project. Its code then tells what no key shows: ReLU, sigmoid gates,
-            norms with eps 1e-5, a stem of stride 1 (3 x 3) or 2 (7 x 7, max-pool), bottlenecks striding in the 3 x 3.
+        fixed: whether the names belong to one project. Properties that no key shows are then known from its code: ReLU,
+            sigmoid gates, norms with eps 1e-5, a stem of stride 1 (3 x 3) or 2 (7 x 7, max-pool), and bottlenecks that
+            stride in the 3 x 3.
         relu_before_attn: whether there is a ReLU between a block's last norm and its attention.
     """
 
@@ -38,7 +39,7 @@ class CheckpointLayout:
 
 
 def _pytorchcv(state: State) -> Names | None:
-    """pytorchcv's ShakeDrop-ResNets scale each branch, but have the keys of a plain net: they are read as one."""
+    """pytorchcv's ShakeDrop-ResNets scale each branch, but have the keys of plain nets, and are read as such."""
     if not any(key.startswith("features.init_block.") for key in state):
         return None
     middle = state.get("features.stage1.unit1.body.conv2.conv.weight")  # (mid, mid / groups, 3, 3)
@@ -49,7 +50,7 @@ def _pytorchcv(state: State) -> Names | None:
         and middle.shape[0] == middle.shape[1]
     ):
         raise DifferentFunctionError(
-            "its keys do not tell whether bottlenecks stride in the first 1 x 1 convolution (resnet50) or in the 3 x 3 "
+            "its keys do not show whether bottlenecks stride in the first 1 x 1 convolution (resnet50) or in the 3 x 3 "
             "(resnet50b)"
         )
     return _renamed(
@@ -108,7 +109,7 @@ def _cadene(state: State) -> Names | None:
         return None
     raise DifferentFunctionError(
         "its max-pool rounds up and does not pad, and the bottlenecks of its SE-ResNets stride in the first 1 x 1 "
-        "convolution; timm's legacy_se* nets are the ones for it"
+        "convolution; load it into one of timm's legacy_se* nets"
     )
 
 
@@ -138,7 +139,7 @@ LAYOUTS = (
 
 
 def _step(match: re.Match[str]) -> str:
-    """An nn.Sequential of convolution, norm, ReLU, convolution, ...: its steps' names in a block."""
+    """The name in a block of a step of an nn.Sequential of convolution, norm, ReLU, convolution, ..."""
     number, kind = divmod(int(match[2]), 3)
     return f"{match[1]}.{'bn' if kind else 'conv'}{number + 1}."
 

@@ -1,4 +1,4 @@
-"""Files and dicts of weights as state dicts of plain keys; of a pickle only tensors and plain values are read."""
+"""State dicts with plain keys from files and dicts of weights; from a pickle only tensors and plain values are read."""
 
 import argparse
 import pickle
@@ -14,12 +14,12 @@ from timm.models import clean_state_dict
 
 from seattn.core.errors import UserError, first_line
 
-# Under which key a checkpoint holds its weights: timm's and common ones; "net" is pytorch-cifar's. Averaged ones first.
+# The keys under which checkpoints hold weights: those of timm and others; averaged weights first.
 _AVERAGED = ("state_dict_ema", "model_ema")
 _WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
-# Of a module that holds the net: Lightning's, transformers', and those of detectors and self-supervised training.
+# The names of modules that hold the net: in Lightning, transformers, detectors and self-supervised training.
 _PREFIXES = ("model.", "timm_model.", "backbone.", "encoder.", "module.", "_orig_mod.")
-# What thop and torch.optim.swa_utils leave among the weights.
+# The counters that thop and torch.optim.swa_utils add to the weights.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 # timm's checkpoints carry the argparse.Namespace of the run that wrote them; metrics are often scalars of numpy.
 _PLAIN_VALUES: list[Any] = [
@@ -59,7 +59,7 @@ def unwrap(content: object, origin: str, *, averaged: bool = True) -> dict[str, 
     """The state dict in `content`, alone or under a usual key, without prefixes that all its keys have.
 
     Args:
-        averaged: False passes over averaged weights (EMA).
+        averaged: False ignores averaged weights (EMA).
 
     Raises:
         UserError: naming `origin`, if there is no state dict, or naming a tensor that is sparse.
@@ -78,7 +78,7 @@ def unwrap(content: object, origin: str, *, averaged: bool = True) -> dict[str, 
 
 
 def require_finite(state: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Hold that no tensor of `state` has NaN or infinite values.
+    """Check that no tensor of `state` has NaN or infinite values.
 
     Raises:
         UserError: naming `origin` and the first such tensor.

@@ -43,7 +43,7 @@ def pixel_gate_grad(
 ) -> Tensor:
     """dx, in the memory of `buffer`: through the product, the mean and the maximum."""
     peak_plane, mean_plane = (0, 1) if max_first else (1, 0)
-    # 1 and 0 in the dtype of x: on a CPU 8 times faster than a mask of bools, to make and to sum.
+    # Ones and zeros in the dtype of x are made and summed 8 times faster on a CPU than a mask of bools.
     at_peak = torch.eq(x, pooled[:, peak_plane, None].to(x.dtype), out=torch.empty_like(x))
     share = dpooled[:, peak_plane] / sum_channels(at_peak, scale.dtype)  # (N, H, W)
     return weigh_pixels(buffer, (dy, scale), (at_peak, share), base=dpooled[:, mean_plane] / x.shape[1])

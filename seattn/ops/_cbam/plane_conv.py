@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers in the planes from which a depthwise convolution is the faster one forward.
+# The numbers in the planes from which a depthwise convolution is faster in the forward.
 DEPTHWISE_FROM = 20_000
 
 

@@ -1,12 +1,12 @@
 """torch.ops.seattn.cbam_spatial_fwd and _bwd: pooling over channels, the gate, the product.
 
-    pooled = [max_c x, mean_c x], or the other way round;  z = conv(pooled)
+    pooled = [max_c x, mean_c x] or [mean_c x, max_c x];  z = conv(pooled)
     scale  = gate(norm(z));  y = x scale            norm: "none", "frozen" (mean and var given), "batch" (those of z)
 Backward:
     dlogits = gate'(scale) sum_c dy x;  dz from it through the norm, dpooled through the convolution
     dx = dy scale + (gradient of the mean) / C + (gradient of the maximum) / ties where x is the maximum
 Four functions pass over x: `_cbam/in_torch.py` and `seattn_kernels/cbam_spatial.py` each define them. The steps between
-them have one or two numbers a pixel and are torch's: the convolution, and the batch norm of a map with one channel.
+them are torch's, on one or two numbers for each pixel: the convolution, and the batch norm of a map with one channel.
 Shapes: N images, C channels, H x W pixels, k x k window; x, y (N, C, H, W), pooled (N, 2, H, W), z, scale (N, H, W),
 weight (1, 2, k, k), the norm's (1); all but x, y and their gradients are fp32 (float64 for a float64 x).
 """
@@ -89,7 +89,7 @@ def _backward(passes: Callable[[], Passes]) -> Callable[..., Outputs]:
 
 
 def _statistics(z: Tensor, norm: str) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of the batch, (1) each; empty (0) where the norm does not take them."""
+    """Mean and biased variance of the batch, (1) each; empty (0) where the norm does not use them."""
     if norm != "batch":
         return z.new_empty(0), z.new_empty(0)
     var, mean = torch.var_mean(z, correction=0)

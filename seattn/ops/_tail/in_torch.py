@@ -1,6 +1,6 @@
 """The steps of the channel-attention tail written by hand in torch, for CPUs and for GPUs without Triton.
 
-Each direction makes as few tensors of the size of x as it can: on a CPU the first touch of fresh memory takes longer
+Each direction makes as few tensors of the size of x as it can: on a CPU the first write to new memory takes longer
 than the arithmetic. The formulas and names are in `seattn/ops/_tail/operator.py`. x has any float dtype; statistics and
 gates are fp32 (float64 for a float64 x). A small 16-bit x is widened. A large one is scaled by gates that are rounded
 to its dtype, and the products under its sums are rounded too.
@@ -88,7 +88,7 @@ def attn_tail_bwd(
     work = _working_dtype(x, norm.kind)
     wide_g, wide_x = g.to(work), x.to(work)
     dx = wide_g * wide_x  # the buffer of the result; first it holds the product
-    s2 = dx.sum((2, 3)).to(dtype)  # (N, C); asked for another dtype, torch would first copy the map
+    s2 = dx.sum((2, 3)).to(dtype)  # (N, C); with another dtype here, torch would first copy the map
     pixels = x.shape[2] * x.shape[3]
     if norm.kind == "none":
         dp, dw1, db1, dw2, db2 = excitation.grads(s2, saved.squeeze, saved.hidden, saved.scale)
@@ -152,6 +152,6 @@ def _factor(rstd: Tensor, norm: Norm) -> Tensor:
 
 
 def _normed_mean(squeeze: Tensor, mean: Tensor, factor: Tensor, norm: Norm) -> Tensor:
-    """The mean of the normalised map, (N, C). Centred first, which loses no digits where the mean is large."""
+    """The mean of the normalised map, (N, C). The mean is subtracted first, so a large mean costs no digits."""
     centred = squeeze - mean
     return centred * factor if norm.bias is None else torch.addcmul(norm.bias, centred, factor)

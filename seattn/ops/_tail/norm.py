@@ -31,7 +31,7 @@ class BatchNorm:
 
         Args:
             x: the input of the norm.
-            prefix: stands before "weight" and "bias" in a message.
+            prefix: the text before "weight" and "bias" in a message.
         """
         channels = x.shape[1]
         check_vector("running_mean", self.running_mean, channels, x)
@@ -50,7 +50,7 @@ class BatchNorm:
             raise ValueError(f"x must have more than one value a channel where training is True; got {tuple(x.shape)}")
 
     def for_operator(self, dtype: torch.dtype) -> Norm:
-        """What an operator is given: weights in `dtype`, and the running statistics unless it finds the batch's own."""
+        """The norm for an operator: weights in `dtype`, and the running statistics unless training uses the batch's."""
         weight, bias = cast(self.weight, dtype), cast(self.bias, dtype)
         if self.training:
             return Norm("batch", weight, bias, None, None, self.eps)
@@ -82,7 +82,7 @@ def batch_norm(x: Tensor, norm: BatchNorm) -> Tensor:
     """The norm of x by torch, in the dtype of x, statistics in fp32; updates the running statistics where training."""
     dtypes = {t.dtype for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if t is not None}
     if x.element_size() < 4 and dtypes - {torch.float32}:
-        return batch_norm_reference(x, norm, torch.float32).to(x.dtype)  # torch mixes x with fp32, nothing else
+        return batch_norm_reference(x, norm, torch.float32).to(x.dtype)  # torch mixes x only with fp32
     if x.element_size() >= 4 and dtypes - {x.dtype}:
         return batch_norm_reference(x, norm, x.dtype)
     return F.batch_norm(

@@ -220,7 +220,7 @@ REFUSED = {
     "bottlenecks_of_unknown_stride": (
         partial(theirs_imagenet, "pytorchcv-imagenet", bottleneck=True),
         partial(timms, Bottleneck),
-        "its keys do not tell whether bottlenecks stride in the first 1 x 1",
+        "its keys do not show whether bottlenecks stride in the first 1 x 1",
     ),
 }
 
@@ -366,7 +366,7 @@ def test_pytorch_cifar100s_relu_is_put_into_the_net_that_loads_its_se_resnet(cap
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model(x), net(x), atol=1e-5, rtol=1e-5)
-    assert "a ReLU now stands before each block's squeeze-excite" in caplog.text
+    assert "a ReLU is now before each block's squeeze-excite" in caplog.text
 
 
 def test_a_refused_checkpoint_leaves_the_net_without_that_relu():
