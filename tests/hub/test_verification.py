@@ -232,7 +232,7 @@ def golden(change):
         (weights(lambda s: s.update({"bn1.num_batches_tracked": torch.ones(())})), "it must be torch.int64"),
         (weights(lambda s: s["fc.weight"].fill_(float("nan"))), "fc.weight has NaN or infinite values"),
         (weights(lambda s: s["fc.bias"].fill_(float("inf"))), "fc.bias has NaN or infinite values"),
-        (weights(lambda s: s["conv1.weight"].add_(0.1)), "is allowed; either the weights are other ones"),
+        (weights(lambda s: s["conv1.weight"].add_(0.1)), "is allowed; either these are other weights"),
         (text("model.safetensors", "no tensors"), "is not a whole safetensors file"),
         (golden(lambda s: s["logits"].add_(1e-2)), "logits differ by"),
         (golden(lambda s: s["features"].mul_(1.01)), "features differ by"),
