@@ -1,7 +1,7 @@
 """The Python files that one op needs, of seattn/ops and of seattn_kernels, as a package that imports only itself.
 
-The files are taken as they are, found by following their imports, and not imported themselves; only the imports of one
-another become relative, since a kernel of the Hub is loaded from any folder, under a name made up for it.
+The files are found through their imports, without importing them, and are copied. Only the imports between these files
+are changed: they become relative, because a kernel of the Hub is loaded from any folder, under any name.
 """
 
 import ast
@@ -12,9 +12,9 @@ PACKAGES = {"seattn.ops": ROOT / "seattn" / "ops", "seattn_kernels": ROOT / "ker
 
 
 def gather(module: str) -> dict[str, str]:
-    """Path within the package to text, of `module` and all that it imports of `PACKAGES`.
+    """The texts of `module` and of all files of `PACKAGES` that it imports, by path within the package.
 
-    The `__init__.py` of a folder is reduced to its docstring: what it collects for its own users may not be there.
+    The `__init__.py` of a folder is reduced to its docstring, because files that it imports may be absent.
 
     Raises:
         ValueError: if a file imports what a kernel of the Hub cannot hold.

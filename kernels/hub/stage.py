@@ -5,7 +5,7 @@
     FOLDER/build/<variant>/__init__.py               the same names, for loaders that look here first
     FOLDER/build/<variant>/seattn_squeeze_excite/    __init__.py, layers.py, ops/, seattn_kernels/
 
-`make hub-kernels` runs it. Needs Python alone. The same sources give the same bytes.
+`make hub-kernels` runs this file, which needs only Python. The same sources give the same bytes.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from seattn.models._family import split_attn
 from seattn.models._hub import timm_repository
 from seattn.models._pretrained import DEFAULT_ORG
 
-# By a part of the architecture's name; the first that it has.
+# By a part of the architecture's name; the first part that the name contains counts.
 _FAMILIES = {
     "preact_resnet": "A pre-activation ResNet",
     "resnext": "A ResNeXt",
@@ -98,13 +98,13 @@ def render_table(weights: Sequence[Facts]) -> str:
 
 
 def runs_of_recipe(facts: Facts) -> list[AccuracyRow]:
-    """The newest row of each seed, of the runs that differ from that of the weights in the seed alone."""
+    """The newest row of each seed, from the runs that differ from the weights' own run only in the seed."""
     rows = {row.seed: row for row in facts.rows if row.recipe == facts.row.recipe}
     return [rows[seed] for seed in sorted(rows)]
 
 
 def percent(fraction: float) -> str:
-    """In per cent with two decimal places."""
+    """A fraction as per cent with two decimal places."""
     return f"{100 * fraction:.2f} %"
 
 
@@ -114,13 +114,13 @@ def interval(row: AccuracyRow) -> str:
 
 
 def picture_name(name: str) -> str:
-    """The file name of the picture that the card of the weights `name` shows; it lies beside the card."""
+    """The file name of the picture on the card of the weights `name`; the file is beside the card."""
     return f"{name}.confusion.svg"
 
 
 @cache
 def _template() -> Template:
-    # Not ModelCard.from_template: its template renders a misspelt name as nothing, and cannot be indented.
+    # ModelCard.from_template would render a misspelt name as nothing, and its template cannot be indented.
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )
@@ -172,7 +172,7 @@ def _base_model(facts: Facts) -> str | None:
 
 
 def _earlier_rows(facts: Facts) -> list[AccuracyRow]:
-    """Rows of the recipe before its last change, which have no recipe; a user's own run has no other rows."""
+    """The rows from before the recipe's last change, whose field `recipe` is empty; a user's own run has none."""
     return [row for row in facts.rows if facts.row.recipe and not row.recipe and row.split == facts.row.split]
 
 

@@ -1,4 +1,4 @@
-"""The data sets that nets of this package are trained on: what their cfgs need, and what cards say of them."""
+"""The data sets that nets of this package are trained on: values for their cfgs, and texts for model cards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Dataset:
         title: its name in rows and cards.
         label_names: class names in the order of a net's outputs.
         mean, std: of pixel values in 0..1, channels R, G, B.
-        about: what a card says of it.
+        about: the texts of a card about the data set.
         superclasses: superclass -> its classes, where the data set has superclasses.
     """
 
@@ -80,7 +80,7 @@ vehicles_1: bicycle bus motorcycle pickup_truck train
 vehicles_2: lawn_mower rocket streetcar tank tractor
 """
 
-# As the folders of the sets are called, spelling included.
+# The names of the data set's folders, in their own spelling.
 _BUTTERFLY75 = """
 ADONIS, AFRICAN GIANT SWALLOWTAIL, AMERICAN SNOOT, AN 88, APPOLLO, ATALA, BANDED ORANGE HELICONIAN, BANDED PEACOCK,
 BECKERS WHITE, BLACK HAIRSTREAK, BLUE MORPHO, BLUE SPOTTED CROW, BROWN SIPROETA, CABBAGE WHITE, CAIRNS BIRDWING,
@@ -94,7 +94,7 @@ RED SPOTTED PURPLE, SCARCE SWALLOW, SILVER SPOT SKIPPER, SLEEPY ORANGE, SOOTYWIN
 TROPICAL LEAFWING, TWO BARRED FLASHER, ULYSES, VICEROY, WOOD SATYR, YELLOW SWALLOW TAIL, ZEBRA LONG WING
 """
 
-# The set of 100 has these besides, and one name in other letters.
+# The set of 100 classes also has these, and one name in other letters.
 _ONLY_BUTTERFLY100 = """
 ARCIGERA FLOWER MOTH, ATLAS MOTH, BANDED TIGER MOTH, BIRD CHERRY ERMINE MOTH, BROOKES BIRDWING, BROWN ARGUS,
 CHALK HILL BLUE, CINNABAR MOTH, CLEARWING MOTH, COMET MOTH, EMPEROR GUM MOTH, GARDEN TIGER MOTH, GIANT LEOPARD MOTH,

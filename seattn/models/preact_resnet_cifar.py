@@ -88,7 +88,7 @@ class PreActResNetCifar(ResNetV2):
         if block_drop_rate:
             for module in self.modules():
                 if isinstance(module, PreActBasic):
-                    module.norm2.drop = nn.Dropout(block_drop_rate)  # a ReLU follows: the order is the same to it
+                    module.norm2.drop = nn.Dropout(block_drop_rate)  # before or after the ReLU, the result is the same
                 elif isinstance(module, PreActBottleneck):
                     module.norm3.drop = nn.Dropout(block_drop_rate)
 

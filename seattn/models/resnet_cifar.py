@@ -3,8 +3,9 @@
 He et al., CVPR 2016, https://arxiv.org/abs/1512.03385. `resnet20/32/44/56/110_cifar` are section 4.2's nets (three
 stages of 16-32-64 channels; shortcuts are projections, option B); `resnet18/34/50_cifar` are the ImageNet nets with a
 3 x 3 stem of stride 1 and without the max-pool; `resnext29_8x64d_cifar` is that of Xie et al., CVPR 2017,
-https://arxiv.org/abs/1611.05431. Four more ask what ResNet-18 needs at 32 x 32: ImageNet's stem as it is (`stem7`),
-three 3 x 3 convolutions of stride 1 in its place (`deep`), and both stride-1 stems without the last stage (`resnet14`).
+https://arxiv.org/abs/1611.05431. Four more are for a study of stems at 32 x 32: ResNet-18 with ImageNet's stem
+(`stem7`) or with three 3 x 3 convolutions of stride 1 (`deep`), and both stride-1 stems without the last stage
+(`resnet14`).
 Blocks, head and parameter names are timm.models.resnet's. Shapes: B images, C channels, H x W pixels.
 """
 
@@ -25,7 +26,7 @@ from seattn.models._family import cifar_cfgs, create_net, entry_point, variants
 __all__ = ["ResNetCifar", "ThreeStageResNetCifar"]  # register_model adds the entry points
 
 _BLOCKS = {"basic": FusedBasicBlock, "bottleneck": FusedBottleneck}
-_STEM_STRIDES = {"conv3": 1, "deep": 1, "conv7": 4}  # of what the first stage sees
+_STEM_STRIDES = {"conv3": 1, "deep": 1, "conv7": 4}  # the stride of the first stage's input
 
 
 class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
@@ -38,7 +39,7 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         stem: "conv3" (3 x 3), "deep" (three 3 x 3), both of stride 1 without max-pool, or "conv7" (ImageNet's: 7 x 7
             of stride 2, then a max-pool).
         cardinality, base_width: groups of a bottleneck's 3 x 3 convolution and the width of each at 64 channels.
-        num_classes: outputs; 0 leaves the classifier out.
+        num_classes: number of outputs; 0 omits the classifier.
         in_chans: channels of the input.
         global_pool: timm's name of the pooling before the classifier.
         act_layer, norm_layer: timm's names of activation and norm.

@@ -1,4 +1,4 @@
-"""Attention layers are put into the residual blocks of an existing model, and taken out again.
+"""Attention layers are added to the residual blocks of an existing model, and removed again.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -18,7 +18,7 @@ STARTS = ("paper", "identity")
 
 @dataclass(frozen=True)
 class Site:
-    """One residual block: where it is, and the class that gives it attention."""
+    """One residual block: its name in the model, and the class that gives it attention."""
 
     name: str
     block: nn.Module
@@ -54,8 +54,8 @@ class Attention:
 def find_stages(model: nn.Module) -> list[list[Site]]:
     """The residual blocks of the model that can carry attention, by stage, in the order of the forward pass.
 
-    A stage is the module that holds the blocks; where one module holds all of them (torchvision's MobileNetV2), the
-    blocks of one width.
+    A stage is the blocks of one parent module. If one module holds all blocks (torchvision's MobileNetV2), a stage is
+    the blocks of one width.
     """
     groups: dict[str, list[Site]] = {}
     for name, module in model.named_modules():
@@ -93,7 +93,7 @@ def insert_attention(model: nn.Module, attention: Attention) -> None:
 
 
 def extract_attention(model: nn.Module) -> int:
-    """Take out what `insert_attention` put in, in place; the number of layers that were there."""
+    """Remove the layers that `insert_attention` added, in place; returns their number."""
     count = 0
     for module in list(model.modules()):
         block: Any = module

@@ -22,7 +22,7 @@ class Sample:
 
 
 def load_sample(name: str) -> Sample:
-    """The sample called `name`; `cifar10` is the only one: 1,000 test images, 100 a class.
+    """The sample called `name`; `cifar10` is the only sample: 1,000 test images, 100 for each class.
 
     Raises:
         ValueError: for an unknown name.

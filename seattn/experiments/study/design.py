@@ -1,9 +1,9 @@
-"""The YAML file of a study: one base recipe, the variants of it by what they change, and the seeds of the runs.
+"""The YAML file of a study: one base recipe, the keys that each variant changes, and the seeds of the runs.
 
 The files of `zoo_configs/ablations/` have these keys:
 
 base       the path of a recipe, from the file's folder
-set        optional: recipe keys that the whole study replaces; dotted keys reach below `seattn` and `model_kwargs`
+set        optional: recipe keys that the whole study replaces; dotted keys name keys below `seattn` and `model_kwargs`
 seeds      a list of whole numbers
 variants   a name, and the recipe keys that this variant replaces beyond those of `set`; the first is the reference
 factors    in place of variants: a name, and its levels, each with the recipe keys that it replaces; the first level is
