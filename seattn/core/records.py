@@ -82,7 +82,7 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
     """
     text = read_text(path, what)
     try:
-        content = yaml.load(text, _Loader)
+        content = _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -22,6 +22,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.data.open import EvalSplit, open_data
+from seattn.data.transforms import data_config
 from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import Evaluation, summarize
 from seattn.training.build import (
@@ -72,7 +73,7 @@ class TrainingRun:
         self.data = open_data(
             recipe,
             data_dir,
-            self.model.pretrained_cfg,
+            data_config(self.model),
             device,
             rank=processes.rank,
             world=processes.world,

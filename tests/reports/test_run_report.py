@@ -321,7 +321,7 @@ DAMAGE = {
         lambda p: _damage(p, "summary.csv", (p / "summary.csv").read_text()[:-20]),
         "line 4 is damaged",
     ),
-    "binary log": (lambda p: (p / "summary.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "binary log": (lambda p: (p / "summary.csv").write_bytes(b"\xff\xfe\x00"), "is not text in UTF-8"),
     "broken result": (lambda p: _damage(p, "result.json", '{"top1": '), "result.json is not valid JSON"),
     "other result": (lambda p: _damage(p, "result.json", "[]"), "result.json must hold a JSON object"),
     "broken config": (lambda p: _damage(p, "config.json", "{"), "config.json is not valid JSON"),
