@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 
 import pytest
 import timm
@@ -36,7 +37,7 @@ def test_what_is_published_is_what_is_loaded(hub, login, capsys):
     out = capsys.readouterr().out
     assert f"published as {hub.url}/{repo}" in out
     assert "golden outputs" in out
-    assert hub.commits(repo) == ["initial commit", f"{NAME} by seattn 0.1.0"]
+    assert hub.commits(repo) == ["initial commit", f"{NAME} by seattn {version('seattn')}"]
     theirs = timm.create_model(f"hf-hub:{repo}", pretrained=True).eval()
     ours = timm.create_model(NAME, pretrained=True).eval()
     x = torch.randn(3, 3, 32, 32)

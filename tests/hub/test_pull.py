@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -241,7 +242,7 @@ def shell(hub, tmp_path):
 
 def test_publish_in_a_users_shell(hub, shell):
     assert f"published as {hub.url}/org/{NAME}" in shell("-m", "seattn", "hub", "publish", NAME, "--org", "org")
-    assert hub.commits(f"org/{NAME}") == ["initial commit", f"{NAME} by seattn 0.1.0"]
+    assert hub.commits(f"org/{NAME}") == ["initial commit", f"{NAME} by seattn {version('seattn')}"]
 
 
 @pytest.mark.slow
