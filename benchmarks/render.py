@@ -72,8 +72,8 @@ def render_readme(text: str) -> str:
         "speed": render_tables(headlines=True),
     }
     for name, table in tables.items():
-        before, rest = text.split(f"<!-- {name}: rendered by make cards -->\n")
-        _, after = rest.split(f"<!-- end of {name} -->")
+        before, remainder = text.split(f"<!-- {name}: rendered by make cards -->\n")
+        _, after = remainder.split(f"<!-- end of {name} -->")
         text = f"{before}<!-- {name}: rendered by make cards -->\n{table}<!-- end of {name} -->{after}"
     return text
 

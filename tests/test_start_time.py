@@ -83,10 +83,10 @@ def test_importing_the_package_alone_imports_neither_torch_nor_timm():
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NEAREST])
 def test_create_model_takes_little_more_than_timms_nearest(name, device):
     nearest, options = NEAREST[name]
-    ours, theirs = [], []
+    our_times, timm_times = [], []
     for _ in range(7):
-        for times, net, kwargs in ((ours, name, {}), (theirs, nearest, options)):
+        for times, net, kwargs in ((our_times, name, {}), (timm_times, nearest, options)):
             begun = time.process_time()
             timm.create_model(net, device=device, **kwargs)
             times.append(time.process_time() - begun)
-    assert min(ours) < CREATE_FACTOR * min(theirs), (ours, theirs)
+    assert min(our_times) < CREATE_FACTOR * min(timm_times), (our_times, timm_times)

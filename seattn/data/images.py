@@ -36,7 +36,7 @@ DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 _CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
 _SEVERAL_PAGES = frozenset({"TIFF", "GIF", "PNG", "WEBP", "AVIF"})  # not MPO: its second image is a camera's preview
 _logger = logging.getLogger("seattn")
-_pages_said = mmap.mmap(-1, 1)  # a byte that forked worker processes share
+_pages_reported = mmap.mmap(-1, 1)  # a byte that forked worker processes share
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _say_first_page(path: Path) -> None:
-    if not _pages_said[0]:
-        _pages_said[0] = 1
+    if not _pages_reported[0]:
+        _pages_reported[0] = 1
         _logger.warning(
             "%s has several pages or frames; the first one is read, here and in other such files", printable(path)
         )

@@ -80,12 +80,12 @@ class Policy:
         x = images.permute(0, 3, 1, 2).contiguous()  # (B, 3, H, W)
         for step in range(operations.shape[1]):
             drawn = torch.stack([operations[:, step].double(), magnitudes[:, step]], 1)  # (B, 2)
-            groups, group_of = drawn.unique(dim=0, return_inverse=True)
+            groups, group_index = drawn.unique(dim=0, return_inverse=True)
             for group, (operation, magnitude) in enumerate(groups.tolist()):
                 name = self.operations[int(operation)]
                 if name == NOTHING:
                     continue
-                index = (group_of == group).nonzero().flatten().to(x.device)
+                index = (group_index == group).nonzero().flatten().to(x.device)
                 x[index] = self._transform._apply_image_or_video_transform(
                     x[index], name, magnitude, interpolation=self._transform.interpolation, fill=self._transform._fill
                 )

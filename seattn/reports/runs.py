@@ -276,7 +276,7 @@ class RunGroup:
 def group_runs(runs: Sequence[FinishedRun], labels: Sequence[str] | None) -> list[RunGroup]:
     """Groups of runs of one recipe, in the order of their first runs; other groups are compared with the first.
 
-    A second run with the same recipe and seed starts a group of its own: something else has changed between the two.
+    A second run with the same recipe and seed starts a new group: something else has changed between the two.
 
     Args:
         labels: the names of the groups. By default these are the models, if each group has its own; otherwise the

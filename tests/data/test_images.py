@@ -17,7 +17,7 @@ SIXTEEN_BITS = EIGHT_BITS.astype(np.uint16) * 257
 
 @pytest.fixture(autouse=True)
 def _pages_unsaid():
-    seattn.data.images._pages_said[0] = 0
+    seattn.data.images._pages_reported[0] = 0
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])

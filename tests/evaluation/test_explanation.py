@@ -38,13 +38,13 @@ def learned(arch, **options):
 
 def by_hand(net, x, layer, target, *, hires=False):
     """Selvaraju et al., equations 1 and 2, with autograd; scaled to 0..1 and brought to the size of x."""
-    kept = []
-    hook = net.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.append(output) or None)
+    outputs = []
+    hook = net.get_submodule(layer).register_forward_hook(lambda module, inputs, output: outputs.append(output) or None)
     x = x.clone().requires_grad_()
     logit = net(x)[0, target]
     hook.remove()
-    (gradient,) = torch.autograd.grad(logit, kept)  # (1, C, h, w)
-    activation = kept[0].detach()
+    (gradient,) = torch.autograd.grad(logit, outputs)  # (1, C, h, w)
+    activation = outputs[0].detach()
     weight = gradient if hires else gradient.mean((2, 3), keepdim=True)
     cam = (weight * activation).sum(1, keepdim=True).relu()  # (1, 1, h, w)
     cam = (cam - cam.min()) / (cam.max() - cam.min())

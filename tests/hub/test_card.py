@@ -253,9 +253,9 @@ def test_a_card_shows_each_class_the_picture_and_the_calibration():
 def test_many_classes_are_folded_behind_the_hardest():
     names = [f"species {i}" for i in range(75)]
     card = render_card(dataclasses.replace(FACTS, classes=results(names, 4)), CFG)
-    shown, rest = card.split("<summary>The other 60</summary>")
+    shown, others = card.split("<summary>The other 60</summary>")
     assert shown.count("| species ") == 15
-    assert rest.split("</details>")[0].count("| species ") == 60
+    assert others.split("</details>")[0].count("| species ") == 60
     assert "numbered in the order of the outputs" in card
 
 

@@ -194,8 +194,8 @@ def test_the_token_is_in_no_output_and_no_traceback(action, hub, answer, no_wait
     fault = ANSWERS[answer][0]
     echo = Answer(fault.status, {**fault.headers, "X-Error-Message": f"who is {TOKEN}?"}, {"error": f"no {TOKEN}"})
     try:
-        for said in (fault, echo):
-            hub.fault = lambda request, said=said: said
+        for answer in (fault, echo):
+            hub.fault = lambda request, answer=answer: answer
             with pytest.raises(UserError) as error:
                 action()
             assert TOKEN not in str(error.value)
@@ -261,9 +261,11 @@ def test_the_command_line_ends_with_2_and_one_line(hub, tmp_path, fails, no_wait
 
 
 def test_a_card_that_the_hub_does_not_take_is_said_in_its_words(hub, login, staged):
-    said = '"license" must be one of apache-2.0, mit'
-    hub.fault = lambda r: Answer(400, {}, {"errors": [{"message": said}], "warnings": []}) if "yaml" in r.path else None
-    with pytest.raises(UserError, match=rf"refuses the request about {REPO} \(400: {said}"):
+    reason = '"license" must be one of apache-2.0, mit'
+    hub.fault = lambda r: (
+        Answer(400, {}, {"errors": [{"message": reason}], "warnings": []}) if "yaml" in r.path else None
+    )
+    with pytest.raises(UserError, match=rf"refuses the request about {REPO} \(400: {reason}"):
         publish_folder(staged, REPO)
     assert hub.commits(REPO) == ["initial commit"]
 

@@ -203,7 +203,7 @@ def test_a_network_that_goes_away_at_any_request_leaves_the_old_or_the_new(
 def test_one_lost_answer_is_made_up_for_or_said(hub, login, staged, no_waiting):
     """The client tries some requests again; that a commit was made whose answer is lost is found by looking."""
     places = requests_of(hub, publish_folder, staged, "org/first")
-    said = []
+    messages = []
     for k in places:
         start, repo = len(hub.requests), f"org/new{k}"
         hub.store.large.clear()
@@ -211,12 +211,12 @@ def test_one_lost_answer_is_made_up_for_or_said(hub, login, staged, no_waiting):
         try:
             publish_folder(staged, repo)
         except UserError as error:
-            said.append(str(error))
+            messages.append(str(error))
             publish_folder(staged, repo)
         assert len(hub.commits(repo)) == 2
         assert read(staged).items() <= hub.files(repo).items()
-    assert 0 < len(said) < len(places)
-    assert all(f"the connection to {hub.url} was lost" in line for line in said)
+    assert 0 < len(messages) < len(places)
+    assert all(f"the connection to {hub.url} was lost" in line for line in messages)
 
 
 def test_the_answer_to_the_commit_cut_in_the_middle(hub, login, staged, no_waiting):

@@ -60,13 +60,13 @@ def test_a_staged_folder_gives_the_packages_logits_bit_for_bit(name, tmp_path):
     folder = tmp_path / "stage"
     files = stage(name, folder)
     assert set(files) == set(contents(folder))
-    theirs = timm.create_model(name, pretrained=True).eval()
+    packaged = timm.create_model(name, pretrained=True).eval()
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     x = load_file(folder / "test" / "golden.safetensors")["input"]
     with torch.inference_mode():
-        assert torch.equal(loaded(x), theirs(x))
-    assert str(eval_transform(loaded)) == str(eval_transform(theirs))
-    assert tuple(loaded.pretrained_cfg["label_names"]) == theirs.pretrained_cfg["label_names"]
+        assert torch.equal(loaded(x), packaged(x))
+    assert str(eval_transform(loaded)) == str(eval_transform(packaged))
+    assert tuple(loaded.pretrained_cfg["label_names"]) == packaged.pretrained_cfg["label_names"]
     assert loaded.pretrained_cfg["tag"] == name.partition(".")[2]
     assert run(["hub", "verify", str(folder)]) == 0
 

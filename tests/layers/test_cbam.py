@@ -17,11 +17,11 @@ def timm_cbam(channels):
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 def test_timm_weights_compute_the_same_after_the_remap(bias):
-    theirs = timm_cbam(32)
+    timm_layer = timm_cbam(32)
     ours = Cbam(32, bias=bias).eval()
-    ours.load_state_dict(remap_timm_cbam(theirs.state_dict(), bias=bias), strict=True)
+    ours.load_state_dict(remap_timm_cbam(timm_layer.state_dict(), bias=bias), strict=True)
     x = torch.randn(2, 32, 7, 11)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_remap_works_under_a_prefix_and_leaves_other_keys():
@@ -47,13 +47,13 @@ def test_an_empty_batch_passes_through(training):
 
 def test_order_of_pooling_is_the_papers():
     """The remap's swap is needed: without it the two disagree."""
-    theirs = timm_cbam(32)
-    state = remap_timm_cbam(theirs.state_dict())
+    timm_layer = timm_cbam(32)
+    state = remap_timm_cbam(timm_layer.state_dict())
     state["spatial.conv.weight"] = state["spatial.conv.weight"].flip(1)
     ours = Cbam(32).eval()
     ours.load_state_dict(state)
     x = torch.randn(2, 32, 7, 11)
-    assert not torch.allclose(ours(x), theirs(x), atol=1e-3)
+    assert not torch.allclose(ours(x), timm_layer(x), atol=1e-3)
 
 
 def test_matches_the_equations_written_out():
@@ -85,9 +85,9 @@ class OtherNorm(nn.BatchNorm2d):
 
 def by_modules(layer):
     """A copy that runs convolution and norm as modules, under autograd."""
-    theirs = copy.deepcopy(layer)
-    theirs.spatial.bn.__class__ = OtherNorm
-    return theirs
+    changed = copy.deepcopy(layer)
+    changed.spatial.bn.__class__ = OtherNorm
+    return changed
 
 
 def step(layer, x):
@@ -104,11 +104,11 @@ def step(layer, x):
 def test_training_and_running_statistics_are_those_of_the_modules(options):
     ours = Cbam(16, rd_channels=3)
     ours.spatial.bn = nn.BatchNorm2d(1, **options)
-    theirs = by_modules(ours)
+    plain = by_modules(ours)
     generator = torch.Generator().manual_seed(0)
     for mode in (True, True, False, True):
         x = torch.randn(4, 16, 7, 5, generator=generator)
-        results = zip(step(ours.train(mode), x), step(theirs.train(mode), x), strict=True)
+        results = zip(step(ours.train(mode), x), step(plain.train(mode), x), strict=True)
         for a, b in results:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 

@@ -28,11 +28,11 @@ def test_no_channels_is_named():
 
 @pytest.mark.parametrize("channels", [16, 64, 2048])
 def test_weights_go_both_ways_with_timm(channels):
-    theirs, ours = EcaModule(channels), EfficientChannelAttn(channels)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    timm_layer, ours = EcaModule(channels), EfficientChannelAttn(channels)
+    ours.load_state_dict(timm_layer.state_dict(), strict=True)
+    timm_layer.load_state_dict(ours.state_dict(), strict=True)
     x = torch.randn(2, channels, 5, 7)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_a_gate_sees_only_its_neighbours():

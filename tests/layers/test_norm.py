@@ -26,27 +26,27 @@ def through(bn, x):
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("mode", ["train", "eval", "train, then eval"])
 def test_the_arguments_make_batch_norm_do_what_the_module_does(options, mode):
-    theirs = nn.BatchNorm2d(3, **options)
-    ours = copy.deepcopy(theirs)
+    plain = nn.BatchNorm2d(3, **options)
+    ours = copy.deepcopy(plain)
     generator = torch.Generator().manual_seed(0)
     for step in range(4):
-        for bn in (theirs, ours):
+        for bn in (plain, ours):
             bn.train(mode == "train" or (mode != "eval" and step < 3))
         x = torch.randn(4, 3, 5, 7, generator=generator) * (step + 1)
-        assert torch.equal(through(ours, x), theirs(x))
-    for name, value in theirs.state_dict().items():
+        assert torch.equal(through(ours, x), plain(x))
+    for name, value in plain.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
 
 
 def test_switching_off_the_tracking_later_keeps_the_statistics_but_not_their_use():
-    theirs = nn.BatchNorm2d(3)
-    ours = copy.deepcopy(theirs)
+    plain = nn.BatchNorm2d(3)
+    ours = copy.deepcopy(plain)
     x = torch.randn(4, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    for bn in (theirs, ours):
+    for bn in (plain, ours):
         bn.track_running_stats = False
-    assert torch.equal(through(ours, x), theirs(x))
-    assert torch.equal(through(ours.eval(), x), theirs.eval()(x))
-    assert ours.num_batches_tracked == theirs.num_batches_tracked == 0
+    assert torch.equal(through(ours, x), plain(x))
+    assert torch.equal(through(ours.eval(), x), plain.eval()(x))
+    assert ours.num_batches_tracked == plain.num_batches_tracked == 0
 
 
 def test_only_a_batch_that_is_tracked_is_counted():

@@ -42,34 +42,34 @@ def test_hidden_width(channels, options, hidden):
 
 @pytest.mark.parametrize("channels", [16, 64, 256])
 def test_loads_timm_state_strictly_and_computes_the_same(channels):
-    theirs = SEModule(channels)
+    timm_layer = SEModule(channels)
     ours = SqueezeExcite(channels, rd_divisor=8)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    ours.load_state_dict(timm_layer.state_dict(), strict=True)
     x = torch.randn(3, channels, 7, 5)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_timm_loads_our_state_strictly():
-    ours, theirs = SqueezeExcite(32), TimmSE(32, rd_divisor=1)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ours, timm_layer = SqueezeExcite(32), TimmSE(32, rd_divisor=1)
+    timm_layer.load_state_dict(ours.state_dict(), strict=True)
     x = torch.randn(3, 32, 7, 5)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_loads_linear_form_strictly_and_computes_the_same():
-    theirs = LinearSE(32, 8)
+    timm_layer = LinearSE(32, 8)
     ours = SqueezeExcite(32, rd_ratio=1 / 8, bias=False)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    ours.load_state_dict(timm_layer.state_dict(), strict=True)
     x = torch.randn(3, 32, 7, 5)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_loads_linear_form_inside_a_net():
-    theirs = nn.Sequential(nn.Conv2d(3, 32, 1), LinearSE(32, 8))
+    timm_layer = nn.Sequential(nn.Conv2d(3, 32, 1), LinearSE(32, 8))
     ours = nn.Sequential(nn.Conv2d(3, 32, 1), SqueezeExcite(32, rd_ratio=1 / 8, bias=False))
-    ours.load_state_dict(theirs.state_dict(), strict=True)
+    ours.load_state_dict(timm_layer.state_dict(), strict=True)
     x = torch.randn(3, 3, 7, 5)
-    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), timm_layer(x))
 
 
 def test_loads_conv_reduce_and_conv_expand():
@@ -92,9 +92,9 @@ def test_remap_leaves_the_given_state_and_our_own_names_alone():
 def test_missing_bias_is_reported_not_invented():
     with pytest.raises(RuntimeError, match=r"fc1\.bias(.|\n)*of this state has no biases: build it with bias=False"):
         SqueezeExcite(32, rd_ratio=1 / 8).load_state_dict(LinearSE(32, 8).state_dict())
-    theirs = nn.Sequential(nn.Identity(), LinearSE(32, 8)).state_dict()
+    timm_layer = nn.Sequential(nn.Identity(), LinearSE(32, 8)).state_dict()
     with pytest.raises(RuntimeError, match="the squeeze-excite 1 has no biases: build it with bias=False"):
-        nn.Sequential(nn.Identity(), SqueezeExcite(32, rd_ratio=1 / 8)).load_state_dict(theirs)
+        nn.Sequential(nn.Identity(), SqueezeExcite(32, rd_ratio=1 / 8)).load_state_dict(timm_layer)
 
 
 def test_two_sigmoid_with_zero_last_layer_is_the_identity():

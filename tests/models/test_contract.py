@@ -202,11 +202,15 @@ def test_group_matcher_puts_every_parameter_into_a_group(net, coarse):
     grouped = [name for names in groups.values() for name in names]
     assert sorted(grouped) == sorted(name for name, _ in net.named_parameters())
     # Attention is in the group of its block: next to a convolution of the trunk.
-    of = group_parameters(net, net.group_matcher(coarse=coarse), reverse=True)
+    group_by_name = group_parameters(net, net.group_matcher(coarse=coarse), reverse=True)
     for place, layer in attention(net).items():
         block = place.rpartition(".")[0]
-        trunk = {of[name] for name in of if name.startswith(f"{block}.") and not name.startswith(f"{place}.")}
-        assert {of[f"{place}.{key}"] for key, _ in layer.named_parameters()} <= trunk
+        trunk = {
+            group_by_name[name]
+            for name in group_by_name
+            if name.startswith(f"{block}.") and not name.startswith(f"{place}.")
+        }
+        assert {group_by_name[f"{place}.{key}"] for key, _ in layer.named_parameters()} <= trunk
 
 
 def test_layer_decay_grows_with_depth(net):

@@ -25,21 +25,21 @@ def test_timms_weights_load_into_the_trunk_of_the_nets_for_224():
 
 @pytest.mark.parametrize(("name", "timms"), [("se_resnet18", "seresnet18"), ("se_resnet50", "seresnet50")])
 def test_nets_for_224_compute_what_timms_compute_with_its_width(name, timms):
-    theirs = settled(timms)
+    timm_net = settled(timms)
     ours = create(name, rd_divisor=8).eval()
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(timm_net.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(ours(images(name)), theirs(images(name)), atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(ours(images(name)), timm_net(images(name)), atol=1e-3, rtol=1e-4)
 
 
 def test_mobilenetv2_is_timms_with_two_strides_less():
-    theirs = settled("mobilenetv2_100")
-    theirs.reset_classifier(10)
+    timm_net = settled("mobilenetv2_100")
+    timm_net.reset_classifier(10)
     ours = create("mobilenetv2_cifar").eval()
-    ours.load_state_dict(theirs.state_dict())
-    theirs.conv_stem.stride = theirs.blocks[1][0].conv_dw.stride = (1, 1)
+    ours.load_state_dict(timm_net.state_dict())
+    timm_net.conv_stem.stride = timm_net.blocks[1][0].conv_dw.stride = (1, 1)
     with torch.no_grad():
-        assert torch.equal(ours(images("mobilenetv2_cifar")), theirs(images("mobilenetv2_cifar")))
+        assert torch.equal(ours(images("mobilenetv2_cifar")), timm_net(images("mobilenetv2_cifar")))
 
 
 def test_strides():

@@ -30,8 +30,8 @@ def hidden(model):
 def test_rd_ratio_is_one_number_or_one_a_stage(name):
     default = hidden(create(name, device="meta"))
     assert default == [{(c, max(1, int(c / 16 + 0.5))) for c, _ in stage} for stage in default]
-    one = hidden(create(name, device="meta", rd_ratio=0.5))
-    assert one == [{(c, c // 2) for c, _ in stage} for stage in default]
+    halved = hidden(create(name, device="meta", rd_ratio=0.5))
+    assert halved == [{(c, c // 2) for c, _ in stage} for stage in default]
     ratios = [1 / (2 + i) for i in range(len(default))]
     for given in (ratios, tuple(ratios)):
         each = hidden(create(name, device="meta", rd_ratio=given))

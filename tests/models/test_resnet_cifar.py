@@ -44,8 +44,11 @@ def test_other_sizes(side):
 
 
 def test_trunk_has_timms_parameter_names():
-    ours, theirs = create("resnet18_cifar", device="meta"), timm.create_model("resnet18", num_classes=10, device="meta")
-    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours, timm_net = (
+        create("resnet18_cifar", device="meta"),
+        timm.create_model("resnet18", num_classes=10, device="meta"),
+    )
+    assert list(ours.state_dict()) == list(timm_net.state_dict())
 
 
 def test_initial_residual_branches_are_zero():

@@ -53,7 +53,8 @@ def spatial(fn, x, weight, bn_weight, bn_bias, *, norm, **names):
 
 
 def spatial_case(weights, **names):
-    return Gate(*(partial(spatial, fn, **names) for fn in (cbam_spatial_gate, cbam_spatial_gate_reference)), weights)
+    op = partial(spatial, cbam_spatial_gate, **names)
+    return Gate(op, partial(spatial, cbam_spatial_gate_reference, **names), weights)
 
 
 def bound(fn, **names):
@@ -61,7 +62,7 @@ def bound(fn, **names):
 
 
 def channel_case(weights, **names):
-    return Gate(*(bound(fn, **names) for fn in (cbam_channel_gate, cbam_channel_gate_reference)), weights)
+    return Gate(bound(cbam_channel_gate, **names), bound(cbam_channel_gate_reference, **names), weights)
 
 
 CASES = {

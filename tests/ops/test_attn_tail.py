@@ -43,13 +43,13 @@ def test_without_gradients_to_the_bit(case, dtype, memory_format, shape, device)
     leaves = case.leaves(shape, dtype, memory_format, device)
     with set_kernels("torch"):
         want = case({name: t.detach().requires_grad_() for name, t in leaves.items()})
-        kept = [t.clone() for t in leaves.values()]
+        copies = [t.clone() for t in leaves.values()]
         for context in (torch.no_grad(), torch.inference_mode(), torch.autocast(device, torch.bfloat16)):
             with context:
                 got = case(leaves)
             assert (got.dtype, got.stride(), got.requires_grad) == (dtype, want.stride(), False)
             assert torch.equal(got, want)
-        assert all(torch.equal(a, b) for a, b in zip(kept, leaves.values(), strict=True)), "an input was changed"
+        assert all(torch.equal(a, b) for a, b in zip(copies, leaves.values(), strict=True)), "an input was changed"
 
 
 @pytest.mark.cover(2, "kernels")

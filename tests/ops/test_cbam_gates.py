@@ -203,9 +203,9 @@ def test_empty_batch_launches_nothing_and_gives_zero_gradients(name, implementat
         for kernel in kernels:
             monkeypatch.setattr(f"seattn_kernels.{module}.{kernel}", None)  # CUDA refuses an empty grid
     with set_kernels(implementation):
-        y, dx, *rest = run(CASES[name].op, inputs(CASES[name], (0, 8, 5, 5), device=kernel_device))
+        y, dx, *weight_grads = run(CASES[name].op, inputs(CASES[name], (0, 8, 5, 5), device=kernel_device))
     assert y.shape == dx.shape == (0, 8, 5, 5)
-    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in rest)
+    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in weight_grads)
 
 
 @each_implementation

@@ -148,8 +148,8 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe, one_
     assert main([*command, str(whole)]) == 0
     assert summary(broken) == summary(whole)
     assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    kept = [sorted(path.name for path in run.glob("*.pth.tar")) for run in (broken, whole)]
-    assert kept[0] == kept[1]
+    checkpoints = [sorted(path.name for path in run.glob("*.pth.tar")) for run in (broken, whole)]
+    assert checkpoints[0] == checkpoints[1]
     best = [torch.load(run / "model_best.pth.tar", weights_only=True)["epoch"] for run in (broken, whole)]
     assert best[0] == best[1] == max(summary(whole), key=lambda row: row["eval_top1"])["epoch"]
 
@@ -335,9 +335,9 @@ def test_a_run_older_than_a_key_of_recipes_resumes(tmp_path, data_dir, recipe, m
     with monkeypatch.context() as patch:
         patch.setattr(RunDir, "write_result", lambda *_: None)
         train(recipe(epochs=1), data_dir, run, device="cpu")
-    kept = yaml.safe_load((run / "recipe.yaml").read_text())
-    del kept["lr_cycle_limit"]
-    (run / "recipe.yaml").write_text(yaml.safe_dump(kept))
+    recipe_keys = yaml.safe_load((run / "recipe.yaml").read_text())
+    del recipe_keys["lr_cycle_limit"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe_keys))
     assert train(recipe(epochs=1), data_dir, run, resume=True, device="cpu") is not None
 
 

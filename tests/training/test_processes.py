@@ -88,8 +88,8 @@ def test_a_killed_worker_ends_the_run_with_a_line_and_resume_goes_on(tmp_path, d
             time.sleep(0.2)
         os.kill(worker_of(first.pid, rank=1), signal.SIGKILL)
         assert first.wait(timeout=120) != 0
-    said = (tmp_path / "log").read_text()
-    assert "seattn: " in said or "SIGKILL" in said or "Signal 9" in said, said[-2000:]
+    log = (tmp_path / "log").read_text()
+    assert "seattn: " in log or "SIGKILL" in log or "Signal 9" in log, log[-2000:]
     write(recipe, batch_size=8, epochs=30)
     done = subprocess.run([*args, "--resume"], env=ENV, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -39,8 +39,8 @@ def test_one_batch_is_a_plain_step():
     expected.backward()
     optimizer.step()
     torch.testing.assert_close(value, expected.detach())
-    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    for value, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(value, expected)
 
 
 def test_a_group_is_one_step_on_the_mean_of_its_batches():

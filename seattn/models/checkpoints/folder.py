@@ -20,13 +20,13 @@ from seattn.data.transforms import class_names, eval_transform
 from seattn.models.load import CONFIG
 
 _ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
-# The loader decides where weights come from.
-_ELSEWHERE = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
-NOT_OF_A_NET = (
-    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"),
-    *("features_only", "out_indices", "feature_cfg", "device", "dtype", "scriptable", "exportable", "no_jit"),
-)
-_CFG = {field.name for field in fields(PretrainedCfg)} - set(_ELSEWHERE)
+# The loader decides the source of the weights, so these fields of a cfg are not read.
+_SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
+_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path")
+_PLACES = ("cache_dir", "device", "dtype")
+_FORMS = ("features_only", "out_indices", "feature_cfg", "scriptable", "exportable", "no_jit")
+NOT_OF_A_NET = _WEIGHTS + _PLACES + _FORMS  # arguments of timm.create_model that are not properties of a net
+_CFG = {field.name for field in fields(PretrainedCfg)} - set(_SOURCES)
 _MOST_CLASSES = 100_000
 _LARGEST_ARG = 10_000  # except num_classes: a depth of a billion would be built, even on "meta"
 
@@ -157,7 +157,7 @@ def check_weights(path: Path, model: nn.Module) -> str:
                 raise UserError(
                     f"{path}: the net {'has no' if key in keys else 'needs'} {key}; is config.json another's?"
                 )
-            for key, tensor in wanted.items():  # shapes stand in the header: nothing large is read before they fit
+            for key, tensor in wanted.items():  # shapes are in the header: no tensor is read before they fit
                 shape = tuple(file.get_slice(key).get_shape())
                 if shape != tuple(tensor.shape):
                     raise UserError(f"{path}: {key} is {shape}, the net needs {tuple(tensor.shape)}")
