@@ -63,8 +63,8 @@ def interleave(
         works: the functions to time, by name.
         clock: runs one work and returns its seconds.
         settle: run each work once, untimed, before it is timed, because in a training loop each call follows a call of
-            the same work. On a CPU, what another implementation left in the allocator and the caches changes the time
-            by a quarter.
+            the same work. On a CPU, the state in which another implementation left the allocator and the caches
+            changes the time by a quarter.
         rounds: the least number of rounds, 2 or more.
         seconds: further rounds run, up to MAX_ROUNDS, until this time has passed.
         warm_up: untimed rounds before the first.

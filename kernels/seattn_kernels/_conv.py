@@ -79,7 +79,7 @@ def conv_weight_grad_kernel(dz_ptr, p_ptr, partial_ptr, N, C, K, BLOCK_N: tl.con
 def conv(
     v: Tensor, w: Tensor, out: Tensor, *, norm: Norm = NO_NORM, transposed: bool = False, out_gate: str = ""
 ) -> None:
-    """Launches `conv_kernel` into out (N, C), from v (N, C). The norm is over C."""
+    """Launch `conv_kernel` into out (N, C), from v (N, C). The norm is over C."""
     n, channels = v.shape
     tile = CONV_TILE
     conv_kernel[(triton.cdiv(n, tile.rows), triton.cdiv(channels, tile.cols))](

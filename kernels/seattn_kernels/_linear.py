@@ -62,7 +62,7 @@ def linear_kernel(
 
     v (N, K), out, hidden, act (N, M), W (M, K) or, where TRANSPOSED, (K, M); norm's terms (K), b (M): fp32, contiguous.
     f is OUT_GATE, or a product with OUT_ACT_GRAD'(hidden); the latter also writes OUT_ACT_GRAD(hidden) to act: the
-    weight gradient needs it. "" stands for none, so does a pointer that is None. Exact fp32 products, no tf32. No map.
+    weight gradient needs it. "" means no such step, as a None pointer. Exact fp32 products, no tf32. No map.
     """
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -109,7 +109,7 @@ def linear(
     out_gate: str = "",
     out_act_grad: str = "",
 ) -> None:
-    """Launches `linear_kernel` into out (N, M), from v (N, K). The norm is over K."""
+    """Launch `linear_kernel` into out (N, M), from v (N, K). The norm is over K."""
     n, k = v.shape
     m = out.shape[1]
     tile = linear_tile(m)

@@ -1,4 +1,4 @@
-"""What a search leaves: trials.csv, best.yaml, a table of the best trials, and the weights of the three best."""
+"""The files of a search: trials.csv, best.yaml, a table of the best trials, and the weights of the three best."""
 
 import csv
 import io

@@ -125,7 +125,7 @@ def _build(path: Path, config: Mapping[str, Any]) -> nn.Module:
             model: Any = timm.create_model(f"local-dir:{path.parent}", pretrained=False)
         eval_transform(model)
         outputs, features = int(model.num_classes), int(model.num_features)
-    except Exception as error:  # from any code of timm's, on any value whatever
+    except Exception as error:  # timm can raise any exception for wrong values
         raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
     if (outputs, features) != (config["num_classes"], config.get("num_features", features)):
         raise UserError(
