@@ -131,9 +131,7 @@ def _optimize(study: optuna.Study, trials: Trials, wanted: int, jobs: int) -> No
                     raise
         elif running and not waited:
             waited = True
-            _logger.info(
-                "waiting for a sign of life of %d trials, which other commands train or were training", running
-            )
+            _logger.info("waiting for %d trials that other commands train, or trained until they were killed", running)
             time.sleep(4 * HEARTBEAT)
         else:
             return

@@ -25,7 +25,7 @@ from seattn.experiments.search.space import Search
 
 DATABASE = "study.db"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)  # the trials that count; a failed trial is replaced by another one
-HEARTBEAT = 10  # seconds; a trial without a sign of life for three times as long is queued again
+HEARTBEAT = 10  # seconds; a trial whose process is silent for three times as long is queued again
 _BUSY_SECONDS = 120  # for which SQLite waits until another process has finished writing
 
 

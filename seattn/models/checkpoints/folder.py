@@ -155,7 +155,7 @@ def check_weights(path: Path, model: nn.Module) -> str:
             keys = set(file.keys())
             for key in sorted(keys ^ set(wanted)):
                 raise UserError(
-                    f"{path}: the net {'has no' if key in keys else 'needs'} {key}; is config.json another's?"
+                    f"{path}: the net {'has no' if key in keys else 'needs'} {key}; is config.json of another net?"
                 )
             for key, tensor in wanted.items():  # shapes are in the header: no tensor is read before they fit
                 shape = tuple(file.get_slice(key).get_shape())
