@@ -9,6 +9,7 @@ import timm
 from huggingface_hub import constants
 from huggingface_hub import logging as hub_logging
 from huggingface_hub.utils import _http, are_progress_bars_disabled, enable_progress_bars
+from PIL import Image
 
 from seattn.cli.main import run
 from seattn.core.errors import UserError
@@ -255,7 +256,9 @@ def test_create_model_by_name_fails_in_one_line(hub, monkeypatch, no_waiting):
 
 def test_the_command_line_ends_with_2_and_one_line(hub, tmp_path, fails, no_waiting):
     hub.fault = lambda request: Answer(500)
-    for args in (["hub", "pull", REPO], ["hub", "verify", REPO], ["predict", "--model", f"hf-hub:{REPO}", tmp_path]):
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (32, 32)).save(photo)
+    for args in (["hub", "pull", REPO], ["hub", "verify", REPO], ["predict", "--model", f"hf-hub:{REPO}", photo]):
         assert "try again later" in fails(*args)
     assert run(["hub", "publish", NAME, "--org", "org", "--dry-run"]) == 2
 
