@@ -318,7 +318,7 @@ def test_two_commands_share_a_study_and_train_no_trial_twice(tmp_path, data_dir,
     [
         ({"space": {**SPACE, "lr": {"float": [0.01, 0.5], "log": True}}}, "another space .lr: 0.01 to 1, log then, "),
         ({"space": {**SPACE, "drop": {"float": [0, 0.5]}}}, r"another space .drop: nothing then, 0 to 0.5 now"),
-        ({"recipe": {"weight_decay": 0.1}}, "another recipe .weight_decay: 2e-05 then, 0.1 now.; undo that"),
+        ({"recipe": {"weight_decay": 0.1}}, "another recipe .weight_decay: 2e-05 then, 0.1 now.; undo the change"),
         ({"set": {"seattn.crop_padding": 4}}, "another recipe .seattn.crop_padding: None then, 4 now"),
     ],
 )
