@@ -27,7 +27,7 @@ from types import FrameType
 from typing import IO
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import read_run
@@ -44,6 +44,7 @@ CONFIGS = ROOT / "zoo_configs"
 _POLL = 1.0  # seconds between two looks at the training processes
 _LOG_EVERY = 60.0  # seconds between two lines of OUT/zoo.log
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_WIDTH = 116  # columns that the table of --status needs; a narrower terminal breaks its lines
 _TAKEN = "another command trains this run"
 
 
@@ -154,7 +155,16 @@ def look(entry: Entry, out: Path) -> State:
 
 def status(entries: Sequence[Entry], out: Path) -> Table:
     """A table of all entries."""
-    table = Table("entry", "state", "epoch", "images/s", "held-out %", "time left", "test %", "floor %")
+    table = Table(
+        Column("entry", no_wrap=True),
+        Column("state", overflow="fold"),
+        "epoch",
+        "images/s",
+        "held-out %",
+        "time left",
+        "test %",
+        "floor %",
+    )
     for entry in entries:
         state = look(entry, out)
         left = "" if state.seconds_left is None else str(timedelta(seconds=round(state.seconds_left)))
@@ -389,7 +399,7 @@ def main(arguments: Sequence[str] | None) -> int:
     entries = read_queue(args.queue)
     out = args.out.resolve()
     if args.status:
-        Console().print(status(entries, out))
+        Console(width=max(_WIDTH, Console().width)).print(status(entries, out))
         return 0
     for entry in entries:
         check(entry, args.data)

@@ -118,8 +118,8 @@ def _answer(differences: Mapping[Change, SeedDifference]) -> str:
         if d.low is not None and d.high is not None and not d.low <= 0 <= d.high
     ]
     if not clear:
-        return f"For none of these {len(differences)} changes are the seeds enough to tell the difference from chance."
-    return f"Of these {len(differences)} changes the seeds tell {len(clear)} from chance: {'; '.join(clear)}."
+        return "No change in the table makes a difference that is larger than chance explains."
+    return f"These changes make a difference that is larger than chance explains: {'; '.join(clear)}."
 
 
 def render_page(results: Mapping[str, StudyResult], rows: Path = ROWS) -> str:

@@ -74,11 +74,23 @@ def test_no_rows_say_so(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "answer", "line"),
     [
-        (((88.0, 87.0), (88.2, 88.3), (88.4, 88.0)), "For none of these 1 changes", "+0.43 | −0.93 to +1.80 | 3 |"),
-        (((88, 87), (88.2, 87.1), (88.4, 87.5)), r"tell 1 from chance: SE added.* \(\+1\.00 points\)", "+1.00 | +0.75"),
-        (((87, 88), (87.1, 88.2), (87.5, 88.4)), r"tell 1 from chance: SE added.* \(−1\.00 points\)", "−1.00 | −1.25"),
-        (((88, 87),), "For none of these 1 changes", "+1.00 |  | 1 |"),
-        (((88, 87), (89, 88), (90, 89)), "For none of these 1 changes", "+1.00 |  | 3 |"),
+        (
+            ((88.0, 87.0), (88.2, 88.3), (88.4, 88.0)),
+            "No change in the table makes a difference",
+            "+0.43 | −0.93 to +1.80 | 3 |",
+        ),
+        (
+            ((88, 87), (88.2, 87.1), (88.4, 87.5)),
+            r"chance explains: SE added.* \(\+1\.00 points\)",
+            "+1.00 | +0.75",
+        ),
+        (
+            ((87, 88), (87.1, 88.2), (87.5, 88.4)),
+            r"chance explains: SE added.* \(−1\.00 points\)",
+            "−1.00 | −1.25",
+        ),
+        (((88, 87),), "No change in the table makes a difference", "+1.00 |  | 1 |"),
+        (((88, 87), (89, 88), (90, 89)), "No change in the table makes a difference", "+1.00 |  | 3 |"),
     ],
     ids=["across zero", "better", "worse", "one seed", "all alike"],
 )

@@ -133,6 +133,9 @@ def test_the_table_shows_what_runs_have_reached(tmp_path):
     assert rows[0] == [NAME, "stopped", "2/10", "480", "51.50", "0:12:40", "", "50.0"]
     assert rows[1][1:3] == ["failed: seattn: no space left", "0/10"]
     assert rows[2][1:3] == ["waiting", "0/10"]
+    narrow = io.StringIO()
+    Console(file=narrow, width=80).print(zoo.status(entries, tmp_path))
+    assert all(entry.name in narrow.getvalue() for entry in entries)  # names differ in their ends
 
 
 def start(queue, data, out):
