@@ -27,10 +27,9 @@ from seattn.core.recipe import parse_recipe
 from seattn.core.records import append_rows
 from seattn.core.rows import Conditions, conditions
 from seattn.data.folders import find_split, list_files
-from seattn.data.images import ImageSet
+from seattn.data.images import ImageSet, decode
 from seattn.data.loader import FolderTrain
-from seattn.data.memory import MemoryTrain
-from seattn.data.open import TrainSplit, load_split
+from seattn.data.memory import MemoryTrain, TrainSplit
 from seattn.data.samples import load_sample
 
 BATCH = 128
@@ -87,7 +86,7 @@ def main(arguments: Sequence[str] | None) -> int:
         count = QUICK_IMAGES if args.quick else IMAGES
         small = args.data_dir or _sample_folder(Path(scratch) / "png", SMALL, ".png", count)
         large = args.jpeg_dir or _sample_folder(Path(scratch) / "jpeg", LARGE, ".jpg", count)
-        decoded = load_split(small, "train", (SMALL, SMALL))  # once, for all cases in memory
+        decoded = decode(list_files(find_split(small, "train")), (SMALL, SMALL))  # once, for all cases in memory
         for cases in (*in_turns, *([case] for case in CASES if case.path == "folder")):
             works = {}
             for case in cases:

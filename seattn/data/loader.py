@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from timm.data.loader import PrefetchLoader, fast_collate
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.core.recipe import Recipe
 from seattn.data.images import SKIP_BAD, FileSet, ImageSet, Size
-from seattn.data.memory import Finish, TrainBatches, scaled
+from seattn.data.memory import EvalSplit, Finish, TrainSplit, scaled
 from seattn.data.sampling import stream, stream_seed
 from seattn.data.transforms import Transform, channels_mode, eval_transform_uint8, train_transform
 
@@ -82,19 +82,6 @@ class _EvalImages(Dataset[tuple[Tensor, int]]):
             return torch.zeros(self.shape, dtype=torch.uint8), UNREADABLE
 
 
-class _Keys(Sampler[list[Key]]):
-    """The batches of the current epoch. The worker processes stay for all epochs, so each key names its epoch."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[Key]] = []
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 class _Readable:
     """A loader's batches on the CPU, up to the first image that cannot be read, which raises.
 
@@ -144,8 +131,8 @@ def _to_device(batches: _Readable, config: Mapping[str, Any], device: torch.devi
     return PrefetchLoader(cast(Any, batches), config["mean"], config["std"], channels=channels, device=device)
 
 
-class FolderTrain(TrainBatches):
-    """Training batches of a `FileSet`; a `seattn.data.open.TrainSplit`."""
+class FolderTrain(TrainSplit):
+    """Training batches of a `FileSet`."""
 
     def __init__(
         self,
@@ -159,7 +146,8 @@ class FolderTrain(TrainBatches):
     ) -> None:
         super().__init__(recipe, files.labels, device, rank, world)
         self.size: Size = tuple(config["input_size"][1:])
-        self._keys = _Keys()
+        # The batches of the current epoch. The worker processes stay for all epochs, so each key names its epoch.
+        self._keys: list[list[Key]] = []
         loader = _loader(
             _TrainImages(files, recipe, config),
             recipe.workers,
@@ -177,15 +165,15 @@ class FolderTrain(TrainBatches):
         """Batches (B, C, H, W) and targets (B,) of that epoch."""
         generator, target_size = stream(self.recipe.seed, epoch), scaled(self.size, size)
         own = [batch[self._share.part].tolist() for batch in self._order(generator, balanced)]
-        self._keys.batches = [[(epoch, index, target_size) for index in batch] for batch in own]
+        self._keys[:] = [[(epoch, index, target_size) for index in batch] for batch in own]
         self._readable.order = [index for batch in own for index in batch]
         finish = Finish(self.recipe, self._share, scaled_by=target_size[0] / self.size[0])
         for x, target in self._on_device:
             yield finish(x, generator), target
 
 
-class FolderEval:
-    """Batches of a set in its order, each image through timm's evaluation transform; a `seattn.data.open.EvalSplit`.
+class FolderEval(EvalSplit):
+    """Batches of a set in its order, each image through timm's evaluation transform.
 
     Args:
         remedy: added to the error message about an image that cannot be read.
@@ -201,12 +189,9 @@ class FolderEval:
         *,
         remedy: str = "",
     ) -> None:
-        self.labels, self.class_names = images.labels, images.class_names
+        super().__init__(images)
         loader = _loader(_EvalImages(images, config), workers, device, batch_size=batch_size)
         self._on_device = _to_device(_Readable(loader, images, remedy), config, device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def in_order(self) -> Iterator[Tensor]:
         """Every image once: (B, C, H, W)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seattn.core.recipe import Recipe
 from seattn.data import augment
-from seattn.data.images import ImageSet, Size
+from seattn.data.images import FileSet, ImageSet, Size
 from seattn.data.policy import Policy
 from seattn.data.sampling import epoch_order, stream
 
@@ -37,19 +37,33 @@ def scaled(size: Size, side: int | None) -> Size:
     return size if side is None else (side, round(side * size[1] / size[0]))
 
 
-class TrainBatches:
-    """The images of an epoch in global batches, on both paths."""
+class TrainSplit:
+    """A split to train on, by either path; `labels` (N,) int64 on the CPU."""
 
     def __init__(self, recipe: Recipe, labels: Tensor, device: torch.device, rank: int, world: int) -> None:
-        self.recipe, self.labels = recipe, labels
+        self.recipe, self.labels = recipe, labels.cpu()
         self._share = Share(recipe.batch_size, device, rank, world)
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self.labels)
 
     def batches(self) -> int:
-        """Full global batches in an epoch."""
+        """Batches that one process yields an epoch: the full batches of batch_size * world images."""
         return len(self) // self._share.global_size
+
+    def epoch(
+        self, epoch: int, *, size: int | None = None, balanced: bool | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Augmented, normalised batches (B, C, H, W), float32, channels last, and targets (B,), on the device.
+
+        All randomness comes from (recipe.seed, epoch); each process gets its part of the global batch.
+
+        Args:
+            size: side to train at; None is the model's own.
+            balanced: every class equally often; None is the recipe's choice.
+        """
+        raise NotImplementedError
 
     def _order(self, generator: torch.Generator, balanced: bool | None) -> Sequence[Tensor]:
         """The indices (G,) of each global batch; `balanced` None is the recipe's choice."""
@@ -59,8 +73,23 @@ class TrainBatches:
         return order.split(self._share.global_size)[: self.batches()]
 
 
-class MemoryTrain(TrainBatches):
-    """Training batches of an `ImageSet`; a `seattn.data.open.TrainSplit`.
+class EvalSplit:
+    """A split to evaluate on, by either path; `labels` (N,) int64 on the CPU."""
+
+    def __init__(self, images: ImageSet | FileSet) -> None:
+        self.labels, self.class_names = images.labels.cpu(), images.class_names
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.labels)
+
+    def in_order(self) -> Iterator[Tensor]:
+        """Every image once, (B, C, H, W) on the device, through timm's evaluation transform."""
+        raise NotImplementedError
+
+
+class MemoryTrain(TrainSplit):
+    """Training batches of an `ImageSet`.
 
     The crop is taken from the stored images. timm's scale and ratio resize it to the training size in one step; after a
     padded crop, which keeps the size, the batch is resized.
@@ -76,7 +105,7 @@ class MemoryTrain(TrainBatches):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        super().__init__(recipe, data.labels.cpu(), device, rank, world)
+        super().__init__(recipe, data.labels, device, rank, world)
         self.mean, self.std = config["mean"], config["std"]
         self.size: Size = (data.images.shape[1], data.images.shape[2])
         self._images, self._labels = data.images.to(device), data.labels.to(device)
@@ -166,16 +195,13 @@ class Finish:
         return torch.randn(shape, generator=noise, device=self.share.device)[self.share.part]
 
 
-class MemoryEval:
-    """Batches of an `ImageSet` in its order; a `seattn.data.open.EvalSplit`."""
+class MemoryEval(EvalSplit):
+    """Batches of an `ImageSet` in its order."""
 
     def __init__(self, data: ImageSet, batch_size: int, config: Mapping[str, Any], device: torch.device) -> None:
-        self.labels, self.class_names = data.labels.cpu(), data.class_names
+        super().__init__(data)
         self._images, self._batch_size = data.images.to(device), batch_size
         self.mean, self.std = config["mean"], config["std"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def in_order(self) -> Iterator[Tensor]:
         """Every image once, as stored: (B, C, H, W)."""

@@ -7,14 +7,13 @@ size. Evaluation is the same on both: timm's transform for the model's config.
 Shapes: N images of a set, B of a process' batch, C channels, H x W pixels.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
@@ -42,48 +41,11 @@ from seattn.data.images import (
     load_cifar,
 )
 from seattn.data.loader import FolderEval, FolderTrain
-from seattn.data.memory import MemoryEval, MemoryTrain
+from seattn.data.memory import EvalSplit, MemoryEval, MemoryTrain, TrainSplit
 from seattn.data.transforms import channels_mode, eval_transform_uint8
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 _HEADERS_READ = 64  # images whose headers are read, to see whether a set is of large ones
-
-
-class TrainSplit(Protocol):
-    """A split to train on; `labels` (N,) int64 on the CPU."""
-
-    labels: Tensor
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def batches(self) -> int:
-        """Batches that one process yields an epoch: the full batches of batch_size * world images."""
-
-    def epoch(
-        self, epoch: int, *, size: int | None = None, balanced: bool | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Augmented, normalised batches (B, C, H, W), float32, channels last, and targets (B,), on the device.
-
-        All randomness comes from (recipe.seed, epoch); each process gets its part of the global batch.
-
-        Args:
-            size: side to train at; None is the model's own.
-            balanced: every class equally often; None is the recipe's choice.
-        """
-
-
-class EvalSplit(Protocol):
-    """A split to evaluate on; `labels` (N,) int64 on the CPU."""
-
-    labels: Tensor
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def in_order(self) -> Iterator[Tensor]:
-        """Every image once, (B, C, H, W) on the device, through timm's evaluation transform."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +198,18 @@ class _Opener:
         return "folder" if shrunk else "memory"
 
     def _excess(self, files: FileSet) -> str:
-        return _excess(files, self.size, str(self.data_dir), _memory_limit(self.device))
+        """Why the decoded files do not fit into memory; empty if they do."""
+        limit = _MEMORY_LIMIT
+        if self.device.type == "cuda":  # no more than half of the free memory
+            limit = min(limit, torch.cuda.mem_get_info(self.device)[0] // 2)
+        height, width = self.size
+        needed = len(files) * height * width * 3
+        if needed <= limit:
+            return ""
+        return (
+            f"{len(files)} images of {height} x {width} in {printable(self.data_dir)} need {needed / 2**30:.1f} GiB, "
+            f"more than the {limit / 2**30:.1f} GiB kept in memory; read them as files with seattn.data: folder"
+        )
 
     def _hold_out(self, whole: AnySet) -> tuple[AnySet, AnySet]:
         return hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
@@ -277,33 +250,3 @@ def _any_larger(files: FileSet, size: Size) -> bool:
 def _refuse_aa(recipe: Recipe) -> None:
     if recipe.aa:
         raise UserError(f"aa {recipe.aa!r} needs seattn.data 'folder'; in memory the key for a policy is seattn.policy")
-
-
-def _memory_limit(device: torch.device) -> int:
-    """Bytes that a decoded set may take; on a GPU no more than half of the free memory."""
-    return min(_MEMORY_LIMIT, torch.cuda.mem_get_info(device)[0] // 2) if device.type == "cuda" else _MEMORY_LIMIT
-
-
-def _excess(files: FileSet, size: Size, folder: str, limit: int) -> str:
-    """Why the decoded files do not fit; empty if they do."""
-    needed = len(files) * size[0] * size[1] * 3
-    if needed <= limit:
-        return ""
-    return (
-        f"{len(files)} images of {size[0]} x {size[1]} in {printable(folder)} need {needed / 2**30:.1f} GiB, more than "
-        f"the {limit / 2**30:.1f} GiB that are kept in memory; read them as files with seattn.data: folder"
-    )
-
-
-def load_split(data_dir: Path, split: str, size: Size) -> ImageSet:
-    """Decode one split; images of another size than `size` (H, W) are squashed to it, bicubic.
-
-    Raises:
-        UserError: naming the folder or image that is missing, empty, unreadable or too large for memory.
-    """
-    if cifar_folder(data_dir) is not None:
-        return load_cifar(data_dir, split, size)
-    files = list_files(find_split(data_dir, split))
-    if excess := _excess(files, size, str(data_dir), _MEMORY_LIMIT):
-        raise UserError(excess)
-    return decode(files, size)

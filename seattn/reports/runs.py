@@ -18,8 +18,7 @@ from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split, list_files
-from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, read_image
-from seattn.data.open import load_split
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar, read_image
 from seattn.evaluation.scoring import FloatArray, IntArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 from seattn.training.run_dir import Row, read_summary, shipped
@@ -125,7 +124,6 @@ def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 SPLITS = ("held-out", "validation", "test")
-_CIFAR_SIZE = (32, 32)
 _SAME = 0.005  # accuracies of the same net on the same images differ by less, whatever the hardware
 
 
@@ -159,7 +157,7 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
         name = "validation" if has_validation_folder else split
         if cifar is not None and name == "validation":
             raise UserError(f"{data_dir / cifar} has no validation split; use held-out or test")
-        files = list_files(find_split(data_dir, name)) if cifar is None else load_split(data_dir, name, _CIFAR_SIZE)
+        files = list_files(find_split(data_dir, name)) if cifar is None else load_cifar(data_dir, name)
         return _split(files, f"the {name} split in {data_dir}")
     first = runs[0].recipe.seattn
     for run in runs[1:]:
@@ -174,7 +172,7 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
         raise UserError(f"{runs[0].path} was trained on all images, no images were held out; give --split test")
     description = f"{first.holdout:.0%} of the train split in {data_dir}, held out by seed {first.holdout_seed}"
     if cifar is not None:
-        images = load_split(data_dir, "train", _CIFAR_SIZE)
+        images = load_cifar(data_dir, "train")
         return _split(hold_out(images, first.holdout, first.holdout_seed)[1], description)
     files = list_files(find_split(data_dir, "train"))
     return _split(hold_out(files, first.holdout, first.holdout_seed)[1], description)

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from seattn.core.device import autocast_dtype
 from seattn.core.errors import UserError, first_line
 from seattn.core.recipe import Recipe
-from seattn.core.rows import AccuracyRow, conditions
-from seattn.data.open import EvalSplit, open_data
+from seattn.core.rows import AccuracyRow, Conditions, conditions
+from seattn.data.memory import EvalSplit
+from seattn.data.open import open_data
 from seattn.data.transforms import data_config
 from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import Evaluation, summarize
@@ -38,7 +39,7 @@ from seattn.training.build import (
 from seattn.training.log import Clock, EpochLog, describe_rates
 from seattn.training.losses import Teacher, TrainingLoss, make_criterion
 from seattn.training.processes import Distributed
-from seattn.training.run_dir import AtomicSaver, Row, RunDir, accuracy_row, is_stale
+from seattn.training.run_dir import AtomicSaver, Row, RunDir, is_stale, read_summary, shipped
 from seattn.training.update import Batch, Updater, check_finite
 
 _logger = logging.getLogger("seattn")
@@ -154,22 +155,39 @@ class TrainingRun:
         if ours.early_stop is not None:
             load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
         self.run_dir.export(self.averaged, self.data.class_names)
-        result = accuracy_row(
-            self.recipe,
-            self.history,
-            split="test" if read_test else "held-out",
-            scores=self._evaluate(self.data.test() if read_test else self.data.held_out),
-            train_images=len(self.data.train),
-            held_out_images=len(self.data.held_out),
-            params=sum(p.numel() for p in self.model.parameters()),
-            dtype=str(self.amp or torch.float32).removeprefix("torch."),
-            measured_in=measured_in,
-        )
+        result = self._score("test" if read_test else "held-out", measured_in)
         self.run_dir.write_result(result)
         interval = f"{100 * result.top1_low:.2f} to {100 * result.top1_high:.2f}"
         score = f"{result.split} top-1 {100 * result.top1:.2f} % (95 % interval {interval}, n = {result.n})"
         _logger.info("%s; weights, config and result in %s", score, self.path)
         return result
+
+    def _score(self, split: str, measured_in: Conditions) -> AccuracyRow:
+        """The row of the finished run, whose net is scored on the test split or on the held-out images."""
+        recipe, held_out = self.recipe, len(self.data.held_out)
+        scores = self._evaluate(self.data.test() if split == "test" else self.data.held_out)
+        return AccuracyRow(
+            name=recipe.model,
+            dataset=recipe.seattn.dataset,
+            split=split,
+            n=scores.n,
+            top1=scores.top1,
+            top1_low=scores.top1_low,
+            top1_high=scores.top1_high,
+            top5=scores.top5,
+            loss=scores.loss,
+            ece=scores.ece,
+            seed=recipe.seed,
+            epochs=len(self.history),
+            train_images=len(self.data.train),
+            held_out_images=held_out,
+            held_out_top1=shipped(self.history, recipe.seattn.early_stop)["eval_top1"] / 100 if held_out else None,
+            params=sum(p.numel() for p in self.model.parameters()),
+            train_seconds=sum(row["train_seconds"] for row in self.history),
+            dtype=str(self.amp or torch.float32).removeprefix("torch."),
+            memory_format="channels_last" if recipe.channels_last else "contiguous",
+            conditions=measured_in,
+        )
 
     @property
     def averaged(self) -> Any:
@@ -181,7 +199,7 @@ class TrainingRun:
         done = self._resume()
         if self.run_dir is not None:
             self.run_dir.start(self.recipe)
-            self.history = self.run_dir.read_summary(done)
+            self.history = read_summary(self.path)[:done]
             self.log = EpochLog(self.path, self.recipe)
             if self.history:
                 self.saver.restore(self.history)

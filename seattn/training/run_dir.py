@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from filelock import Timeout
@@ -29,11 +29,8 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import read_text
-from seattn.core.rows import AccuracyRow, Conditions
+from seattn.core.rows import AccuracyRow
 from seattn.models.checkpoints.folder import save_net
-
-if TYPE_CHECKING:
-    from seattn.evaluation.scoring import Evaluation
 
 Row = dict[str, float]  # an epoch's numbers, by the column of summary.csv
 
@@ -126,10 +123,6 @@ class RunDir:
                 "one or give another --out"
             )
 
-    def read_summary(self, epochs: int) -> list[Row]:
-        """The rows of the first `epochs` epochs."""
-        return read_summary(self.path)[:epochs]
-
     def write_summary(self, rows: Sequence[Row]) -> None:
         """Write the rows of all epochs until now."""
         text = io.StringIO()
@@ -184,41 +177,3 @@ def shipped(history: Sequence[Row], patience: int | None) -> Row:
 
 def _best(history: Sequence[Row]) -> int:
     return max(range(len(history)), key=lambda i: history[i]["eval_top1"])
-
-
-def accuracy_row(
-    recipe: Recipe,
-    history: Sequence[Row],
-    *,
-    split: str,
-    scores: "Evaluation",
-    train_images: int,
-    held_out_images: int,
-    params: int,
-    dtype: str,
-    measured_in: Conditions,
-) -> AccuracyRow:
-    """The row of a finished run, whose net has the `scores` on `split`."""
-    held_out_top1 = shipped(history, recipe.seattn.early_stop)["eval_top1"] / 100
-    return AccuracyRow(
-        name=recipe.model,
-        dataset=recipe.seattn.dataset,
-        split=split,
-        n=scores.n,
-        top1=scores.top1,
-        top1_low=scores.top1_low,
-        top1_high=scores.top1_high,
-        top5=scores.top5,
-        loss=scores.loss,
-        ece=scores.ece,
-        seed=recipe.seed,
-        epochs=len(history),
-        train_images=train_images,
-        held_out_images=held_out_images,
-        held_out_top1=held_out_top1 if held_out_images else None,
-        params=params,
-        train_seconds=sum(row["train_seconds"] for row in history),
-        dtype=dtype,
-        memory_format="channels_last" if recipe.channels_last else "contiguous",
-        conditions=measured_in,
-    )

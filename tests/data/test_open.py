@@ -1,4 +1,5 @@
 import logging
+import random
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
 from seattn.data.duplicates import warn_of_shared_files
 from seattn.data.folders import has_split, list_files
-from seattn.data.images import ImageSet, decode, hold_out, read_image
+from seattn.data.images import ImageSet, decode, hold_out, load_cifar, read_image
 from seattn.data.loader import FolderEval
 from seattn.data.memory import MemoryTrain
-from seattn.data.open import load_split, open_data
+from seattn.data.open import open_data
 from seattn.data.sampling import epoch_order
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
 
@@ -70,55 +71,30 @@ def test_images_of_other_size_and_mode_are_converted(tmp_path):
     assert data.images[1].unique().tolist() == [77]
 
 
-def test_validation_is_found_by_timms_spellings(tmp_path):
-    write_folder(tmp_path / "val")
-    assert has_split(tmp_path, "validation")
-    assert not has_split(tmp_path, "test")
-    assert len(load_split(tmp_path, "validation", (8, 8))) == 6
-
-
 def test_cifar_files_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):
     pixels = write_cifar(tmp_path, "abcdefghij")
     with pytest.raises(UserError, match=r"missing or altered"):
-        load_split(tmp_path, "train", (32, 32))
+        load_cifar(tmp_path, "train")
     take_as_whole(monkeypatch)
-    train, test = load_split(tmp_path, "train", (32, 32)), load_split(tmp_path, "test", (32, 32))
+    train, test = load_cifar(tmp_path, "train"), load_cifar(tmp_path, "test")
     assert (len(train), len(test)) == (30, 6)
     assert test.labels.tolist() == LABELS
     assert np.array_equal(test.images[0].permute(2, 0, 1).flatten().numpy(), pixels[0])
     assert not has_split(tmp_path, "validation")
     with pytest.raises(UserError, match="32 x 32, the model's input is 224 x 224"):
-        load_split(tmp_path, "train", (224, 224))
+        load_cifar(tmp_path, "train", (224, 224))
 
 
-def test_missing_folder_and_split_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"no data folder .*nowhere"):
-        load_split(tmp_path / "nowhere", "train", (8, 8))
-    with pytest.raises(UserError, match=rf"no train split in {tmp_path}"):
-        load_split(tmp_path, "train", (8, 8))
-
-
-def test_empty_folder_is_named(tmp_path):
+def test_missing_folder_split_and_images_are_named(tmp_path):
+    for folder, message in (
+        (tmp_path / "nowhere", "no data folder .*nowhere"),
+        (tmp_path, f"no train split in {tmp_path}"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_data(recipe(), folder, CFG, CPU)
     (tmp_path / "train" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match=rf"no images in {tmp_path}/train"):
-        load_split(tmp_path, "train", (8, 8))
-
-
-@pytest.mark.parametrize("damage", ["text", "truncated"])
-def test_unreadable_image_is_named(tmp_path, damage):
-    write_folder(tmp_path, size=(64, 64))
-    path = tmp_path / "dog" / "1.png"
-    path.write_bytes(b"not an image" if damage == "text" else path.read_bytes()[:500])
-    with pytest.raises(UserError, match=rf"cannot read image {path}") as caught:
-        decode(list_files(tmp_path), (64, 64))
-    assert "\n" not in str(caught.value)
-
-
-def test_set_too_large_for_memory_is_refused_before_decoding(tmp_path, monkeypatch):
-    write_folder(tmp_path / "train")
-    monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 6 * 8 * 8 * 3 - 1)
-    with pytest.raises(UserError, match=r"6 images of 8 x 8 .* in memory"):
-        load_split(tmp_path, "train", (8, 8))
+        open_data(recipe(), tmp_path, CFG, CPU)
 
 
 def test_hold_out_is_stratified_disjoint_complete_and_repeatable():
@@ -174,19 +150,22 @@ def test_memory_path_has_the_promised_form(tree):
     assert (len(test), test.labels.tolist(), test.class_names) == (6, [0, 0, 0, 1, 1, 1], ("cat", "dog"))
 
 
-def test_an_epoch_is_of_seed_and_epoch_alone(tree):
-    everything = {"vflip": 0.5, "color_jitter": 0.4, "reprob": 0.5, "seattn": {"cutout": 2}}
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_an_epoch_is_of_seed_and_epoch_alone_and_leaves_the_global_generators_alone(tree, path):
+    everything = {"vflip": 0.5, "color_jitter": 0.4, "reprob": 0.5, "seattn": {"cutout": 2, "data": path}}
     data, again = (open_data(recipe(**everything), tree, CFG, CPU) for _ in range(2))
     first = batches(data, 0)
     torch.manual_seed(5)
+    random.seed(9)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     assert equal(batches(again, 1), batches(data, 1))
     assert equal(first, batches(again, 0))
     assert not equal(first, batches(data, 1))
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(before[2], torch.get_rng_state())  # dropout draws from it
     other = open_data(recipe(seed=2, **everything), tree, CFG, CPU)
     assert not equal(first, batches(other, 0))
-    state = torch.get_rng_state()
-    batches(data, 2)
-    assert torch.equal(state, torch.get_rng_state())  # dropout draws from it
 
 
 ALL = {
@@ -194,6 +173,7 @@ ALL = {
     "resized crop": {"seattn": {"crop_padding": None}, "remode": "rand", "reprob": 0.7},
     "policy": {"seattn": {"policy": "cifar10"}, "vflip": 0.5, "remode": "const", "reprob": 0.7},
     "balanced": {"seattn": {"sampling": "balanced"}},
+    "files": {"seattn": {"data": "folder", "cutout": 2}, "aa": "rand-m9-mstd0.5", "reprob": 0.5, "vflip": 0.5},
 }
 
 
@@ -368,8 +348,8 @@ def test_missing_test_split_is_named_when_it_is_read(tree, path):
 
 @pytest.mark.parametrize("path", ["memory", "folder"])
 def test_unreadable_image_stops_unless_it_is_to_be_skipped(tree, path, caplog):
-    for name in ("train/cat/3.png", "train/dog/0.png", "test/dog/1.png"):
-        (tree / name).write_bytes(b"not an image")
+    for name, damaged in (("train/cat/3.png", b"text"), ("train/dog/0.png", None), ("test/dog/1.png", b"text")):
+        (tree / name).write_bytes(damaged or (tree / name).read_bytes()[:100])
     with pytest.raises(UserError, match=r"cannot read image .*train/(cat/3|dog/0).png: .* with --skip-bad") as caught:
         batches(open_data(recipe({"data": path, "holdout": 0.125}, batch_size=14), tree, CFG, CPU))
     assert "\n" not in str(caught.value)

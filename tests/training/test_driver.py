@@ -127,7 +127,7 @@ def test_another_seed_is_another_run_on_the_same_hold_out(tmp_path, data_dir, re
 
 def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe, one_thread, capsys):
     """kill -9 in the middle, then --resume in another process: same schedule, same batches, same bits."""
-    path = recipe(epochs=5, model="se_resnet20_cifar", model_ema=True, model_ema_decay=0.9, drop=0.2, warmup_epochs=2)
+    path = recipe(epochs=3, model="se_resnet20_cifar", model_ema=True, model_ema_decay=0.9, drop=0.2, warmup_epochs=2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = ["train", str(path), "--data-dir", str(data_dir), "--device", "cpu", "--out"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: on more threads the sums are in another order
@@ -141,7 +141,7 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, recipe, one_
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert not (broken / "result.json").exists()
-    assert 1 <= len(summary(broken)) < 5
+    assert 1 <= len(summary(broken)) < 3
     assert main([*command, str(broken)]) == 2
     assert "continue it with --resume" in capsys.readouterr().err
     assert main([*command, str(broken), "--resume"]) == 0
@@ -360,12 +360,14 @@ def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
         ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
         ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),
         ({"opt": "sdg"}, "sdg"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
     ],
 )
 def test_what_does_not_fit_is_named_and_leaves_nothing(tmp_path, data_dir, recipe, changes, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    device = changes.pop("device", "cpu")
     with pytest.raises(UserError, match=message):
-        train(recipe(**changes), data_dir, tmp_path / "run", device="cpu")
+        train(recipe(**changes), data_dir, tmp_path / "run", device=device)
     assert not (tmp_path / "run").exists()
 
 
@@ -373,9 +375,3 @@ def test_unwritable_output_is_found_before_training(tmp_path, data_dir, recipe):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run"):
         train(recipe(), data_dir, tmp_path / "file" / "run", device="cpu")
-
-
-def test_absent_device_is_named(tmp_path, data_dir, recipe):
-    with pytest.raises(UserError, match="device 'cuda:99' cannot be used here"):
-        train(recipe(), data_dir, tmp_path / "run", device="cuda:99")
-    assert not (tmp_path / "run").exists()

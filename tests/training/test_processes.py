@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,11 +62,20 @@ def test_two_processes_train_as_one_does_at_the_same_global_batch(tmp_path, data
     one, two = tmp_path / "one", tmp_path / "two"
     whole = write(tmp_path / "one.yaml")
     halves = write(tmp_path / "two.yaml", batch_size=8)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launched = {**ENV, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}  # as torchrun sets them
+    args = command(halves, data_dir, two, 1, "--device", "cpu")
+    workers = [
+        subprocess.Popen(args, env={**launched, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
     train(whole, data_dir, one, device="cpu")
-    args = command(halves, data_dir, two, 2, "--device", "cpu")
-    done = subprocess.run(args, env=ENV, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("epoch 2/2: train loss") == 1  # the first process alone writes
+    logs = [worker.communicate(timeout=280)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], logs
+    assert logs[0].count("epoch 2/2: train loss") == 1
+    assert "train loss" not in logs[1]  # the first process alone writes
     ours, theirs = load_file(two / "model.safetensors"), load_file(one / "model.safetensors")
     for key, value in theirs.items():
         np.testing.assert_allclose(ours[key], value, atol=2e-4, rtol=2e-3, err_msg=key)
