@@ -6,7 +6,8 @@ operator is differentiable once: `create_graph=True` raises.
 """
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -22,6 +23,7 @@ from seattn.ops._kernel import INTERPRETED
 
 NAMESPACE = "seattn"  # torch.ops.seattn; a kernel of the Hub has its own (kernels/hub/stage.py)
 Outputs = tuple[Tensor, ...]
+Then = Callable[[Outputs], None]
 P = ParamSpec("P")
 
 
@@ -55,17 +57,28 @@ class Operator:
 
 
 def define(op: Operator) -> Callable[..., Outputs]:
-    """Register `op` and return run(implementation, *inputs), which gives the first `shown` results."""
+    """Register `op` and return run(implementation, *inputs, then=None), which gives the first `shown` results.
+
+    `then` is called with these results before autograd saves anything for the backward: the second forward of gradient
+    checkpointing ends as soon as the last value that it needs is saved.
+    """
     fwd_op = _register(op)
     functions = {implementation: _autograd_function(op, implementation) for implementation in op.fwd}
 
-    def run(implementation: str, *inputs: Any) -> Outputs:
+    def run(implementation: str, *inputs: Any, then: Then | None = None) -> Outputs:
+        results: Outputs
         if implementation == "triton" and _is_traced(inputs[0]):
-            return tuple(fwd_op(*inputs)[: op.shown])
-        if not wants_grad(*inputs):  # an autograd function takes as long as a small tail on a CPU
-            return _guarded(op.fwd[implementation], *inputs)[: op.shown]
-        result: Outputs = functions[implementation].apply(*inputs)
-        return result
+            results = tuple(fwd_op(*inputs)[: op.shown])
+        elif not wants_grad(*inputs):  # an autograd function takes as long as a small tail on a CPU
+            results = _guarded(op.fwd[implementation], *inputs)[: op.shown]
+        elif is_compiling():  # Dynamo traces no autograd function that changes other tensors
+            results = functions[implementation].apply(None, *inputs)
+        else:
+            results = functions[implementation].apply(then, *inputs)
+            return results
+        if then is not None:
+            then(results)
+        return results
 
     return run
 
@@ -88,8 +101,10 @@ def _is_traced(x: Tensor) -> bool:
 def _autograd_function(op: Operator, implementation: str) -> Any:
     class Function(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Any:
+        def forward(ctx: Any, then: Then | None, *inputs: Any) -> Any:
             outputs = _guarded(op.fwd[implementation], *inputs)
+            if then is not None:
+                then(outputs[: op.shown])
             tensors, ctx.constants = op.save(inputs, outputs)
             ctx.save_for_backward(*tensors)
             ctx.mark_non_differentiable(*outputs[1 : op.shown])
@@ -102,17 +117,20 @@ def _autograd_function(op: Operator, implementation: str) -> Any:
                     f"seattn's {op.name} is differentiable once, and create_graph=True asks for more; "
                     "set_kernels('reference') gives it"
                 )
-            return _grads(op, ctx, dy, _guarded(op.bwd[implementation], dy, *ctx.saved_tensors, *ctx.constants))
+            results = _guarded(op.bwd[implementation], dy, *ctx.saved_tensors, *ctx.constants)
+            return None, *_grads(op, dy, ctx.constants, results, ctx.needs_input_grad[1:])
 
     Function.__name__ = Function.__qualname__ = op.name
     return Function
 
 
-def _grads(op: Operator, ctx: Any, dy: Tensor, results: Outputs) -> tuple[Tensor | None, ...]:
+def _grads(
+    op: Operator, dy: Tensor, constants: tuple[Any, ...], results: Outputs, needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
     """A gradient or None for each input of the forward."""
-    grads = op.grads(dy, ctx.constants, results)
-    inputs_without = (None,) * (len(ctx.needs_input_grad) - len(grads))
-    return *(g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False)), *inputs_without
+    grads = op.grads(dy, constants, results)
+    inputs_without = (None,) * (len(needed) - len(grads))
+    return *(g if need else None for g, need in zip(grads, needed, strict=False)), *inputs_without
 
 
 def _register(op: Operator) -> Callable[..., Outputs]:
@@ -137,7 +155,8 @@ def _register(op: Operator) -> Callable[..., Outputs]:
         ctx.save_for_backward(*tensors)
 
     def backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _grads(op, ctx, dy, bwd_op(dy, *ctx.saved_tensors, *ctx.constants))
+        results = bwd_op(dy, *ctx.saved_tensors, *ctx.constants)
+        return _grads(op, dy, ctx.constants, results, ctx.needs_input_grad)
 
     torch.library.register_autograd(fwd_op, backward, setup_context=setup_context)
     return fwd_op
@@ -174,14 +193,34 @@ def dense_like(x: Tensor, like: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def fx_leaf(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Make torch.fx record a call of `op` as one node. Which implementation runs is chosen when the graph runs."""
+def public_op(run: Callable[..., Tensor]) -> Callable[[Callable[P, tuple[Any, ...]]], Callable[P, Tensor]]:
+    """Decorator: a function of an op's arguments that returns those of `run` becomes the op.
+
+    torch.fx records a call of the op as one node. Which implementation runs is chosen when the graph runs.
+    """
+
+    def decorate(arguments: Callable[P, tuple[Any, ...]]) -> Callable[P, Tensor]:
+        @functools.wraps(arguments)
+        def op(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            if has_torch_function(args):
+                result: Tensor = handle_torch_function(op, args, *args, **kwargs)
+                return result
+            return run(*arguments(*args, **kwargs))
+
+        op.__signature__ = inspect.signature(arguments).replace(return_annotation=Tensor)  # type: ignore[attr-defined]
+        return op
+
+    return decorate
+
+
+def definition(op: Callable[P, Tensor], reference: Callable[..., Tensor]) -> Callable[P, Tensor]:
+    """The definition of a `public_op`, in fp32 with one rounding at the end; the arguments are those of the op."""
+    arguments = inspect.unwrap(op)
 
     @functools.wraps(op)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        if has_torch_function(args):
-            result: Tensor = handle_torch_function(call, args, *args, **kwargs)
-            return result
-        return op(*args, **kwargs)
+    def defined(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return reference(*arguments(*args, **kwargs))
 
-    return call
+    defined.__name__ = defined.__qualname__ = f"{op.__name__}_reference"
+    defined.__doc__ = f"The definition, in fp32 with one rounding. Arguments as in `{op.__name__}`."
+    return defined

@@ -6,14 +6,14 @@ k taps, odd.
 
 from torch import Tensor
 
-from seattn.ops._operator import fx_leaf
+from seattn.ops._operator import definition
 from seattn.ops._tail.excitation import ECA
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import reference, run
+from seattn.ops._tail.run import Tail, reference, tail_op
 
 
-@fx_leaf
-def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") -> Tensor:
+@tail_op
+def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") -> Tail:
     """y = x * gate(conv1d(mean_hw(x), weight)); the convolution pads the channels with zeros.
 
     Args:
@@ -23,18 +23,18 @@ def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") 
 
     The result and the errors are as in `seattn.ops.squeeze_excite`.
     """
-    return run(x, None, ECA(w1=weight, gate=gate), None, "identity")
+    return Tail(x, None, ECA(w1=weight, gate=gate))
 
 
-@fx_leaf
+@tail_op
 def efficient_channel_attn_add_act(
     x: Tensor, shortcut: Tensor, weight: Tensor, *, gate: str = "sigmoid", out_act: str = "relu"
-) -> Tensor:
+) -> Tail:
     """y = out_act(efficient_channel_attn(x) + shortcut) with shortcut (B, C, H, W) and out_act relu or identity."""
-    return run(x, shortcut, ECA(w1=weight, gate=gate), None, out_act)
+    return Tail(x, shortcut, ECA(w1=weight, gate=gate), out_act=out_act)
 
 
-@fx_leaf
+@tail_op
 def batch_norm_efficient_channel_attn_add_act(
     x: Tensor,
     shortcut: Tensor | None,
@@ -49,15 +49,13 @@ def batch_norm_efficient_channel_attn_add_act(
     eps: float = 1e-5,
     gate: str = "sigmoid",
     out_act: str = "relu",
-) -> Tensor:
+) -> Tail:
     """y = out_act(efficient_channel_attn(batch_norm(x)) + shortcut).
 
     attn_weight is (k), k odd. The other arguments and the errors are as in `batch_norm_squeeze_excite_add_act`.
     """
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(x, shortcut, ECA(w1=attn_weight, gate=gate), norm, out_act)
+    return Tail(x, shortcut, ECA(w1=attn_weight, gate=gate), norm, out_act)
 
 
-def efficient_channel_attn_reference(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") -> Tensor:
-    """The definition, in fp32 with one rounding. Arguments as in `efficient_channel_attn`."""
-    return reference(x, None, ECA(w1=weight, gate=gate), None, "identity")
+efficient_channel_attn_reference = definition(efficient_channel_attn, reference)

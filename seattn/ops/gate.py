@@ -12,29 +12,11 @@ from torch import Tensor
 from seattn.ops._checks import check_device, check_map
 from seattn.ops._kernel import choose, too_large
 from seattn.ops._maps import column, compute_dtype
-from seattn.ops._operator import Operator, Outputs, define, dense_like, fx_leaf
+from seattn.ops._operator import Operator, Outputs, define, dense_like, public_op
 from seattn.ops._tail.activations import check_names, gate_fn, gate_grad
 
 
-@fx_leaf
-def channel_gate(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> Tensor:
-    """y = x * gate(logits), by the implementation that `set_kernels` chose.
-
-    The gates are computed in fp32 (float64 for a float64 x). The backward makes the gradients of x and of the logits in
-    one pass.
-
-    Args:
-        x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.
-        logits: (B, C), floating point; may differ from x in dtype.
-        gate: sigmoid, two_sigmoid (2 * sigmoid: 1 at zero) or hard_sigmoid (relu6(z + 3) / 6).
-
-    Returns:
-        (B, C, H, W) with the dtype and memory format of x.
-
-    Raises:
-        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
-        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
-    """
+def _run(x: Tensor, logits: Tensor, gate: str) -> Tensor:
     check_map(x)
     if not logits.is_floating_point() or logits.dim() != 2 or logits.shape != x.shape[:2]:
         raise ValueError(
@@ -53,6 +35,28 @@ def channel_gate_reference(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") 
     dtype = compute_dtype(x)
     scale = gate_fn(logits.to(dtype), gate)  # (B, C)
     return (x.to(dtype) * scale[:, :, None, None]).to(x.dtype)
+
+
+@public_op(_run)
+def channel_gate(x: Tensor, logits: Tensor, *, gate: str = "sigmoid") -> tuple[Tensor, Tensor, str]:
+    """y = x * gate(logits), by the implementation that `set_kernels` chose.
+
+    The gates are computed in fp32 (float64 for a float64 x). The backward makes the gradients of x and of the logits in
+    one pass.
+
+    Args:
+        x: (B, C, H, W), floating point; NCHW and channels_last without a copy. At least one pixel; B may be 0.
+        logits: (B, C), floating point; may differ from x in dtype.
+        gate: sigmoid, two_sigmoid (2 * sigmoid: 1 at zero) or hard_sigmoid (relu6(z + 3) / 6).
+
+    Returns:
+        (B, C, H, W) with the dtype and memory format of x.
+
+    Raises:
+        ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
+        RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
+    """
+    return x, logits, gate
 
 
 def _fwd_torch(x: Tensor, logits: Tensor, gate: str) -> tuple[Tensor, Tensor]:

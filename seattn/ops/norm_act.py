@@ -5,13 +5,13 @@ Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Shapes: B images
 
 from torch import Tensor
 
-from seattn.ops._operator import fx_leaf
+from seattn.ops._operator import definition
 from seattn.ops._tail.excitation import NO_EXCITATION
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import reference, run
+from seattn.ops._tail.run import Tail, reference, tail_op
 
 
-@fx_leaf
+@tail_op
 def batch_norm_add_act(
     x: Tensor,
     shortcut: Tensor | None,
@@ -24,25 +24,10 @@ def batch_norm_add_act(
     momentum: float = 0.1,
     eps: float = 1e-5,
     out_act: str = "relu",
-) -> Tensor:
+) -> Tail:
     """y = out_act(batch_norm(x) + shortcut); arguments, result and errors as in `batch_norm_squeeze_excite_add_act`."""
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(x, shortcut, NO_EXCITATION, norm, out_act)
+    return Tail(x, shortcut, NO_EXCITATION, norm, out_act)
 
 
-def batch_norm_add_act_reference(
-    x: Tensor,
-    shortcut: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    *,
-    training: bool,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    out_act: str = "relu",
-) -> Tensor:
-    """The definition, in fp32 with one rounding. Arguments as in `batch_norm_add_act`."""
-    norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return reference(x, shortcut, NO_EXCITATION, norm, out_act)
+batch_norm_add_act_reference = definition(batch_norm_add_act, reference)

@@ -9,13 +9,13 @@ Shapes: B images, C channels, H x W pixels, R hidden channels.
 from torch import Tensor
 
 from seattn.ops._maps import compute_dtype
-from seattn.ops._operator import fx_leaf
+from seattn.ops._operator import definition
 from seattn.ops._tail.excitation import SE, EffectiveSE, squeeze_excite_scale
 from seattn.ops._tail.norm import BatchNorm
-from seattn.ops._tail.run import reference, run
+from seattn.ops._tail.run import Tail, reference, tail_op
 
 
-@fx_leaf
+@tail_op
 def squeeze_excite(
     x: Tensor,
     w1: Tensor,
@@ -25,7 +25,7 @@ def squeeze_excite(
     *,
     act: str = "relu",
     gate: str = "sigmoid",
-) -> Tensor:
+) -> Tail:
     """y = x * gate(W2 act(W1 mean_hw(x) + b1) + b2), by the implementation that `set_kernels` chose.
 
     Computed in fp32 (float64 for a float64 x), under autocast too; the weights may differ from x in dtype.
@@ -44,7 +44,7 @@ def squeeze_excite(
         ValueError: for shapes that do not fit, mixed devices, a dtype that is not floating point, or an unknown name.
         RuntimeError: if the kernels are set to "triton" or "torch" and that implementation cannot run.
     """
-    return run(x, None, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, "identity")
+    return Tail(x, None, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate))
 
 
 # The two references take act and gate by position as well: TorchScript knows no keyword-only arguments with defaults.
@@ -87,7 +87,7 @@ def squeeze_excite_gate_reference(
     return squeeze_excite_scale(wide.mean((2, 3)), w1, b1, w2, b2, act, gate)
 
 
-@fx_leaf
+@tail_op
 def batch_norm_squeeze_excite_add_act(
     x: Tensor,
     shortcut: Tensor | None,
@@ -106,7 +106,7 @@ def batch_norm_squeeze_excite_add_act(
     act: str = "relu",
     gate: str = "sigmoid",
     out_act: str = "relu",
-) -> Tensor:
+) -> Tail:
     """y = out_act(squeeze_excite(batch_norm(x)) + shortcut); the squeeze is taken from the norm's own statistics.
 
     Args:
@@ -121,51 +121,20 @@ def batch_norm_squeeze_excite_add_act(
         ValueError: also for a momentum outside 0..1, or if training is True and a channel has only one value.
     """
     norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
+    return Tail(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
 
 
-def batch_norm_squeeze_excite_add_act_reference(
-    x: Tensor,
-    shortcut: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    w1: Tensor,
-    b1: Tensor | None,
-    w2: Tensor,
-    b2: Tensor | None,
-    *,
-    training: bool,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    act: str = "relu",
-    gate: str = "sigmoid",
-    out_act: str = "relu",
-) -> Tensor:
-    """The definition, in fp32 with one rounding. Arguments as in `batch_norm_squeeze_excite_add_act`."""
-    norm = BatchNorm(running_mean, running_var, weight, bias, training, momentum, eps)
-    return reference(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), norm, out_act)
-
-
-@fx_leaf
-def effective_squeeze_excite(x: Tensor, weight: Tensor, bias: Tensor | None, *, gate: str = "hard_sigmoid") -> Tensor:
+@tail_op
+def effective_squeeze_excite(x: Tensor, weight: Tensor, bias: Tensor | None, *, gate: str = "hard_sigmoid") -> Tail:
     """y = x * gate(W mean_hw(x) + b); x, gate, result and errors as in `squeeze_excite`.
 
     Args:
         weight, bias: (C, C) and (C) or None.
     """
-    return run(x, None, EffectiveSE(w1=weight, b1=bias, gate=gate), None, "identity")
+    return Tail(x, None, EffectiveSE(w1=weight, b1=bias, gate=gate))
 
 
-def effective_squeeze_excite_reference(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, gate: str = "hard_sigmoid"
-) -> Tensor:
-    """The definition, in fp32 with one rounding. Arguments as in `effective_squeeze_excite`."""
-    return reference(x, None, EffectiveSE(w1=weight, b1=bias, gate=gate), None, "identity")
-
-
-@fx_leaf
+@tail_op
 def squeeze_excite_add_act(
     x: Tensor,
     shortcut: Tensor,
@@ -177,27 +146,16 @@ def squeeze_excite_add_act(
     act: str = "relu",
     gate: str = "sigmoid",
     out_act: str = "relu",
-) -> Tensor:
+) -> Tail:
     """y = out_act(squeeze_excite(x) + shortcut); the other arguments, result and errors as in `squeeze_excite`.
 
     Args:
         shortcut: (B, C, H, W), floating point; converted to the dtype of x, as by `x += shortcut`.
         out_act: relu or identity.
     """
-    return run(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, out_act)
+    return Tail(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), out_act=out_act)
 
 
-def squeeze_excite_add_act_reference(
-    x: Tensor,
-    shortcut: Tensor,
-    w1: Tensor,
-    b1: Tensor | None,
-    w2: Tensor,
-    b2: Tensor | None,
-    *,
-    act: str = "relu",
-    gate: str = "sigmoid",
-    out_act: str = "relu",
-) -> Tensor:
-    """The definition, in fp32 with one rounding. Arguments as in `squeeze_excite_add_act`."""
-    return reference(x, shortcut, SE(w1=w1, b1=b1, w2=w2, b2=b2, act=act, gate=gate), None, out_act)
+squeeze_excite_add_act_reference = definition(squeeze_excite_add_act, reference)
+batch_norm_squeeze_excite_add_act_reference = definition(batch_norm_squeeze_excite_add_act, reference)
+effective_squeeze_excite_reference = definition(effective_squeeze_excite, reference)

@@ -10,6 +10,10 @@ from tests.ops._tail_cases import CASES, EMPTY, FORMATS, MAPS, SHAPES, TOLERANCE
 
 WITH_SE = {name: case for name, case in CASES.items() if "se" in case.parts}
 WITH_NORM = {name: case for name, case in CASES.items() if case.training}
+by_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+by_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+by_map = pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
+by_format = pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 
 
 @pytest.fixture(params=["torch", "triton"])
@@ -17,15 +21,24 @@ def kernels(request, kernel_device) -> str:
     return request.param
 
 
-@pytest.mark.cover(2, "kernels")
-@pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_agrees_with_the_reference(case, shape, dtype, memory_format, kernels, kernel_device):
-    assert_agrees(case, kernels, case.leaves(shape, dtype, memory_format, kernel_device))
+@pytest.mark.cover(2)
+@by_map
+@by_shape
+@by_case
+def test_torch_agrees_with_the_reference(case, shape, dtype, memory_format, device):
+    assert_agrees(case, "torch", case.leaves(shape, dtype, memory_format, device))
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.cover(1)  # the pairs are those of tests/kernels/test_attn_tail_launcher.py, with fewer steps in between
+@by_map
+@by_shape
+@by_case
+def test_triton_agrees_with_the_reference(case, shape, dtype, memory_format, kernel_device):
+    assert_agrees(case, "triton", case.leaves(shape, dtype, memory_format, kernel_device))
+
+
+@pytest.mark.cover(2)
+@by_format
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(4, 16, 72, 72, 2), (2, 64, 48, 48, 4)], ids=["16-channels", "64-channels"])
 @pytest.mark.parametrize("name", ["se", "se-tail", "bn-se-tail"])
@@ -34,9 +47,10 @@ def test_large_16_bit_maps_by_torch(name, shape, dtype, memory_format, device):
     assert_agrees(CASES[name], "torch", CASES[name].leaves(shape, dtype, memory_format, device))
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("shape", [SHAPES["odd"], (4, 16, 72, 72, 2), EMPTY], ids=["odd", "large", "empty"])
-@pytest.mark.parametrize(("dtype", "memory_format"), MAPS.values(), ids=MAPS)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@by_map
+@by_case
 def test_without_gradients_to_the_bit(case, dtype, memory_format, shape, device):
     if shape == EMPTY and case.training:
         pytest.skip("batch statistics of nothing are refused")
@@ -52,7 +66,7 @@ def test_without_gradients_to_the_bit(case, dtype, memory_format, shape, device)
         assert all(torch.equal(a, b) for a, b in zip(copies, leaves.values(), strict=True)), "an input was changed"
 
 
-@pytest.mark.cover(2, "kernels")
+@pytest.mark.cover(1, "kernels")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("case", WITH_SE.values(), ids=WITH_SE)
@@ -60,13 +74,15 @@ def test_every_act_with_every_gate(case, act, gate, kernels, kernel_device):
     assert_agrees(case, kernels, case.leaves((2, 9, 3, 3, 6), device=kernel_device), act=act, gate=gate)
 
 
+@pytest.mark.cover(1, "kernels")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("name", ["eca", "eca-tail", "bn-eca-tail", "ese"])
 def test_every_gate(name, gate, kernels, kernel_device):
     assert_agrees(CASES[name], kernels, CASES[name].leaves(SHAPES["odd"], device=kernel_device), gate=gate)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.cover(1, "kernels")
+@by_format
 @pytest.mark.parametrize("name", ["se-tail", "bn-se-tail", "bn-tail", "bn-tail-eval", "eca-tail"])
 def test_identity_as_the_last_activation(name, memory_format, kernels, kernel_device):
     leaves = CASES[name].leaves(SHAPES["odd"], torch.float32, memory_format, kernel_device)
@@ -106,7 +122,8 @@ def test_norm_without_weight_and_bias(name, kernels, kernel_device):
     assert_agrees(fixed, kernels, leaves)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.cover(1, "kernels")
+@by_format
 @pytest.mark.parametrize("case", WITH_NORM.values(), ids=WITH_NORM)
 def test_a_mean_far_from_zero_costs_no_digits(case, memory_format, kernels, kernel_device):
     leaves = case.leaves((4, 7, 5, 3, 3), torch.float32, memory_format, kernel_device)
@@ -118,6 +135,7 @@ def test_a_mean_far_from_zero_costs_no_digits(case, memory_format, kernels, kern
     assert (got - want).norm() <= 64 * TOLERANCES[torch.float32][0] * want.norm()
 
 
+@pytest.mark.cover(1, "kernels")
 @pytest.mark.parametrize(
     "cut",
     [
@@ -138,7 +156,8 @@ def test_layouts_that_are_not_dense(name, cut, kernels, kernel_device):
     assert_agrees(case, kernels, case.leaves((b, c, h, w, 3), device=kernel_device) | {"x": x})
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.cover(1, "kernels")
+@by_format
 @pytest.mark.parametrize("name", ["se-tail", "bn-se-tail"])
 def test_a_shortcut_in_another_layout_and_dtype(name, memory_format, kernels, kernel_device):
     leaves = CASES[name].leaves(SHAPES["odd"], torch.float32, memory_format, kernel_device)
@@ -152,23 +171,15 @@ def test_a_shortcut_in_another_layout_and_dtype(name, memory_format, kernels, ke
     assert results["y"].is_contiguous(memory_format=memory_format)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.cover(1, "kernels")
+@by_format
+@by_case
 def test_expanded_gradient(case, memory_format, kernels, kernel_device):
     leaves = case.leaves(SHAPES["odd"], torch.float32, memory_format, kernel_device)
     assert_agrees(case, kernels, leaves, dy=torch.ones((), device=kernel_device).expand(leaves["x"].shape))
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_results_keep_the_layout_of_x(case, memory_format, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["odd"], torch.bfloat16, memory_format, kernel_device)
-    with set_kernels(kernels):
-        results = run(case, leaves)
-    assert results["y"].stride() == results["dx"].stride() == leaves["x"].stride()
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@by_case
 def test_weights_may_be_in_another_dtype(case, kernels, kernel_device):
     leaves = case.leaves(SHAPES["odd"], torch.bfloat16, device=kernel_device)
     lowered = {name: t.bfloat16() for name, t in leaves.items()}
@@ -177,36 +188,26 @@ def test_weights_may_be_in_another_dtype(case, kernels, kernel_device):
     assert {t.dtype for t in results.values()} == {torch.bfloat16}
 
 
+@pytest.mark.cover(1, "kernels")
+@by_format
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_autocast_changes_nothing(case, dtype, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["odd"], dtype, device=kernel_device)
-    with set_kernels(kernels):
-        plain = run(case, leaves)
-        with torch.autocast(kernel_device, torch.bfloat16):
-            cast = run(case, leaves)  # the backward too, where a matrix product would be lowered
-    assert all(torch.equal(plain[name], cast[name]) for name in plain)
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_same_input_gives_the_same_bits(case, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["33-channels"], torch.bfloat16, device=kernel_device)
-    with set_kernels(kernels):
-        first, second = run(case, leaves), run(case, leaves)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_inputs_are_never_written_to(case, kernels, kernel_device):
-    leaves = case.leaves(SHAPES["odd"], device=kernel_device)
-    dy = torch.ones_like(leaves["x"])
+@by_case
+def test_layout_of_x_same_bits_again_and_under_autocast_and_inputs_unwritten(
+    case, dtype, memory_format, kernels, kernel_device
+):
+    leaves = case.leaves(SHAPES["33-channels"], dtype, memory_format, kernel_device)
+    dy = torch.linspace(-1, 2, leaves["x"].numel(), device=kernel_device).view(leaves["x"].shape)
     before = [t.clone() for t in (*leaves.values(), dy)]
     with set_kernels(kernels):
-        run(case, leaves, dy)
+        plain = run(case, leaves, dy)
+        with torch.autocast(kernel_device, torch.bfloat16):
+            cast = run(case, leaves, dy)  # the backward too, where a matrix product would be lowered
+    assert plain["y"].stride() == plain["dx"].stride() == leaves["x"].stride()
+    assert all(torch.equal(plain[name], cast[name]) for name in plain)
     assert all(torch.equal(a, b) for a, b in zip(before, (*leaves.values(), dy), strict=True))
 
 
-@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
+@by_format
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.training])
 def test_empty_batch_gives_an_empty_result_and_zero_gradients(name, memory_format, kernels, kernel_device):
     leaves = CASES[name].leaves(EMPTY, torch.float32, memory_format, kernel_device)
@@ -216,8 +217,9 @@ def test_empty_batch_gives_an_empty_result_and_zero_gradients(name, memory_forma
     assert all(not results[f"d{name}"].any() for name in leaves)
 
 
+@pytest.mark.cover(1, "kernels")
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@by_case
 def test_values_that_are_not_finite_go_where_the_reference_has_them(case, value, kernels, kernel_device):
     leaves = case.leaves((3, 7, 5, 3, 3), device=kernel_device)
     leaves["x"][1, 2, 3, 1] = value

@@ -163,6 +163,13 @@ def test_fx_records_one_node():
     assert torch.equal(traced(*maps), Tail("se-tail", leaves)(*maps))
 
 
+def test_jit_tracing_gives_the_same_result():
+    leaves = CASES["se-tail"].leaves(SHAPES["odd"])
+    module, maps = Tail("se-tail", leaves), (leaves["x"], leaves["shortcut"])
+    doubled = [2 * t for t in maps]
+    torch.testing.assert_close(torch.jit.trace(module, maps)(*doubled), module(*doubled))
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_meta_device_gives_shape_dtype_and_layout(case):
     leaves = {name: t.to("meta") for name, t in case.leaves(SHAPES["odd"], torch.bfloat16).items()}
@@ -265,7 +272,11 @@ BAD = {
     "x-empty": ({"x": torch.ones(3, 7, 0, 3)}, "at least one channel and one pixel"),
     "shortcut": ({"shortcut": torch.ones(3, 7, 5, 1)}, r"shape of x, \(3, 7, 5, 3\); got \(3, 7, 5, 1\)"),
     "w1": ({"w1": torch.ones(4, 6)}, r"w1 must be \(R, 7\) .*; got \(4, 6\)"),
+    "w1-rank": ({"w1": torch.ones(3, 7, 1, 1)}, r"w1 must be \(R, 7\) .*; got \(3, 7, 1, 1\)"),
+    "w1-empty": ({"w1": torch.ones(0, 7)}, "R > 0"),
     "w2": ({"w2": torch.ones(7, 7)}, r"w2 must be \(7, 3\).*; got \(7, 7\)"),
+    "b1": ({"b1": torch.ones(7)}, r"b1 must be \(3,\) or None; got \(7,\)"),
+    "b2": ({"b2": torch.ones(7, 1)}, r"b2 must be \(7,\) or None; got \(7, 1\)"),
     "weight": ({"weight": torch.ones(6)}, r"weight must be \(7,\) or None; got \(6,\)"),
     "device": ({"w1": torch.ones(3, 7, device="meta")}, "w1 must be on the device of x, cpu; got meta"),
     "norm-device": ({"bias": torch.ones(7, device="meta")}, "bias must be on the device of x, cpu; got meta"),
@@ -277,6 +288,7 @@ BAD = {
 }
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
 def test_wrong_arguments_raise_and_say_what_would_be_right(change, message, compiled):

@@ -68,18 +68,18 @@ NORMS = {
 }
 
 
-@pytest.mark.cover(2, "kernels")
+@pytest.mark.cover(1, "kernels")
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("kernels", KERNELS)
-def test_equals_the_modules_over_three_steps_and_in_eval(kernels, shape, memory_format, norm, kernel_device):
+def test_equals_the_modules_over_two_steps_and_in_eval(kernels, shape, memory_format, norm, kernel_device):
     torch.manual_seed(0)
     modules = ModulesTail(shape[1], **norm).to(kernel_device, torch.float32)
     fused = copy.deepcopy(modules)
     fused.__class__ = FusedTail
     with set_kernels(kernels):
-        for mode in (True, True, True, False):
+        for mode in (True, True, False):
             modules.train(mode)
             fused.train(mode)
             x, shortcut = (torch.randn(shape, device=kernel_device).contiguous(memory_format=memory_format) + 1

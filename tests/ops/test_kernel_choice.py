@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from seattn.ops import _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
 from seattn.ops._tail import operator, run
+from tests.ops._gate_cases import transformed
 
 
 def inputs(dtype=torch.float32) -> list[torch.Tensor]:
@@ -174,17 +175,6 @@ def test_auto_takes_the_reference_on_a_cpu_where_code_is_traced_or_transformed(h
     else:
         torch.func.vmap(fn)(x[None])
     assert ran == []
-
-
-def transformed(kind: str, fn, x: torch.Tensor) -> torch.Tensor:
-    if kind == "jvp":
-        return torch.func.jvp(fn, (x,), (torch.ones_like(x),))[1]
-    if kind == "grad":
-        return torch.func.grad(lambda t: fn(t).square().sum())(x)
-    if kind == "vmap":
-        return torch.func.vmap(fn)(torch.stack([x, 2 * x]))
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(fn(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
 
 
 @pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])

@@ -40,6 +40,7 @@ def test_large_maps_go_in_chunks():
         assert elements % _maps.CHUNK
 
 
+@pytest.mark.cover(2)
 @each_shape
 @each_format
 @each_dtype
@@ -69,6 +70,7 @@ def test_not_a_number_is_seen(dtype, memory_format):
         assert torch.equal(found.isnan().nonzero(), torch.tensor([[1, 3, 1]]))
 
 
+@pytest.mark.cover(2)
 @each_shape
 @each_format
 @each_dtype
@@ -94,6 +96,7 @@ def test_factors_of_channels(dtype, memory_format, shape):
         assert found.stride() == x.stride()
 
 
+@pytest.mark.cover(2)
 @each_shape
 @each_format
 @each_dtype

@@ -3,6 +3,7 @@
 Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167. Shapes: N images, C channels, H x W pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,14 +57,23 @@ class BatchNorm:
             return Norm("batch", weight, bias, None, None, self.eps)
         return Norm("frozen", weight, bias, cast(self.running_mean, dtype), cast(self.running_var, dtype), self.eps)
 
-    def update_running(self, mean: Tensor, var: Tensor, values: int) -> None:
-        """Move the running statistics towards those of a batch of `values` numbers a channel, `var` being biased."""
-        if self.running_mean is None or self.running_var is None:
-            return
-        remaining = 1 - self.momentum
-        with torch.no_grad():
-            self.running_mean.mul_(remaining).add_(mean, alpha=self.momentum)
-            self.running_var.mul_(remaining).add_(var, alpha=self.momentum * values / (values - 1))
+    def running_update(self, x: Tensor) -> Callable[[tuple[Tensor, ...]], None] | None:
+        """A function that moves the running statistics towards those of x (N, C, H, W); None if they do not move.
+
+        It takes the results of an operator, of which the last two are the mean and the biased variance of x.
+        """
+        mean, var = self.running_mean, self.running_var
+        if not self.training or mean is None or var is None:
+            return None
+        values = x.shape[0] * x.shape[2] * x.shape[3]
+
+        def update(results: tuple[Tensor, ...]) -> None:
+            batch_mean, batch_var = results[-2:]
+            with torch.no_grad():
+                mean.mul_(1 - self.momentum).add_(batch_mean, alpha=self.momentum)
+                var.mul_(1 - self.momentum).add_(batch_var, alpha=self.momentum * values / (values - 1))
+
+        return update
 
 
 def batch_norm_reference(x: Tensor, norm: BatchNorm, dtype: torch.dtype) -> Tensor:

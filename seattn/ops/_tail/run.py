@@ -1,7 +1,9 @@
 """Channel attention, alone or as the tail of a residual block: contract, definition and choice for all such ops.
 
-Each public op is one call of `run`. Shapes: N images, C channels, H x W pixels.
+Each public op is a function from its arguments to a `Tail`. Shapes: N images, C channels, H x W pixels.
 """
+
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.compiler import is_compiling
@@ -9,12 +11,22 @@ from torch.compiler import is_compiling
 from seattn.ops._checks import check_map, check_out_act, check_shortcut
 from seattn.ops._kernel import choose, get_kernels, too_large
 from seattn.ops._maps import cast, compute_dtype
-from seattn.ops._operator import no_autocast, wants_grad
+from seattn.ops._operator import no_autocast, public_op, wants_grad
 from seattn.ops._tail.excitation import Excitation
 from seattn.ops._tail.in_torch import attn_tail_inference
 from seattn.ops._tail.norm import BatchNorm, batch_norm, batch_norm_reference
 from seattn.ops._tail.operator import attn_tail, flatten
 from seattn_kernels.arguments import NO_NORM
+
+
+class Tail(NamedTuple):
+    """The arguments of `run` and of `reference`."""
+
+    x: Tensor
+    shortcut: Tensor | None
+    excitation: Excitation
+    norm: BatchNorm | None = None
+    out_act: str = "identity"
 
 
 def run(
@@ -56,10 +68,8 @@ def run(
         with no_autocast(x):
             return attn_tail_inference(x, shortcut, e, out_act, overwrite=overwrite)
     arguments = NO_NORM if norm is None else norm.for_operator(compute_dtype(x))
-    y, _, mean, var = attn_tail(implementation, *flatten(x, shortcut, e, arguments, out_act))
-    if norm is not None and norm.training:
-        norm.update_running(mean, var, x.shape[0] * x.shape[2] * x.shape[3])
-    return y
+    then = None if norm is None else norm.running_update(x)
+    return attn_tail(implementation, *flatten(x, shortcut, e, arguments, out_act), then=then)[0]
 
 
 def infer(
@@ -113,3 +123,6 @@ def reference(
         y = y * scale[:, :, None, None].to(y.dtype)
     y = y if shortcut is None else y + shortcut
     return (y.relu() if out_act == "relu" else y).to(x.dtype)
+
+
+tail_op = public_op(run)

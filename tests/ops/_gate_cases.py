@@ -1,17 +1,21 @@
-"""What the tests of CBAM's two gates share: the gates as functions of tensors alone, their inputs, the comparison."""
+"""What the tests of channel_gate and of CBAM's gates share: functions of tensors alone, inputs, the comparison."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from seattn.ops import (
     cbam_channel_gate,
     cbam_channel_gate_reference,
     cbam_spatial_gate,
     cbam_spatial_gate_reference,
+    channel_gate,
+    channel_gate_reference,
     set_kernels,
 )
 
@@ -26,6 +30,15 @@ TOLERANCES = {
     ("triton", torch.float16): (5e-4, 2e-5),
     ("triton", torch.bfloat16): (8e-3, 2e-5),
 }
+GATE_TOLERANCES = {  # channel_gate has fewer steps
+    ("torch", torch.float64): (1e-15, 1e-14),
+    ("torch", torch.float32): (2e-7, 2e-6),
+    ("torch", torch.float16): (1e-3, 1e-3),
+    ("torch", torch.bfloat16): (8e-3, 8e-3),
+    ("triton", torch.float32): (2e-7, 2e-6),
+    ("triton", torch.float16): (5e-4, 2e-6),
+    ("triton", torch.bfloat16): (8e-3, 2e-6),
+}
 SHAPES = {  # (B, C, H, W)
     "all-one": (1, 1, 1, 1),
     "two-channels": (2, 2, 1, 3),
@@ -39,11 +52,12 @@ IMPLEMENTATIONS = ("torch", "triton")
 
 
 class Gate(NamedTuple):
-    """An op and its reference as functions of (x, *weights), and the shapes of the weights for C channels."""
+    """An op and its reference as functions of (x, *weights), and the shapes of the weights for B images, C channels."""
 
     op: Callable[..., torch.Tensor]
     reference: Callable[..., torch.Tensor]
-    weights: Callable[[int], list[tuple[int, ...] | None]]
+    weights: Callable[[int, int], list[tuple[int, ...] | None]]
+    tolerances: dict[tuple[str, torch.dtype], tuple[float, float]] = TOLERANCES
 
 
 def spatial(fn, x, weight, bn_weight, bn_bias, *, norm, **names):
@@ -52,26 +66,20 @@ def spatial(fn, x, weight, bn_weight, bn_bias, *, norm, **names):
     return fn(x, weight, *running, bn_weight, bn_bias, training=norm == "batch", **names)
 
 
-def spatial_case(weights, **names):
-    op = partial(spatial, cbam_spatial_gate, **names)
-    return Gate(op, partial(spatial, cbam_spatial_gate_reference, **names), weights)
+def case_of(op, reference, weights, **names):
+    return Gate(partial(op, **names), partial(reference, **names), weights)
 
 
-def bound(fn, **names):
-    return partial(fn, **names) if names else fn
-
-
-def channel_case(weights, **names):
-    return Gate(bound(cbam_channel_gate, **names), bound(cbam_channel_gate_reference, **names), weights)
-
-
+channel = partial(case_of, cbam_channel_gate, cbam_channel_gate_reference)
+spatial_gate = partial(case_of, partial(spatial, cbam_spatial_gate), partial(spatial, cbam_spatial_gate_reference))
 CASES = {
-    "channel": channel_case(lambda c: [(5, c), (5,), (c, 5), (c,)]),
-    "channel-no-bias": channel_case(lambda c: [(2 * c, c), None, (c, 2 * c), None], act="silu"),
-    "spatial-no-norm": spatial_case(lambda c: [(1, 2, 1, 1), None, None], norm="none", max_first=False),
-    "spatial-frozen": spatial_case(lambda c: [(1, 2, 5, 5), (1,), (1,)], norm="frozen"),
-    "spatial-batch": spatial_case(lambda c: [(1, 2, 7, 7), (1,), (1,)], norm="batch"),
-    "spatial-not-affine": spatial_case(lambda c: [(1, 2, 3, 3), None, None], norm="batch", eps=1e-3),
+    "gate": Gate(channel_gate, channel_gate_reference, lambda b, c: [(b, c)], GATE_TOLERANCES),
+    "channel": channel(lambda b, c: [(5, c), (5,), (c, 5), (c,)]),
+    "channel-no-bias": channel(lambda b, c: [(2 * c, c), None, (c, 2 * c), None], act="silu"),
+    "spatial-no-norm": spatial_gate(lambda b, c: [(1, 2, 1, 1), None, None], norm="none", max_first=False),
+    "spatial-frozen": spatial_gate(lambda b, c: [(1, 2, 5, 5), (1,), (1,)], norm="frozen"),
+    "spatial-batch": spatial_gate(lambda b, c: [(1, 2, 7, 7), (1,), (1,)], norm="batch"),
+    "spatial-not-affine": spatial_gate(lambda b, c: [(1, 2, 3, 3), None, None], norm="batch", eps=1e-3),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 each_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -84,8 +92,11 @@ def inputs(case, shape=SHAPES["odd"], dtype=torch.float32, memory_format=torch.c
     x = (2 * torch.randn(shape, generator=rng)).round() / 2
     x = x.to(device, dtype).contiguous(memory_format=memory_format)
     wide = torch.promote_types(dtype, torch.float32)
-    weights = [None if s is None else torch.randn(s, generator=rng) for s in case.weights(shape[1])]
-    return [x, *(None if w is None else (w / w[0].numel() ** 0.5).to(device, wide) for w in weights)]
+    weights = [
+        None if size is None else torch.randn(size, generator=rng) / math.prod(size[1:]) ** 0.5
+        for size in case.weights(*shape[:2])
+    ]
+    return [x, *(None if w is None else w.to(device, wide) for w in weights)]
 
 
 def gradient_for(x):
@@ -110,7 +121,19 @@ def assert_agrees(implementation, case, tensors, dy=None, **names):
     assert [g.dtype for g in got[1:]] == [t.dtype for t in tensors if t is not None]
     assert got[0].dtype == dtype
     for index, (a, b) in enumerate(zip(got, want, strict=True)):
-        limit = TOLERANCES[implementation, dtype][index > 1]
+        limit = case.tolerances[implementation, dtype][index > 1]
         assert a.shape == b.shape
         error, scale = (a.double() - b).norm(), b.norm()
         assert error <= limit * scale, f"result {index}: {error / scale:.2e} of float64's RMS, allowed {limit}"
+
+
+def transformed(kind, fn, x):
+    """fn under a function transform of torch.func or in forward mode."""
+    if kind == "jvp":
+        return torch.func.jvp(fn, (x,), (torch.ones_like(x),))[1]
+    if kind == "grad":
+        return torch.func.grad(lambda t: fn(t).square().sum())(x)
+    if kind == "vmap":
+        return torch.func.vmap(fn)(torch.stack([x, 2 * x]))
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(fn(forward_ad.make_dual(x, torch.ones_like(x)))).tangent

@@ -1,4 +1,4 @@
-"""cbam_channel_gate and cbam_spatial_gate: both implementations against the references in float64."""
+"""channel_gate and CBAM's two gates: both implementations against the references in float64."""
 
 import copy
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate, channel_gate, set_kernels
 from seattn.ops._cbam import plane_conv
 from seattn.ops._tail.activations import ACTS, GATES
-from tests.ops._cbam_cases import (
+from tests.ops._gate_cases import (
     CASES,
     SHAPES,
     TOLERANCES,
@@ -33,6 +33,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.cover(2, "implementation")
 @each_format
 @pytest.mark.parametrize(("case", "shape", "implementation", "dtype"), SETTINGS)
 def test_agrees_with_the_reference(case, shape, implementation, dtype, memory_format, kernel_device):
@@ -41,9 +42,12 @@ def test_agrees_with_the_reference(case, shape, implementation, dtype, memory_fo
 
 @pytest.mark.parametrize("gate", GATES)
 @each_implementation
-@pytest.mark.parametrize("case", [CASES["channel"], CASES["spatial-batch"]], ids=["channel", "spatial"])
-def test_every_gate(case, implementation, gate, kernel_device):
-    assert_agrees(implementation, case, inputs(case, device=kernel_device), gate=gate)
+@pytest.mark.parametrize("name", ["gate", "channel", "spatial-batch"])
+def test_every_gate(name, implementation, gate, kernel_device):
+    x, *weights = inputs(CASES[name], device=kernel_device)
+    if name == "gate":
+        weights = [8 * logits for logits in weights]  # beyond where hard_sigmoid is flat
+    assert_agrees(implementation, CASES[name], [x, *weights], gate=gate)
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -86,6 +90,7 @@ def test_gradients_of_the_torch_functions(case):
         assert torch.autograd.gradcheck(case.op, leaves)
 
 
+@pytest.mark.cover(1, "implementation")
 @pytest.mark.parametrize(
     "cut",
     [
@@ -98,11 +103,12 @@ def test_gradients_of_the_torch_functions(case):
     ids=["images", "channels", "transposed", "channels-of-channels_last", "expanded"],
 )
 @each_implementation
-@pytest.mark.parametrize("case", [CASES["channel"], CASES["spatial-batch"]], ids=["channel", "spatial"])
-def test_layouts_that_are_not_dense(case, implementation, cut, kernel_device):
+@pytest.mark.parametrize("name", ["gate", "channel", "spatial-batch"])
+def test_layouts_that_are_not_dense(name, implementation, cut, kernel_device):
+    case = CASES[name]
     x, *_ = inputs(case, device=kernel_device)
     x = cut(x.abs())  # else the bias's gradient, one sum over all pixels, cancels to a hundredth of its terms
-    _, *weights = inputs(case, (1, x.shape[1], 2, 1), device=kernel_device)
+    _, *weights = inputs(case, (*x.shape[:2], 2, 1), device=kernel_device)
     weights = [w if w.dim() < 2 else w.transpose(-1, -2).contiguous().transpose(-1, -2) for w in weights]
     assert not weights[0].is_contiguous()
     assert_agrees(implementation, case, [x, *weights], dy=torch.ones((), device=kernel_device).expand(x.shape))
@@ -128,25 +134,20 @@ def test_convolution_of_planes(shape, size, depthwise_from, monkeypatch):
         torch.testing.assert_close(gradient, exact.float(), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.cover(1, "implementation")
 @each_format
 @each_implementation
 @each_case
-def test_output_and_gradient_keep_the_layout_of_x(case, implementation, memory_format, kernel_device):
-    tensors = inputs(case, memory_format=memory_format, device=kernel_device)
-    with set_kernels(implementation):
-        y, dx, *_ = run(case.op, tensors)
-    assert y.stride() == dx.stride() == tensors[0].stride()
-
-
-@each_implementation
-@each_case
-def test_same_bits_again_and_under_autocast_and_inputs_unwritten(case, implementation, kernel_device):
-    tensors = inputs(case, dtype=torch.bfloat16, device=kernel_device)
+def test_layout_of_x_same_bits_again_and_under_autocast_and_inputs_unwritten(
+    case, implementation, memory_format, kernel_device
+):
+    tensors = inputs(case, dtype=torch.bfloat16, memory_format=memory_format, device=kernel_device)
     before = copy.deepcopy(tensors)
     with set_kernels(implementation):
         first = run(case.op, tensors)
         with torch.autocast(kernel_device, torch.bfloat16):
             second = run(case.op, tensors)
+    assert first[0].stride() == first[1].stride() == tensors[0].stride()
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     for a, b in zip(before, tensors, strict=True):
         assert a is b is None or torch.equal(a, b)
@@ -165,6 +166,8 @@ def test_autocast_leaves_the_reference_in_fp32(case):
 def test_nan_reaches_what_it_reaches_in_the_reference(case, implementation, kernel_device):
     tensors = inputs(case, (2, 7, 12, 5), device=kernel_device)
     tensors[0][0, 1, 2, 0] = torch.nan
+    if case is CASES["gate"]:
+        tensors[1][1, 3] = torch.nan  # a logit
     with set_kernels(implementation):
         got = run(case.op, tensors)
     want = run(case.reference, tensors)
@@ -188,14 +191,14 @@ def test_pooling_kernels_take_nan_for_the_maximum_as_amax_does(memory_format, ke
 
 
 @each_implementation
-@pytest.mark.parametrize("name", ["channel", "channel-no-bias", "spatial-no-norm", "spatial-frozen"])
+@pytest.mark.parametrize("name", ["gate", "channel", "channel-no-bias", "spatial-no-norm", "spatial-frozen"])
 def test_empty_batch_launches_nothing_and_gives_zero_gradients(name, implementation, kernel_device, monkeypatch):
     for module, kernels in {
-        "channel_gate": ["channel_gate_kernel"],
         "cbam_channel": [
             *("pool_pixels_kernel", "reduce_pixels_kernel", "pooled_gate_grad_kernel"),
             *("pair_logits_kernel", "pair_hidden_grad_kernel", "linear"),
         ],
+        "channel_gate": ["channel_gate_kernel", "channel_gate_grad_kernel"],
         "cbam_spatial": [
             *("pool_channels_kernel", "pixel_gate_kernel", "reduce_channels_kernel", "pixel_gate_grad_kernel")
         ],
@@ -225,9 +228,14 @@ def test_running_statistics_move_as_those_of_batch_norm(dtype, implementation, k
     assert all(torch.equal(a, b) for a, b in zip(running, unmoved, strict=True))
 
 
-def test_two_sigmoid_is_one_at_zero():
-    x = inputs(CASES["channel"])[0]
-    assert torch.equal(cbam_channel_gate(x, torch.ones(2, 7), None, torch.zeros(7, 2), None, gate="two_sigmoid"), x)
+def test_two_sigmoid_and_hard_sigmoid_are_what_their_names_say():
+    x, logits = inputs(CASES["gate"])
     none = (None, None, None, None)
-    zero = torch.zeros(1, 2, 3, 3)
-    assert torch.equal(cbam_spatial_gate(x, zero, *none, training=False, gate="two_sigmoid"), x)
+    for y in (
+        channel_gate(x, 0 * logits, gate="two_sigmoid"),
+        cbam_channel_gate(x, torch.ones(2, 7), None, torch.zeros(7, 2), None, gate="two_sigmoid"),
+        cbam_spatial_gate(x, torch.zeros(1, 2, 3, 3), *none, training=False, gate="two_sigmoid"),
+    ):
+        assert torch.equal(y, x)
+    y = channel_gate(torch.ones_like(x), 8 * logits, gate="hard_sigmoid")
+    torch.testing.assert_close(y[:, :, 0, 0], F.relu6(8 * logits + 3) / 6)

@@ -1,16 +1,39 @@
-"""cbam_channel_gate and cbam_spatial_gate under every way torch runs an op, and what they refuse."""
+"""channel_gate and CBAM's two gates under every way torch runs an op, and what they refuse."""
 
 import copy
 from functools import partial
 
 import pytest
 import torch
-from torch.autograd import forward_ad
 from torch.library import opcheck
 
-from seattn.ops import cbam_channel_gate, cbam_spatial_gate, set_kernels
+from seattn.ops import cbam_channel_gate, cbam_spatial_gate, channel_gate, gate, set_kernels
 from seattn.ops._cbam import channel, spatial
-from tests.ops._cbam_cases import CASES, IMPLEMENTATIONS, SHAPES, each_case, each_format, gradient_for, inputs
+from tests.ops._gate_cases import (
+    CASES,
+    IMPLEMENTATIONS,
+    SHAPES,
+    each_case,
+    each_format,
+    gradient_for,
+    inputs,
+    transformed,
+)
+
+CHECKS = ("schema", "autograd_registration", "faketensor", "aot_dispatch_static", "aot_dispatch_dynamic")
+check = partial(opcheck, test_utils=[f"test_{name}" for name in CHECKS])
+
+
+@pytest.mark.cover(1)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@each_format
+def test_gate_operators_pass_opcheck(memory_format, dtype, kernel_device):
+    x, logits = inputs(CASES["gate"], dtype=dtype, memory_format=memory_format, device=kernel_device)
+    forward, backward = torch.ops.seattn.channel_gate_fwd.default, torch.ops.seattn.channel_gate_bwd.default
+    check(forward, (x.requires_grad_(), logits.requires_grad_(), "sigmoid"))
+    with torch.no_grad():
+        _, scale = forward(x, logits, "sigmoid")
+        check(backward, (torch.ones_like(x), x.detach(), scale, "sigmoid"))
 
 
 @pytest.mark.cover(1)
@@ -47,8 +70,6 @@ def spatial_backward_arguments(arguments, results):
     return [*tensors, *static]
 
 
-CHECKS = ("schema", "autograd_registration", "faketensor", "aot_dispatch_static", "aot_dispatch_dynamic")
-check = partial(opcheck, test_utils=[f"test_{name}" for name in CHECKS])
 SPATIAL_CASES = {"spatial-no-norm": "none", "spatial-frozen": "frozen", "spatial-batch": "batch"}
 
 
@@ -72,6 +93,11 @@ def assert_alike(real, fake):
 @each_format
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_torch_functions_return_what_the_fakes_announce(dtype, memory_format):
+    x, logits = inputs(CASES["gate"], dtype=dtype, memory_format=memory_format)
+    real = gate._fwd_torch(x, logits, "sigmoid")
+    assert_alike(real, gate._fwd_fake(x, logits, "sigmoid"))
+    backward = (x, x, real[1], "sigmoid")
+    assert_alike(gate._bwd_torch(*backward), gate._bwd_fake(*backward))
     x, w1, b1, w2, b2 = inputs(CASES["channel"], dtype=dtype, memory_format=memory_format)
     op, names = channel, ("relu", "sigmoid")
     real = op._fwd_torch(x, w1, b1, w2, b2, *names)
@@ -87,14 +113,15 @@ def test_torch_functions_return_what_the_fakes_announce(dtype, memory_format):
         assert_alike(op.bwd["torch"](*backward), op.bwd_fake(*backward))
 
 
-class Both(torch.nn.Module):
-    """One gate after the other, the second with batch norm."""
+class Gates(torch.nn.Module):
+    """One gate after the other, the last with batch norm."""
 
     def __init__(self, channels=7, device="cpu"):
         super().__init__()
         of_channel, of_spatial = (
             inputs(CASES[k], (1, channels, 2, 1), device=device) for k in ("channel", "spatial-batch")
         )
+        self.logits = torch.nn.Parameter(torch.linspace(-1, 1, channels, device=device))
         self.weights = torch.nn.ParameterList([*of_channel[1:], *of_spatial[1:]])
         self.register_buffer("running_mean", torch.zeros(1, device=device))
         self.register_buffer("running_var", torch.ones(1, device=device))
@@ -102,6 +129,7 @@ class Both(torch.nn.Module):
     def forward(self, x):
         w1, b1, w2, b2, weight, bn_weight, bn_bias = self.weights
         running = (self.running_mean, self.running_var)
+        x = channel_gate(x, self.logits.expand(x.shape[0], -1))
         x = cbam_channel_gate(x, w1, b1, w2, b2, act="hard_swish")
         return cbam_spatial_gate(x, weight, *running, bn_weight, bn_bias, training=self.training)
 
@@ -117,7 +145,7 @@ def step(module, x):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("kernels", ["auto", "triton"])
 def test_compiles_without_graph_breaks_and_moves_the_running_statistics(kernels, training, kernel_device):
-    module = Both(device=kernel_device).train(training)
+    module = Gates(device=kernel_device).train(training)
     x = inputs(CASES["channel"], memory_format=torch.channels_last, device=kernel_device)[0]
     with set_kernels("reference"):
         want = step(module, x)
@@ -133,23 +161,23 @@ def test_compiles_without_graph_breaks_and_moves_the_running_statistics(kernels,
 
 @pytest.mark.parametrize("kernels", ["auto", "triton"])
 def test_exports_saves_and_loads_for_any_batch(kernels, kernel_device, tmp_path):
-    module = Both(device=kernel_device).eval()
+    module = Gates(device=kernel_device).eval()
     x = inputs(CASES["channel"], device=kernel_device)[0]
     with set_kernels(kernels):
         program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, tmp_path / "gates.pt2")
     targets = " ".join(str(node.target) for node in program.graph.nodes)
     holds_ops = kernels == "triton" or kernel_device == "cuda"
-    assert ("cbam_channel_fwd" in targets, "cbam_spatial_fwd" in targets) == (holds_ops, holds_ops)
+    assert [f"{op}_fwd" in targets for op in ("channel_gate", "cbam_channel", "cbam_spatial")] == [holds_ops] * 3
     x = torch.cat([x, x])
     torch.testing.assert_close(torch.export.load(tmp_path / "gates.pt2").module()(x), module(x))
 
 
 def test_fx_records_one_node_for_each_and_a_module_can_be_copied():
-    module, x = Both().eval(), inputs(CASES["channel"])[0]
+    module, x = Gates().eval(), inputs(CASES["channel"])[0]
     traced = torch.fx.symbolic_trace(module)
     calls = [node.target for node in traced.graph.nodes if node.op == "call_function"]
-    assert (calls.count(cbam_channel_gate), calls.count(cbam_spatial_gate)) == (1, 1)
+    assert [calls.count(op) for op in (channel_gate, cbam_channel_gate, cbam_spatial_gate)] == [1, 1, 1]
     want = module(x)
     assert torch.equal(traced(x), want)
     assert torch.equal(copy.deepcopy(module)(x), want)
@@ -164,19 +192,8 @@ def test_meta_device_gives_shape_dtype_and_layout(case):
     assert (y.device.type, y.dtype, y.stride()) == ("meta", x.dtype, x.stride())
 
 
-def transformed(kind, fn, x):
-    if kind == "jvp":
-        return torch.func.jvp(fn, (x,), (torch.ones_like(x),))[1]
-    if kind == "grad":
-        return torch.func.grad(lambda t: fn(t).square().sum())(x)
-    if kind == "vmap":
-        return torch.func.vmap(fn)(torch.stack([x, 2 * x]))
-    with forward_ad.dual_level():
-        return forward_ad.unpack_dual(fn(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
-
-
 @pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])
-@pytest.mark.parametrize("name", ["channel", "spatial-no-norm", "spatial-frozen"])
+@pytest.mark.parametrize("name", ["gate", "channel", "spatial-no-norm", "spatial-frozen"])
 def test_function_transforms_are_right_under_auto_and_refused_otherwise(name, kind, kernel_device):
     case = CASES[name]
     _, *weights = inputs(case, dtype=torch.float64, device=kernel_device)
@@ -195,6 +212,7 @@ def test_function_transforms_are_right_under_auto_and_refused_otherwise(name, ki
             transformed(kind, lambda t: case.op(t, *(w if w is None else w.float() for w in weights)), x.float())
 
 
+GATE_ARGUMENTS = dict(zip(("x", "logits"), inputs(CASES["gate"]), strict=True))
 CHANNEL_ARGUMENTS = dict(zip(("x", "w1", "b1", "w2", "b2"), inputs(CASES["channel"]), strict=True))
 SPATIAL_ARGUMENTS = {
     **dict(zip(("x", "weight", "bn_weight", "bn_bias"), inputs(CASES["spatial-batch"]), strict=True)),
@@ -207,6 +225,12 @@ SPATIAL_ARGUMENTS = {
 @pytest.mark.parametrize(
     ("op", "change", "message"),
     [
+        ("gate", {"gate": "softmax"}, "gate must be one of sigmoid, two_sigmoid, hard_sigmoid; got 'softmax'"),
+        ("gate", {"x": torch.ones(3, 7)}, r"x must be \(B, C, H, W\) of a floating-point dtype; got \(3, 7\)"),
+        ("gate", {"logits": torch.ones(3, 6)}, r"logits must be \(3, 7\) of a floating-point dtype; got \(3, 6\)"),
+        ("gate", {"logits": torch.ones(3, 7, 1, 1)}, r"logits must be \(3, 7\) .*; got \(3, 7, 1, 1\)"),
+        ("gate", {"logits": torch.ones(3, 7, dtype=torch.int32)}, r"logits must be \(3, 7\) .* torch.int32"),
+        ("gate", {"logits": torch.ones(3, 7, device="meta")}, "logits must be on the device of x, cpu; got meta"),
         ("channel", {"act": "tanh"}, "act must be one of relu, silu, gelu, hard_swish, identity; got 'tanh'"),
         ("channel", {"gate": "softmax"}, "gate must be one of sigmoid, two_sigmoid, hard_sigmoid; got 'softmax'"),
         ("channel", {"x": torch.ones(3, 7)}, r"x must be \(B, C, H, W\) of a floating-point dtype; got \(3, 7\)"),
@@ -238,6 +262,7 @@ SPATIAL_ARGUMENTS = {
 )
 def test_wrong_arguments_raise_and_say_what_would_be_right(op, change, message):
     fn, arguments = {
+        "gate": (channel_gate, GATE_ARGUMENTS),
         "channel": (cbam_channel_gate, CHANNEL_ARGUMENTS),
         "spatial": (cbam_spatial_gate, SPATIAL_ARGUMENTS),
     }[op]
