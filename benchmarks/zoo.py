@@ -1,17 +1,15 @@
 """Train the queue of the zoo's weights: `make zoo`, or `python -m benchmarks.zoo --data DIR --out DIR`.
 
 zoo_configs/queue.yaml lists what to train, the most important entry first. One process a core trains, each on one
-thread and at the lowest priority. The command can be stopped, killed and started at any time: a run continues after its
-last finished epoch, a finished run is skipped, a failed one is shown and tried again by the next start. A lock on each
-run, which its training process holds too, keeps two commands from training one run.
+thread and at the lowest priority (--nice). The command can be stopped, killed and started at any time: a run continues
+after its last finished epoch, a finished run is skipped, a failed one is shown and tried again by the next start. The
+lock that a training holds on its run keeps two commands from training one run.
 
 The code that trains is a git worktree in OUT/code, at the commit that was checked out when the run first started.
 Changes to this checkout therefore do not reach a run, and the run's row names the commit that trained it. OUT/zoo.log
 gets a line a minute; `make zoo-status` prints a table.
 """
 
-import ctypes
-import fcntl
 import math
 import os
 import signal
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,8 +29,9 @@ from rich.table import Column, Table
 
 from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import read_run
+from seattn.core.child import Child
 from seattn.core.errors import UserError
-from seattn.core.files import write_text
+from seattn.core.files import is_locked, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_yaml
 from seattn.data.folders import class_folders, find_split, has_split
@@ -42,10 +41,9 @@ from seattn.training.run_dir import read_summary
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "zoo_configs"
 _POLL = 1.0  # seconds between two looks at the training processes
+_PATIENCE = 5.0  # seconds until a locked run counts as another command's
 _LOG_EVERY = 60.0  # seconds between two lines of OUT/zoo.log
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _WIDTH = 116  # columns that the table of --status needs; a narrower terminal breaks its lines
-_TAKEN = "another command trains this run"
 
 
 @dataclass(frozen=True)
@@ -190,41 +188,13 @@ def _beside(folder: Path, suffix: str) -> Path:
     return folder.with_name(folder.name + suffix)
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether some process trains the run in `folder` now."""
-    try:
-        with _beside(folder, ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+class Training(Child):
+    """A process that trains one run by the code of the run's own commit, on one thread and at a low priority."""
 
-
-class Training:
-    """One process that trains one run, at the lowest priority and on one thread.
-
-    The process ends with this command, also when the command is ended by `kill -9`. It inherits the open lock file, so
-    that the lock ends when both are gone.
-
-    Raises:
-        UserError: if another process trains the run.
-    """
-
-    def __init__(self, entry: Entry, data: Path, out: Path) -> None:
+    def __init__(self, entry: Entry, data: Path, out: Path, nice: int) -> None:
         self.entry, self.folder = entry, out / entry.name
-        self._lock = _beside(self.folder, ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise UserError(_TAKEN) from error
-        self._failure = _beside(self.folder, ".failed")
-        self._failure.unlink(missing_ok=True)
+        _beside(self.folder, ".failed").unlink(missing_ok=True)
         code = code_for(self.folder, out)
-        self.log = _beside(self.folder, ".log")
-        self._file: IO[bytes] = self.log.open("ab")
         options = {
             "--data-dir": data / entry.data,
             "--out": self.folder,
@@ -232,63 +202,19 @@ class Training:
             "--seed": entry.seed,
             "--set": f"seattn.holdout={entry.holdout:g}",
         }
-        arguments = [str(part) for option in options.items() for part in option]
+        arguments = ["train", str(code / "zoo_configs" / f"{entry.recipe}.yaml")]
+        arguments += [str(part) for option in options.items() for part in option]
         if (self.folder / "last.pth.tar").exists():
             arguments.append("--resume")
-        path = os.pathsep.join([str(code), str(code / "kernels")])
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "seattn", "train", str(code / "zoo_configs" / f"{entry.recipe}.yaml"), *arguments],
-            cwd=code,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=self._file,
-            stderr=subprocess.STDOUT,
-            pass_fds=(self._lock.fileno(),),
-            start_new_session=True,
-            preexec_fn=_stand_back,
-        )
+        super().__init__(arguments, _beside(self.folder, ".log"), threads=1, code=code, nice=nice)
 
-    def ended(self) -> bool:
-        """Whether the process is gone; a failure is then noted beside the run."""
-        code = self._process.poll()
-        if code is None:
+    def note_failure(self) -> bool:
+        """Whether the ended process failed; the reason is then in a file beside the run."""
+        reason = self.failure()
+        if reason is None or is_locked(self.folder):  # locked: another command started the run at the same moment
             return False
-        self._lock.close()
-        self._file.close()
-        if code != 0:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
-            write_text(self._failure, last + "\n")
+        write_text(_beside(self.folder, ".failed"), reason + "\n")
         return True
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended with an error."""
-        return self._process.poll() not in (None, 0)
-
-    def stop(self) -> None:
-        """End the process; the run continues after its last finished epoch when it is started again."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._lock.close()
-        self._file.close()
-
-
-def _stand_back() -> None:
-    """In a new process: take the lowest priority, and end when the parent ends (Linux).
-
-    Linux shares the CPUs between sessions first, and by `nice` only within a session: the session gets the lowest
-    priority too. https://man7.org/linux/man-pages/man7/sched.7.html (autogroup), man2/PR_SET_PDEATHSIG.2const.html
-    """
-    os.nice(19)
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def code_for(folder: Path, out: Path) -> Path:
@@ -317,7 +243,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int) -> list[str]:
+def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: int = 19) -> list[str]:
     """Train what is not finished, `jobs` runs at once in the order of the entries.
 
     Returns:
@@ -328,20 +254,16 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int) -> lis
     with (out / "zoo.log").open("a", encoding="utf-8") as log, _stopped_by_signals():
         try:
             while waiting or running:
-                for training in [training for training in running if training.ended()]:
+                for training in [training for training in running if not training.is_running()]:
                     running.remove(training)
                     logged = -math.inf
-                    if training.failed:
+                    if training.note_failure():
                         failed.append(training.entry.name)
                 while waiting and len(running) < jobs:
                     entry = waiting.pop(0)
-                    if look(entry, out).word in ("finished", "running"):
+                    if look(entry, out).word == "finished" or _is_trained_elsewhere(out / entry.name):
                         continue
-                    try:
-                        running.append(Training(entry, data, out))
-                    except UserError as error:
-                        if str(error) != _TAKEN:
-                            raise
+                    running.append(Training(entry, data, out, nice))
                     logged = -math.inf
                 if time.monotonic() - logged >= _LOG_EVERY:
                     logged = time.monotonic()
@@ -351,6 +273,14 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int) -> lis
             for training in running:
                 training.stop()
     return failed
+
+
+def _is_trained_elsewhere(folder: Path) -> bool:
+    """Whether another command trains the run; a training whose command was killed ends within a moment."""
+    deadline = time.monotonic() + _PATIENCE
+    while is_locked(folder) and time.monotonic() < deadline:
+        time.sleep(_POLL)
+    return is_locked(folder)
 
 
 def _write_progress(
@@ -392,10 +322,15 @@ def main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds the entries' data folders")
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where runs and code are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once; default: one a core")
+    parser.add_argument(
+        "--nice", type=int, default=19, help="priority of the trainings: 0 normal … 19 lowest (default)"
+    )
     parser.add_argument("--status", action="store_true", help="print a table of all entries, train nothing")
     args = parser.parse_args(arguments)
     if args.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, got {args.jobs}")
+    if not 0 <= args.nice <= 19:
+        raise UserError(f"--nice must be from 0 (normal priority) to 19 (lowest), got {args.nice}")
     entries = read_queue(args.queue)
     out = args.out.resolve()
     if args.status:
@@ -405,7 +340,7 @@ def main(arguments: Sequence[str] | None) -> int:
         check(entry, args.data)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        failed = run_queue(entries, args.data.resolve(), out, args.jobs)
+        failed = run_queue(entries, args.data.resolve(), out, args.jobs, args.nice)
     except KeyboardInterrupt:
         print("zoo: stopped; the same command continues after the last finished epoch of each run", file=sys.stderr)
         return 130

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -126,8 +126,14 @@ def search(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the study.", show_default="runs/search/NAME of the file")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, random or grid.", show_default="the file's")] = None,
-    pruner: Annotated[str | None, typer.Option(help="median, hyperband or none.", show_default="the file's")] = None,
+    sampler: Annotated[
+        Literal["tpe", "random", "grid"] | None,
+        typer.Option(help="How values are chosen.", show_default="the file's"),
+    ] = None,
+    pruner: Annotated[
+        Literal["median", "hyperband", "none"] | None,
+        typer.Option(help="How bad trials are ended early.", show_default="the file's"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampler.", show_default="the file's")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, each in a process.")] = 1,
     timeout: Annotated[

@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "seattn.core.child")
@@ -25,15 +27,24 @@ class Child:
         arguments: the command's name and its arguments.
         log: the file to which the command's output is added.
         threads: the number of threads that torch may use there.
+        code: the checkout of this project whose code runs; by default the code that runs here.
+        nice: the priority of the process, from 0 (as this process) to 19 (the lowest).
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path, *, threads: int) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, *, threads: int, code: Path | None = None, nice: int = 0
+    ) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        if code is not None:
+            environment["PYTHONPATH"] = os.pathsep.join([str(code), str(code / "kernels")])
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*COMMAND, str(os.getpid()), *arguments],
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+                cwd=code,
+                env=environment,
+                preexec_fn=partial(_lower_priority, nice) if nice else None,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -63,6 +74,17 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _lower_priority(nice: int) -> None:
+    """In a new process: take the priority `nice`, for the process and for its session.
+
+    Linux shares the CPUs between sessions first, and by `nice` only within a session.
+    https://man7.org/linux/man-pages/man7/sched.7.html (autogroup)
+    """
+    os.nice(nice)
+    with suppress(OSError):  # no Linux, or no autogroups
+        Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def _end_with(parent: int) -> None:

@@ -57,11 +57,6 @@ def require(holds: bool, key: str, value: object, right: str) -> None:
         raise UserError(f"{key} must be {right}, got {value!r}")
 
 
-def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise UserError unless the value is one of the choices."""
-    require(value in choices, key, value, "one of " + ", ".join(choices))
-
-
 @one_line_errors
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class OurKeys:

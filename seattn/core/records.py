@@ -24,6 +24,7 @@ Record = TypeVar("Record")
 LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
 _EXPECTED = {  # for the errors of pydantic whose messages name types of Python
     "tuple_type": "a list",
+    "list_type": "a list",
     "dict_type": "a mapping of keys to values",
     "dataclass_type": "a mapping of keys to values",
 }
@@ -246,6 +247,8 @@ def explain(cls: type, error: ValidationError) -> str:
         return f"the key {key!r} is missing"
     if kind == "missing":
         key, right = ".".join(path[:-1]), f"must have at least {int(path[-1]) + 1} values"
+    elif kind == "too_short":
+        right = f"must have {first['ctx']['min_length']} or more values"
     elif kind == "too_long":
         right = f"must have at most {first['ctx']['max_length']} values"
     elif kind in _EXPECTED:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from benchmarks import zoo
 from seattn.data.samples import load_sample
+from tests.helpers.locks import hold
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = {"recipe": "resnet20_cifar.cifar10.cpu", "seed": 0, "data": "images", "holdout": 0.1, "floor": 50}
@@ -89,33 +90,19 @@ def test_the_queue_that_ships_names_recipes_that_exist():
         assert recipe.seed == entry.seed
 
 
-def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "_PATIENCE", 0.0)
     folder = tmp_path / NAME
-    assert not zoo.is_locked(folder)
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"""
-import fcntl, time
-file = open({str(folder) + ".lock"!r}, "a")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("locked", flush=True)
-time.sleep(60)
-""",
-        ],
-        stdout=subprocess.PIPE,
-    )
+    folder.mkdir()
+    holder = hold(folder / ".lock")
     try:
-        holder.stdout.readline()
-        assert zoo.is_locked(folder)
         assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "running"
         assert zoo.run_queue([zoo.Entry(**ENTRY)], tmp_path, tmp_path, 1) == []
-        assert not folder.exists()
+        assert [path.name for path in folder.iterdir()] == [".lock"]
     finally:
         holder.kill()
         holder.wait()
-    assert not zoo.is_locked(folder)
+    assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "waiting"
 
 
 def test_the_table_shows_what_runs_have_reached(tmp_path):

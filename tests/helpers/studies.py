@@ -7,35 +7,25 @@ from pathlib import Path
 
 import yaml
 
-from seattn.core.rows import AccuracyRow, Conditions
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.runs import StudyRun, runs_of
 from tests.helpers.colours import RECIPE, write_colours
+from tests.helpers.runs import ROW as ANY_ROW
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
 BASE = {**RECIPE, "seattn": {"dataset": "colours", "holdout": 0.5}}
-WHERE = Conditions("a processor", 2, "3.11.7", "2.15.0", "1.0.31", "", "0.1.0", "abc1234", "2026-01-02")
-ROW = AccuracyRow(
+WHERE = ANY_ROW.conditions
+ROW = replace(
+    ANY_ROW,
     name="resnet20_cifar",
     dataset="colours",
     split="held-out",
     n=1000,
-    top1=0.5,
-    top1_low=0.4,
-    top1_high=0.6,
-    top5=1.0,
-    loss=1.0,
-    ece=0.1,
-    seed=0,
     epochs=2,
     train_images=24,
     held_out_images=1000,
-    held_out_top1=0.5,
     params=272_019,
     train_seconds=60.0,
-    dtype="float32",
-    memory_format="contiguous",
-    conditions=WHERE,
 )
 
 

@@ -13,24 +13,64 @@ import json
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
+from pydantic import Field
 
-from seattn.core.errors import UserError, did_you_mean
-from seattn.core.recipe import Recipe, load_recipe, one_of, parse_recipe, replace_keys
-from seattn.core.records import read_yaml
+from seattn.core.errors import UserError
+from seattn.core.recipe import Number, Recipe, Seed, load_recipe, parse_recipe, replace_keys
+from seattn.core.records import parse, read_yaml
 
-SAMPLERS = ("tpe", "random", "grid")
-PRUNERS = ("median", "hyperband", "none")
-_KEYS = ("base", "set", "space", "sampler", "pruner", "seed")
-_OPTIONS = {"float": ("log", "step"), "int": ("log", "step"), "choice": ()}
+Sampler = Literal["tpe", "random", "grid"]
+Pruner = Literal["median", "hyperband", "none"]
+_Whole = Annotated[int, Field(strict=True)]
 _FORM = "{float: [low, high]}, {int: [low, high]} or {choice: [a, b]}"
 _MOST_POINTS = 100_000
 _HELD_OUT = ("seattn.holdout", "seattn.holdout_seed")
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """{float: [low, high]} of the file, with its options."""
+
+    float: tuple[Number, Number]
+    log: bool = False
+    step: Number | None = None
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """{int: [low, high]} of the file, with its options."""
+
+    int: tuple[_Whole, _Whole]
+    log: bool = False
+    step: _Whole = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """{choice: [a, b]} of the file."""
+
+    choice: Annotated[list[Any], Field(min_length=2)]
+
+
+@dataclass(frozen=True)
+class SearchFile:
+    """The keys of a search's file."""
+
+    base: str
+    space: Annotated[dict[str, Any], Field(min_length=1)]
+    set: dict[str, Any] = field(default_factory=dict)
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
+    seed: Seed = 0
+
+
+_FORMS: dict[str, type] = {"float": FloatRange, "int": IntRange, "choice": Choice}
 
 
 @dataclass(frozen=True)
@@ -82,67 +122,34 @@ class Dimension:
         return f"{d.low:g} to {d.high:g}{step}{', log' if d.log else ''}"
 
 
-def parse_dimension(raw: object) -> Dimension:
+def parse_dimension(raw: object, source: str) -> Dimension:
     """{float: [low, high], log: true}, {int: [low, high], step: 2} or {choice: [a, b]}.
 
     Raises:
-        UserError: saying what is wrong; the caller adds the key.
+        UserError: naming `source`, and what is wrong.
     """
-    kinds = [kind for kind in _OPTIONS if isinstance(raw, Mapping) and kind in raw]
-    if len(kinds) != 1 or not isinstance(raw, Mapping):
-        raise UserError(f"must be {_FORM}, got {raw!r}")
-    kind = kinds[0]
-    for option in raw:
-        if option not in (kind, *_OPTIONS[kind]):
-            raise UserError(f"unknown key {option!r}; {did_you_mean(str(option), (kind, *_OPTIONS[kind]))}")
-    if kind == "choice":
-        return _parse_choice(raw["choice"])
-    return _parse_range(raw[kind], raw.get("log", False), raw.get("step"), whole=kind == "int")
-
-
-def _parse_choice(values: object) -> Dimension:
-    if not isinstance(values, list) or len(values) < 2:
-        raise UserError(f"choice must be a list of two or more values, got {values!r}")
-    if any(value in values[:i] for i, value in enumerate(values)):
-        raise UserError(f"the values of choice must differ, got {values!r}")
-    params = [json.dumps(value) if isinstance(value, list | dict) else value for value in values]
-    return Dimension(CategoricalDistribution(params), tuple(values))
-
-
-def _parse_range(bounds: object, log: object, step: object, *, whole: bool) -> Dimension:
-    kind = "int" if whole else "float"
-    if not isinstance(bounds, list) or len(bounds) != 2:
-        raise UserError(f"{kind} must be [low, high], got {bounds!r}")
-    if not isinstance(log, bool):
-        raise UserError(f"log must be true or false, got {log!r}")
-    low, high = (_parse_number(bound, whole=whole) for bound in bounds)
-    width = None if step is None else _parse_number(step, whole=whole)
-    distribution: FloatDistribution | IntDistribution
+    kinds = [kind for kind in _FORMS if isinstance(raw, Mapping) and kind in raw]
+    if len(kinds) != 1:
+        raise UserError(f"{source} must be {_FORM}, got {raw!r}")
+    form = parse(_FORMS[kinds[0]], raw, source)
+    if isinstance(form, Choice):
+        if any(value in form.choice[:i] for i, value in enumerate(form.choice)):
+            raise UserError(f"{source}: the values of choice must differ, got {form.choice!r}")
+        params = [json.dumps(value) if isinstance(value, list | dict) else value for value in form.choice]
+        return Dimension(CategoricalDistribution(params), tuple(form.choice))
+    low, high = form.float if isinstance(form, FloatRange) else form.int
+    if low >= high:
+        raise UserError(f"{source} must be [low, high] with low below high, got {[low, high]}")
+    cls = FloatDistribution if isinstance(form, FloatRange) else IntDistribution
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that does not fit is an error below
-            if whole:
-                distribution = IntDistribution(int(low), int(high), log=log, step=1 if width is None else int(width))
-            else:
-                distribution = FloatDistribution(low, high, log=log, step=width)
+            distribution = cls(low, high, log=form.log, step=form.step)
     except ValueError as error:
-        raise UserError(f"{kind} {bounds!r} is not possible: {error}") from error
+        raise UserError(f"{source}: {[low, high]} is not possible: {error}") from error
     if not math.isclose(distribution.high, high):
-        raise UserError(f"step must divide the {high - low:g} between {low:g} and {high:g}, got {step!r}")
-    if distribution.single():
-        raise UserError(f"{kind} must be [low, high] with low below high, got {bounds!r}")
+        raise UserError(f"{source}: step must divide the {high - low:g} between {low:g} and {high:g}, got {form.step}")
     return Dimension(distribution)
-
-
-def _parse_number(value: object, *, whole: bool) -> float:
-    """`value` as a number; text too, because YAML 1.1 reads 1e-4, without a dot, as text."""
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or (whole and not number.is_integer()):
-        raise UserError(f"{value!r} is not a {'whole' if whole else 'finite'} number")
-    return number
 
 
 @dataclass(frozen=True)
@@ -153,16 +160,14 @@ class Search:
         name: the file's name without its suffix.
         recipe: the recipe that all trials change.
         space: the values of each key in which trials differ.
-        sampler: "tpe", "random" or "grid".
-        pruner: "median", "hyperband" or "none".
         seed: the seed of the sampler; trials are trained with the recipe's seed.
     """
 
     name: str
     recipe: Recipe
     space: Mapping[str, Dimension]
-    sampler: str = "tpe"
-    pruner: str = "median"
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
     seed: int = 0
 
     def recipe_of(self, params: Mapping[str, Any]) -> Recipe:
@@ -180,7 +185,7 @@ class Search:
 
 
 def load_search(
-    path: Path, *, sampler: str | None = None, pruner: str | None = None, seed: int | None = None
+    path: Path, *, sampler: Sampler | None = None, pruner: Pruner | None = None, seed: int | None = None
 ) -> Search:
     """Read a search file and the recipe that it names; the arguments replace the file's keys.
 
@@ -190,34 +195,16 @@ def load_search(
     raw = read_yaml(path, "search", "base: ../se_resnet20_cifar.cifar10.yaml")
     if "model" in raw and "space" not in raw:
         raise UserError(f"{path} is a recipe; a search is a file with base: {path.name} and space: of its keys")
-    for key in raw:
-        if key not in _KEYS:
-            raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
-    for key in ("base", "space"):
-        if not raw.get(key):
-            raise UserError(f"{path}: the key {key!r} is missing or empty")
-    shared, space = raw.get("set") or {}, raw["space"]
-    for key, value in (("set", shared), ("space", space)):
-        if not isinstance(value, dict):
-            raise UserError(f"{path}: {key} must map recipe keys to values, got {value!r}")
+    options = {"sampler": sampler, "pruner": pruner, "seed": seed}
+    replaced = {**raw, **{key: value for key, value in options.items() if value is not None}}
+    file = parse(SearchFile, {key: value for key, value in replaced.items() if value is not None}, path)
     try:
-        recipe = load_recipe(path.parent / str(raw["base"]), shared)
+        recipe = load_recipe(path.parent / file.base, file.set)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    dimensions = {str(key): _parse_key(path, recipe, str(key), value) for key, value in space.items()}
-    _check_apart(path, dimensions, shared)
-    search = Search(
-        path.stem,
-        recipe,
-        dimensions,
-        sampler=sampler or raw.get("sampler", "tpe"),
-        pruner=pruner or raw.get("pruner", "median"),
-        seed=raw.get("seed", 0) if seed is None else seed,
-    )
-    one_of("sampler", search.sampler, SAMPLERS)
-    one_of("pruner", search.pruner, PRUNERS)
-    if type(search.seed) is not int or search.seed < 0:
-        raise UserError(f"{path}: seed must be a whole number from 0, got {search.seed!r}")
+    dimensions = {key: _parse_key(path, recipe, key, value) for key, value in file.space.items()}
+    _check_apart(path, dimensions, file.set)
+    search = Search(path.stem, recipe, dimensions, file.sampler, file.pruner, file.seed)
     if search.sampler == "grid":
         _check_grid(path, search)
     return search
@@ -228,10 +215,7 @@ def _parse_key(path: Path, recipe: Recipe, key: str, raw: object) -> Dimension:
         raise UserError(f"{path}: space has {key}, but all trials must be scored on the same images; put it into set")
     if key == "seed":
         raise UserError(f"{path}: space has seed, whose best value is luck; put one seed into set")
-    try:
-        dimension = parse_dimension(raw)
-    except UserError as error:
-        raise UserError(f"{path}: space, {key}: {error}") from error
+    dimension = parse_dimension(raw, f"{path}: space, {key}")
     for param in dimension.ends():
         parse_recipe(replace_keys(recipe.to_dict(), {key: dimension.value(param)}), source=f"{path}, space")
     return dimension

@@ -16,18 +16,31 @@ design     with factors: `full`, every combination of levels; or `one_removed`, 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe, parse_recipe
-from seattn.core.records import read_yaml
+from seattn.core.records import parse, read_yaml
 
-DESIGNS = ("full", "one_removed")
-_KEYS = ("base", "seeds", "variants", "set", "factors", "design")
-Changes = dict[str, Any]
+Changes = dict[str, Any]  # recipe keys and the values that replace theirs
+Factors = dict[str, Annotated[dict[str, Changes], Field(min_length=2)]]
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The keys of a study's file."""
+
+    base: str
+    seeds: list[Any]
+    set: Changes = field(default_factory=dict)
+    variants: dict[str, Changes] = field(default_factory=dict)
+    factors: Factors = field(default_factory=dict)
+    design: Literal["full", "one_removed"] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,36 +56,12 @@ class Effect:
     pairs: tuple[tuple[str, str], ...]
 
 
-def label(name: object) -> str:
-    """A name in the YAML file as text; YAML reads `yes` and `no` as truth values."""
-    return {True: "yes", False: "no"}[name] if isinstance(name, bool) else str(name)
-
-
-def check_changes(what: str, changes: Mapping[Any, Any]) -> None:
-    """Check that `changes` has recipe keys other than the seed.
-
-    Args:
-        what: the name of the variant or level in an error message.
-
-    Raises:
-        UserError: for any other key.
-    """
-    for key in changes:
-        if not isinstance(key, str):
-            raise UserError(f"{what}: a recipe key must be a word, got {key!r}")
-        if key == "seed":
-            raise UserError(f"{what} must not set seed; the key seeds of the file does")
-
-
-def expand(factors: object, design: object) -> tuple[dict[str, Changes], tuple[Effect, ...]]:
+def expand(levels: Factors, design: str) -> tuple[dict[str, Changes], tuple[Effect, ...]]:
     """The changes of each variant by its name, and the main effects, which only the full design has.
 
     Raises:
-        UserError: for factors of another form, an unknown design, or two factors that change the same key.
+        UserError: for two factors that change the same key.
     """
-    if design not in DESIGNS:
-        raise UserError(f"design must be one of {', '.join(DESIGNS)}, got {design!r}")
-    levels = _levels(factors)
     _check_apart(levels)
     first = {factor: next(iter(changes)) for factor, changes in levels.items()}
     if design == "full":
@@ -88,20 +77,6 @@ def expand(factors: object, design: object) -> tuple[dict[str, Changes], tuple[E
         names = {_name(first): first, **{_name({factor: level}): {**first, factor: level} for factor, level in others}}
         effects = ()
     return {name: _merged(levels, choice) for name, choice in names.items()}, effects
-
-
-def _levels(factors: object) -> dict[str, dict[str, Changes]]:
-    if not (isinstance(factors, dict) and all(isinstance(raw, dict) and len(raw) >= 2 for raw in factors.values())):
-        raise UserError("factors must map a name to its levels, two or more, each with the keys that it replaces")
-    levels = {
-        label(factor): {label(level): changes for level, changes in raw.items()} for factor, raw in factors.items()
-    }
-    for factor, changes_by_level in levels.items():
-        for level, changes in changes_by_level.items():
-            if not isinstance(changes, dict):
-                raise UserError(f"factor {factor}, level {level}: must map the keys to replace, {{}} for none")
-            check_changes(f"factor {factor}, level {level}", changes)
-    return levels
 
 
 def _check_apart(levels: Mapping[str, Mapping[str, Changes]]) -> None:
@@ -163,35 +138,35 @@ def load_ablation(path: Path) -> Ablation:
     Raises:
         UserError: naming the file and the key that is missing, unknown or wrong.
     """
-    raw = read_yaml(path, "ablation", "seeds: [0, 1, 2]")
-    for key in raw:
-        if key not in _KEYS:
-            raise UserError(f"{path}: unknown key {key!r}; known: {', '.join(_KEYS)}")
-    for key in ("base", "seeds"):
-        if not raw.get(key):
-            raise UserError(f"{path}: the key {key!r} is missing or empty")
-    shared = raw.get("set") or {}
-    if not isinstance(shared, dict):
-        raise UserError(f"{path}: set must map the recipe keys to replace to their values, got {shared!r}")
+    raw = _text_keys(read_yaml(path, "ablation", "seeds: [0, 1, 2]"))
+    file = parse(StudyFile, {key: value for key, value in raw.items() if value is not None}, path)
     try:
-        seeds = check_seeds(raw["seeds"])
-        check_changes("set", shared)
-        changes, effects = _variants(raw)
+        seeds = check_seeds(file.seeds)
+        changes, effects = _variants(file)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    base = path.parent / str(raw["base"])
     recipes: dict[str, Recipe] = {}
+    names_by_run: dict[str, str] = {}
     for name, changed in changes.items():
+        replaced = {**file.set, **changed}
+        if "seed" in replaced:
+            raise UserError(f"{path}, variant {name}: must not set seed; the key seeds of the file does")
         try:
-            recipes[name] = load_recipe(base, {**shared, **changed})
+            recipes[name] = load_recipe(path.parent / file.base, replaced)
         except UserError as error:
             raise UserError(f"{path}, variant {name}: {error}") from error
-    names_by_run: dict[str, str] = {}
-    for name, recipe in recipes.items():
-        first = names_by_run.setdefault(run_name(recipe), name)
+        first = names_by_run.setdefault(run_name(recipes[name]), name)
         if first != name:
             raise UserError(f"{path}: variants {first} and {name} are the same recipe; each must change something")
     return Ablation(path.stem, seeds, recipes, effects)
+
+
+def _text_keys(value: Any) -> Any:
+    """`value` with all keys as text, at every depth; YAML reads the names `yes` and `no` as truth values."""
+    if isinstance(value, dict):
+        words = {True: "yes", False: "no"}
+        return {words[key] if isinstance(key, bool) else str(key): _text_keys(item) for key, item in value.items()}
+    return [_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def check_seeds(seeds: object) -> tuple[int, ...]:
@@ -207,22 +182,17 @@ def check_seeds(seeds: object) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _variants(raw: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], tuple[Effect, ...]]:
+def _variants(file: StudyFile) -> tuple[dict[str, Changes], tuple[Effect, ...]]:
     """The changes of each variant by its name, and the main effects."""
-    if raw.get("factors"):
-        if raw.get("variants"):
-            raise UserError("give variants or factors, not both")
-        return expand(raw["factors"], raw.get("design"))
-    if "design" in raw:
-        raise UserError("design needs factors; the file has none")
-    variants = raw.get("variants")
-    if not variants:
-        raise UserError("the key 'variants' is missing or empty; give variants or factors")
-    if not (isinstance(variants, dict) and all(isinstance(changed, dict) for changed in variants.values())):
-        raise UserError("variants must map a name to the keys that it replaces, {} for none")
-    for name, changed in variants.items():
-        check_changes(f"variant {label(name)}", changed)
-    return {label(name): changed for name, changed in variants.items()}, ()
+    if bool(file.variants) == bool(file.factors):
+        raise UserError("give variants or factors: one of them, and not empty")
+    if file.variants:
+        if file.design is not None:
+            raise UserError("design needs factors; the file has none")
+        return file.variants, ()
+    if file.design is None:
+        raise UserError("factors need a design: full or one_removed")
+    return expand(file.factors, file.design)
 
 
 def run_name(recipe: Recipe) -> str:

@@ -8,41 +8,11 @@ from seattn.evaluation.statistics import SeedDifference
 from seattn.experiments.study.results import StudyResult, VariantResult
 
 _NONE = "-"
-_NUMBERS = [
-    "kind",
-    "name",
-    "n",
-    "mean",
-    "std",
-    "low",
-    "high",
-    "pairs",
-    "difference",
-    "difference_std",
-    "difference_low",
-    "difference_high",
-    "p",
-    "p_holm",
-    "bootstrap_low",
-    "bootstrap_high",
-    "params",
-    "minutes",
-    "epochs",
-]
-COLUMNS = [
-    "variant",
-    "n",
-    "accuracy",
-    "accuracy_interval",
-    "points",
-    "points_interval",
-    "p",
-    "p_holm",
-    "bootstrap",
-    "parameters",
-    "minutes",
-    "epochs",
-]
+_DIFFERENCE = ("pairs", "difference", "difference_std", "difference_low", "difference_high", "p", "p_holm")
+_BOOTSTRAP = ("bootstrap_low", "bootstrap_high")
+_NUMBERS = ("kind", "name", "n", "mean", "std", "low", "high", *_DIFFERENCE, *_BOOTSTRAP, "params", "minutes", "epochs")
+_POINTS = ("points", "points_interval", "p", "p_holm", "bootstrap")
+COLUMNS = ("variant", "n", "accuracy", "accuracy_interval", *_POINTS, "parameters", "minutes", "epochs")
 DIFFERENCE_COLUMNS = ("points", "95 % t interval", "p", "p (Holm)", "bootstrap")
 
 

@@ -373,7 +373,10 @@ def test_figures_of_what_has_no_importance_say_so(tmp_path, data_dir, out, train
     ("arguments", "message"),
     [
         (("--trials", "0"), "trials"),
-        (("--trials", "2", "--sampler", "tpee"), "sampler must be one of tpe, random, grid"),
+        (
+            ("--trials", "2", "--sampler", "tpee"),
+            "Invalid value for '--sampler': 'tpee' is not one of 'tpe', 'random', 'grid'",
+        ),
         (("--trials", "2", "--device", "gpu"), "device 'gpu' cannot be used here"),
         (("--trials", "2", "--data-dir", "no/such"), "no data folder no/such"),
         (("--trials", "2", "--jobs", "0"), "jobs"),

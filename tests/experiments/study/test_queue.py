@@ -299,12 +299,17 @@ def test_a_lock_file_that_a_dead_process_left_locks_nothing(tmp_path, out):
     assert not run.is_locked()
 
 
-def test_a_child_shares_the_cores_and_is_no_part_of_the_terminals_group(tmp_path, monkeypatch):
-    code = "import os; print(os.environ['OMP_NUM_THREADS'], os.getpgid(0) == os.getpid())"
+def test_a_child_has_its_threads_its_priority_the_code_of_a_checkout_and_a_group_of_its_own(tmp_path, monkeypatch):
+    code = (
+        "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['PYTHONPATH'], os.getcwd(), os.nice(0), "
+        "os.getpgid(0) == os.getpid())"
+    )
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", code))
-    running = child.Child([], tmp_path / "log", threads=3)
+    nice = os.nice(0)
+    running = child.Child([], tmp_path / "log", threads=3, code=tmp_path, nice=1)
     assert running.failure() is None
-    assert (tmp_path / "log").read_text() == "3 True\n"
+    path = os.pathsep.join([str(tmp_path), str(tmp_path / "kernels")])
+    assert (tmp_path / "log").read_text() == f"3 {path} {tmp_path} {min(nice + 1, 19)} True\n"
 
 
 def test_a_child_ends_where_its_parent_does_not_live(tmp_path):
