@@ -12,7 +12,8 @@ MISSING_EXTRAS = 'the command line needs extra packages: pip install "seattn[cli
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line on `args` (None: the arguments of the process); returns the exit code.
 
-    2 is an error of the user, with one line on stderr; 130 an interruption. Any other exception is a bug and is raised.
+    2 is an error of the user or of the system (a full disk), with one line on stderr; 130 an interruption. Any other
+    exception is a bug and is raised.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -31,9 +32,18 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before the command has begun
         return 130
     except BrokenPipeError:
-        # The reader has ended, as in `seattn list | head -1`; without this Python reports the pipe again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has ended, as in `seattn list | head -1`.
+        _discard_output()
         return 141  # the shell's code for a process that SIGPIPE ended
+    except OSError as error:  # the output is a file on a full disk
+        _discard_output()
+        print(f"seattn: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _discard_output() -> None:
+    """Let Python write what is left of stdout to nowhere; it would report the same error again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

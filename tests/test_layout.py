@@ -80,3 +80,14 @@ def test_no_function_of_a_package_hides_a_module(folder):
     ]
     package = ".".join(folder.relative_to(ROOT).parts)
     assert [name for module, name in imported if module != package and name in modules] == []
+
+
+def test_every_file_that_is_not_code_is_in_the_wheel():
+    """zoo_configs is a link to the folder of the repository; the wheel has its files."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["seattn"]
+    packaged = {path for pattern in patterns for path in (ROOT / "seattn").glob(pattern)}
+    for folder, pattern in (("seattn", "**/*"), ("seattn/zoo_configs", "**/*.yaml")):
+        files = [path for path in (ROOT / folder).glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
+        assert [path for path in files if path.suffix != ".py" and path not in packaged] == []
+    assert len(packaged) > 60

@@ -1,5 +1,8 @@
 """The command line: one file for each group of commands; here the options that several commands share."""
 
+import re
+from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -20,3 +23,19 @@ NoExif = Annotated[
     bool, typer.Option("--no-exif", help="Do not rotate images by their EXIF orientation; timm does not rotate them.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, with a warning.")]
+
+
+def list_configs(kind: str) -> Callable[[bool], None]:
+    """The callback of an option --list, which prints the packaged files of that kind and ends the command."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            from seattn.core.recipe import packaged_configs
+
+            for name, path in packaged_configs(kind).items():
+                lines = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
+                first_sentence, *_ = re.split("(?<=[.?]) ", " ".join(line.removeprefix("# ") for line in lines))
+                print(f"{name}: {first_sentence}")
+            raise typer.Exit
+
+    return show

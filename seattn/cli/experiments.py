@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seattn.cli import SkipBad, TrainingDevice
+from seattn.cli import SkipBad, TrainingDevice, list_configs
 from seattn.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _HEADINGS = {
 
 
 def ablate(
-    study: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/ablations/attention.yaml.")],
+    study: Annotated[Path, typer.Argument(help="YAML file, or the name of a study of this package: attention.")],
     data_dir: Annotated[
         Path | None,
         typer.Option(
@@ -55,14 +55,19 @@ def ablate(
     no_train: Annotated[
         bool, typer.Option("--no-train", "--dry-run", help="Train nothing: list missing runs, show finished ones.")
     ] = False,
+    show_list: Annotated[
+        bool,
+        typer.Option("--list", callback=list_configs("ablations"), is_eager=True, help="List the studies, and exit."),
+    ] = False,
 ) -> None:
     """Compare variants of a recipe over seeds on held-out images; the same command resumes a study."""
+    from seattn.core.recipe import find_config
     from seattn.experiments.study.ablation import ablate as run_study
 
     if data_dir is None and not no_train:
         raise UserError("give --data-dir, the folder of train/<class>/<image>; or --no-train to see the finished runs")
     result = run_study(
-        study,
+        find_config(study, "ablations"),
         None if no_train else data_dir,
         out,
         device=device,
@@ -115,7 +120,7 @@ def _show(console: Console, result: "StudyResult", out: Path) -> None:
 
 def search(
     file: Annotated[
-        Path, typer.Argument(help="YAML file, for example zoo_configs/searches/se_resnet20_cifar.cifar10.yaml.")
+        Path, typer.Argument(help="YAML file, or the name of a search of this package: se_resnet20_cifar.cifar10.")
     ],
     data_dir: Annotated[
         Path, typer.Option(help="Images as DIR/train/CLASS/IMAGE; DIR/validation/… or a part of train is held out.")
@@ -144,15 +149,20 @@ def search(
     ] = None,
     device: TrainingDevice = None,
     skip_bad: SkipBad = False,
+    show_list: Annotated[
+        bool,
+        typer.Option("--list", callback=list_configs("searches"), is_eager=True, help="List the searches, and exit."),
+    ] = False,
 ) -> None:
     """Search for the best values of a recipe on held-out images; the same command resumes a search."""
     if find_spec("optuna") is None:
         raise UserError("seattn search needs optuna; pip install 'seattn[search]'")
+    from seattn.core.recipe import find_config
     from seattn.experiments.search.driver import run_search
     from seattn.experiments.search.results import best_table
     from seattn.experiments.search.space import load_search
 
-    space = load_search(file, sampler=sampler, pruner=pruner, seed=seed)
+    space = load_search(find_config(file, "searches"), sampler=sampler, pruner=pruner, seed=seed)
     done = run_search(space, data_dir, out, trials=trials, jobs=jobs, device=device, minutes=timeout, skip_bad=skip_bad)
     if done.best is not None:
         console = Console()

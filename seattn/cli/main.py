@@ -3,6 +3,7 @@
 Everything that needs torch is imported inside the commands: `--help`, completion and usage errors do not wait for it.
 """
 
+import errno
 import logging
 import os
 import shlex
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
 from seattn.cli.experiments import ablate, search
@@ -22,6 +24,7 @@ from seattn.cli.reports import explain, report
 from seattn.cli.training import finetune, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
+from seattn.core.files import system_reason
 
 # typer has its own copy of click since 0.16: this is ClickException of the copy that it uses.
 ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -102,13 +105,13 @@ app = _group(
         ("list", list_models, "list 'se_*' --pretrained"),
         ("profile", profile, "profile se_resnet20_cifar --against resnet20_cifar"),
         ("finetune", finetune, "finetune se_resnet18 --data-dir photos --out runs/photos"),
-        ("ablate", ablate, "ablate zoo_configs/ablations/attention.yaml --data-dir data"),
-        ("search", search, "search zoo_configs/searches/se_resnet20_cifar.cifar10.yaml --data-dir data --trials 20"),
+        ("ablate", ablate, "ablate attention --data-dir data"),
+        ("search", search, "search se_resnet20_cifar.cifar10 --data-dir data --trials 20"),
         ("report", report, "report runs/a runs/b --data-dir data"),
         ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
         ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),
         ("timm", timm_script, "timm validate.py --model se_resnet20_cifar --data-dir data"),
-        ("train", train, "train zoo_configs/se_resnet20_cifar.cifar10.yaml --data-dir data"),
+        ("train", train, "train se_resnet20_cifar.cifar10 --data-dir data --epochs 30"),
     ],
 )
 app.add_typer(
@@ -132,6 +135,10 @@ def run(args: Sequence[str] | None = None) -> int:
             code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader of the output has ended
+        raise
+    except (OSError, SafetensorError) as error:
+        return _fail(_describe(error))
     except ClickException as error:
         return _fail(error.format_message() if hasattr(error, "format_message") else str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -144,6 +151,15 @@ def run(args: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"seattn: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _describe(error: OSError | SafetensorError) -> str:
+    """The reason and the file of an error of the system, such as a full disk or a folder that may not be read."""
+    names = [getattr(error, "filename", None), getattr(error, "filename2", None)]
+    files = " to ".join(str(name) for name in names if name is not None)
+    if not files and getattr(error, "errno", None) == errno.ENOSPC:
+        files = "the output or a temporary file"
+    return f"{system_reason(error)}: {files}" if files else system_reason(error)
 
 
 def _interrupted(args: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from seattn.cli import Checkpoint, Device, Json, NoExif
 from seattn.core.errors import UserError
-from seattn.core.files import require_writable, write_text
+from seattn.core.files import require_writable_file, write_text
 
 if TYPE_CHECKING:
     from seattn.evaluation.prediction import Prediction
@@ -65,9 +66,7 @@ def evaluate(
     from seattn.models.load import load_model
 
     if out is not None:
-        if out.is_dir():
-            raise UserError(f"--out {out} is a folder; give the name of a file")
-        require_writable(out.parent)
+        require_writable_file(out)
     cifar = cifar_folder(data_dir)  # bad data are refused before the model is loaded
     data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))
     net = load_model(model, checkpoint=checkpoint, device=device)
@@ -114,61 +113,49 @@ def predict(
         raise UserError("give one of --json and --csv")
     paths = find_images(images)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    writer = JsonWriter() if as_json else CsvWriter() if as_csv else TextWriter()
     failed = 0
-    # In a terminal, the results themselves show the progress.
-    progress = not sys.stdout.isatty()
-    for result in predict_each(net, paths, topk, batch_size=batch_size, exif=not no_exif, progress=progress):
-        if isinstance(result, Unreadable):
-            failed += 1
-            print(f"seattn: {result.reason}", file=sys.stderr)
-        else:
-            writer.write(result)
-    writer.close()
+
+    def readable() -> Iterator["Prediction"]:
+        nonlocal failed
+        progress = not sys.stdout.isatty()  # in a terminal, the results themselves show the progress
+        for result in predict_each(net, paths, topk, batch_size=batch_size, exif=not no_exif, progress=progress):
+            if isinstance(result, Unreadable):
+                failed += 1
+                print(f"seattn: {result.reason}", file=sys.stderr)
+            else:
+                yield result
+
+    show = print_json if as_json else print_csv if as_csv else print_text
+    show(readable())
     if failed:
         raise typer.Exit(1)
 
 
-class TextWriter:
-    """Prints predictions as lines for people."""
-
-    def write(self, prediction: "Prediction") -> None:
-        """Print one prediction."""
+def print_text(predictions: Iterable["Prediction"]) -> None:
+    """Print predictions as lines for people."""
+    for prediction in predictions:
         print(prediction.image)
         for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
             print(f"  {probability:6.1%}  {label}", flush=True)
 
-    def close(self) -> None:
-        """Print the end of the output."""
+
+def print_json(predictions: Iterable["Prediction"]) -> None:
+    """Print predictions as a JSON array with one line for each image."""
+    before = "[\n"
+    for prediction in predictions:
+        print(f"{before}{json.dumps(prediction.to_dict())}", end="", flush=True)
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
 
 
-class JsonWriter(TextWriter):
-    """Prints predictions as a JSON array with one line for each image."""
-
-    start = "[\n"
-
-    def write(self, prediction: "Prediction") -> None:
-        """Print one prediction."""
-        print(f"{self.start}{json.dumps(prediction.to_dict())}", end="", flush=True)
-        self.start = ",\n"
-
-    def close(self) -> None:
-        """Print the end of the array."""
-        print("[]" if self.start == "[\n" else "\n]")
-
-
-class CsvWriter(TextWriter):
-    """Prints predictions as CSV with one line for each class of an image."""
-
-    def __init__(self) -> None:
-        self.rows = csv.writer(sys.stdout, lineterminator="\n")
-        self.rows.writerow(("image", "rank", "label", "index", "probability"))
-
-    def write(self, prediction: "Prediction") -> None:
-        """Print one prediction."""
+def print_csv(predictions: Iterable["Prediction"]) -> None:
+    """Print predictions as CSV with one line for each class of an image."""
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(("image", "rank", "label", "index", "probability"))
+    for prediction in predictions:
         classes = zip(prediction.labels, prediction.indices, prediction.probabilities, strict=True)
         for rank, (label, index, probability) in enumerate(classes, 1):
-            self.rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}"))
+            rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}"))
 
 
 def list_models(

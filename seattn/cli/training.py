@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seattn.cli import SkipBad, TrainingDevice
+from seattn.cli import SkipBad, TrainingDevice, list_configs
 from seattn.core.errors import UserError
 
 Settings = Annotated[
@@ -106,24 +106,40 @@ def timm_script(
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="YAML file, for example zoo_configs/se_resnet20_cifar.cifar10.yaml.")],
     data_dir: Annotated[
         Path,
         typer.Option(help="Images as DIR/train/CLASS/IMAGE and DIR/test/CLASS/IMAGE, or torchvision's CIFAR files."),
     ],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="YAML file, or the name of a recipe of this package: se_resnet20_cifar.cifar10.",
+            show_default="none: --model and --lr give a recipe with timm's defaults",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/MODEL-sSEED", metavar="RUN")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out after its last epoch.")] = False,
     device: TrainingDevice = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the training.", show_default="the recipe's")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any model of timm or of this package.", show_default="the recipe's")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the recipe's")] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Epochs to train; a warm-up with warmup_prefix is added to them.",
-            show_default="the recipe's",
+            show_default="the recipe's, or 300",
         ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=2, help="Images in a batch.", show_default="the recipe's, or 128")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the training.", show_default="the recipe's, or 42")
     ] = None,
     settings: Settings = None,
     skip_bad: SkipBad = False,
@@ -131,18 +147,20 @@ def train(
         bool,
         typer.Option("--no-test", help="Do not read the test split: the score is that of the held-out images."),
     ] = False,
+    show_list: Annotated[
+        bool, typer.Option("--list", callback=list_configs(""), is_eager=True, help="List the recipes, and exit.")
+    ] = False,
 ) -> None:
-    """Train a model from a recipe."""
+    """Train a model from a recipe; or without a recipe, by --model, --lr, --epochs, and --set for all other keys."""
+    from seattn.core.recipe import find_config, load_recipe, parse_recipe, replace_keys
     from seattn.training.driver import train as run_recipe
 
+    changes = parse_settings(settings or [], model=model, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
+    if recipe is not None:
+        plan = load_recipe(find_config(recipe), changes)
+    elif "model" in changes and "lr" in changes:
+        plan = parse_recipe(replace_keys({}, changes), source="the options")
+    else:
+        raise UserError("give a recipe (--list shows those of this package), or --model and --lr")
     reuse_memory(device)
-    run_recipe(
-        recipe,
-        data_dir,
-        out,
-        resume=resume,
-        device=device,
-        skip_bad=skip_bad,
-        overrides=parse_settings(settings or [], seed=seed, epochs=epochs),
-        read_test=not no_test,
-    )
+    run_recipe(plan, data_dir, out, resume=resume, device=device, skip_bad=skip_bad, read_test=not no_test)

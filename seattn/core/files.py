@@ -3,26 +3,50 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, first_line
+
+
+def file_target(path: Path) -> Path:
+    """The plain file that writing to `path` replaces or makes: a symbolic link is followed, also one to nothing.
+
+    Raises:
+        UserError: if `path` is a folder, a device, a pipe or a link that leads back to itself.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):  # a missing folder is made, and a file in its place is named, later
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give the path of a file") from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"cannot write {path}: it is a folder; give the path of a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"cannot write {path}: it is a device or a pipe; give the path of a file")
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` if the body succeeds, else remove it.
+    """Yield a temporary path beside `path`; rename it to `path` if the body succeeds, else remove it.
+
+    A symbolic link stays, and its target is written.
 
     Raises:
-        UserError: if the folder cannot be made or written to.
+        UserError: if the folder cannot be made or written to, if `path` is no plain file, or if the disk is full.
     """
+    target = file_target(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_hidden(target), suffix=".part")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give a folder that can be written to") from error
     os.close(handle)
@@ -30,9 +54,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield part
         _give_usual_permissions(part)
-        part.replace(path)
+        part.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {path}: {system_reason(error)}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def system_reason(error: BaseException) -> str:
+    """Why the system refused to read or write, in its own words, such as "No space left on device"."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+def _hidden(path: Path) -> str:
+    """The beginning of a temporary file's name: short, because the longest names have 255 bytes."""
+    return f".{path.name[:40]}."
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,11 +89,24 @@ def require_writable(folder: Path) -> None:
         UserError: if the folder or a file in it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # also the target of a link to nothing
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except FileExistsError as error:
+        raise UserError(
+            f"cannot write to {folder}: it is not a folder; give a folder that can be written to"
+        ) from error
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; give a folder that can be written to") from error
+
+
+def require_writable_file(path: Path) -> None:
+    """Prove that the file `path` can be written, before any long work starts.
+
+    Raises:
+        UserError: if `path` is no plain file, or its folder cannot be written.
+    """
+    require_writable(file_target(path).parent)
 
 
 def sha256(path: Path) -> str:
@@ -77,7 +126,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     target = folder.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target), suffix=".part"))
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; give a folder that can be written to") from error
     try:
@@ -85,8 +134,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         for path in (part, *part.rglob("*")):
             _give_usual_permissions(path)
         _replace(part, target)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write {folder}: {system_reason(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -102,7 +151,7 @@ def _replace(part: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         part.replace(target)
         return
-    before = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    before = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target), suffix=".old"))
     target.replace(before)
     try:
         part.replace(target)

@@ -4,7 +4,9 @@ The top-level keys, their meaning and their defaults are those of timm's train.p
 that timm does not have are under the key `seattn`. A file is called after its weights: `<arch>.<tag>.yaml`.
 """
 
+import difflib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
@@ -48,6 +50,7 @@ CountFromOne = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # NumPy takes no larger one
 Keywords = Annotated[dict[str, Any], BeforeValidator(_tuples)]
 Scheduler = Literal["cosine", "multistep", "poly", "step", "tanh"]  # not "plateau": a resumed run forgets its state
+CONFIGS = Path(__file__).parents[1] / "zoo_configs"  # a link to the folder of the repository; in a wheel, its files
 CYCLIC = ("cosine", "poly", "tanh")
 
 
@@ -262,6 +265,33 @@ class Recipe:
     def write(self, path: Path) -> None:
         """Write the resolved recipe as YAML, whole or not at all."""
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+
+def packaged_configs(kind: str = "") -> dict[str, Path]:
+    """The files of `zoo_configs/` in this package by their names: recipes, or the "ablations" or "searches"."""
+    files = sorted((CONFIGS / kind).glob("*.yaml"))
+    return {path.stem: path for path in files if path.name != "queue.yaml"}
+
+
+def find_config(name: Path, kind: str = "") -> Path:
+    """The file `name` if there is one, otherwise the file of that name in this package.
+
+    Args:
+        kind: "" for recipes, "ablations" or "searches".
+
+    Raises:
+        UserError: if there is neither; it names the packaged file with the nearest name.
+    """
+    if os.path.lexists(name):
+        return name
+    packaged = packaged_configs(kind)
+    plain = Path(name).name.removesuffix(".yaml")
+    folders = Path(name).parent in (Path(), Path("zoo_configs") / kind)
+    if folders and plain in packaged:
+        return packaged[plain]
+    near = difflib.get_close_matches(plain, packaged, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"there is no file {name}, and no such name in this package; {hint}--list shows the names")
 
 
 def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Recipe:

@@ -25,7 +25,7 @@ from filelock import Timeout
 from timm.utils import CheckpointSaver
 from torch import nn
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import read_text
@@ -54,8 +54,10 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
         """
         try:
             return super().save_checkpoint(epoch, metric)
-        except (OSError, RuntimeError) as error:  # torch's writer of zip files raises RuntimeError
-            reason = getattr(error, "strerror", None) or first_line(error)
+        except (OSError, RuntimeError) as error:
+            Path(self.checkpoint_dir, f"tmp{self.extension}").unlink(missing_ok=True)
+            # torch's writer of zip files raises RuntimeError, whose message is about positions in the file
+            reason = error.strerror if isinstance(error, OSError) else "the disk is full or has an error"
             place = f"the checkpoint of epoch {epoch} into {self.checkpoint_dir}"
             raise UserError(f"cannot write {place}: {reason}; make room and resume with --resume") from error
 
@@ -103,7 +105,7 @@ class RunDir:
         lock = self.path / ".lock"
         if self._made and list(self.path.iterdir()) == [lock]:
             lock.unlink()
-            self.path.rmdir()
+            self.path.resolve().rmdir()
         self._lock.release()
 
     def _check(self, recipe: Recipe, *, resume: bool) -> None:

@@ -16,6 +16,7 @@ import timm
 import torch
 import typer
 from PIL import Image
+from safetensors import SafetensorError
 from timm.models._hub import save_for_hf
 
 import seattn.cli.demo
@@ -25,6 +26,7 @@ import seattn.training.driver
 import seattn.training.finetuning
 from seattn.__main__ import main
 from seattn.core.errors import UserError
+from seattn.core.recipe import Recipe, load_recipe, packaged_configs, parse_recipe, replace_keys
 
 ARCH = "se_resnet20_cifar"
 
@@ -104,9 +106,9 @@ def test_a_reader_that_leaves_is_no_error():
     [
         (["demo", "--out", "{tmp}"], "interrupted"),
         (
-            ["train", "a b.yaml", "--data-dir", "d"],
+            ["train", f"{ARCH}.cifar10", "--data-dir", "a b"],
             "interrupted; this command resumes the run after its last finished epoch: "
-            "seattn train 'a b.yaml' --data-dir d --resume",
+            f"seattn train {ARCH}.cifar10 --data-dir 'a b' --resume",
         ),
         (
             ["finetune", ARCH, "--data-dir", "d", "--resume"],
@@ -114,8 +116,8 @@ def test_a_reader_that_leaves_is_no_error():
             f"seattn finetune {ARCH} --data-dir d --resume",
         ),
         (
-            ["ablate", "s.yaml", "--data-dir", "d"],
-            "interrupted; the same command resumes it: seattn ablate s.yaml --data-dir d",
+            ["ablate", "attention", "--data-dir", "d"],
+            "interrupted; the same command resumes it: seattn ablate attention --data-dir d",
         ),
     ],
     ids=["demo", "train", "finetune", "ablate"],
@@ -406,7 +408,26 @@ def test_an_output_that_cannot_be_written_is_found_first(data_dir, fails, tmp_pa
     assert "cannot write" in fails("demo", "--out", tmp_path / "file", "--model", "no_such_model")
     evaluate = ("evaluate", "no_such_model", "--data-dir", data_dir, "--out")
     assert "cannot write" in fails(*evaluate, tmp_path / "file" / "scores.json")
-    assert "is a folder" in fails(*evaluate, tmp_path)
+    assert "it is a folder" in fails(*evaluate, tmp_path)
+
+
+def test_a_full_disk_and_other_errors_of_the_system_are_one_line(monkeypatch, fails, tmp_path, run_dir):
+    with Path("/dev/full").open("w") as full:
+        listed = subprocess.run([sys.executable, "-m", "seattn", "list", "--json"], stdout=full, stderr=subprocess.PIPE)
+    assert (listed.returncode, listed.stderr.count(b"\n")) == (2, 1)
+    assert listed.stderr.startswith(b"seattn: No space left on device: the output or a temporary file")
+    assert "File name too long" in fails("report", tmp_path / ("a" * 300))
+    for error, message in (
+        (PermissionError(13, "Permission denied", "secret/x.png"), "Permission denied: secret/x.png"),
+        (OSError("a library's own text\nand more"), "a library's own text"),
+        (SafetensorError("I/O error: No space left on device"), "I/O error: No space left on device"),
+    ):
+
+        def broken(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr(seattn.cli.demo, "run_demo", broken)
+        assert fails("demo", "--out", tmp_path) == f"seattn: {message}\n"
 
 
 def test_demo_prints_the_reports_path_unbroken(monkeypatch, capsys, tmp_path):
@@ -431,29 +452,68 @@ def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, 
     assert err.count("\n") == 1
 
 
-def test_train_passes_its_options_on(monkeypatch):
+RECIPE = f"{ARCH}.cifar10"
+OPTIONS = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad", "--no-test"]
+SETTINGS = ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The arguments of each call of `train`, which does nothing."""
     calls = []
     monkeypatch.setattr(seattn.training.driver, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
-    assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
-    more = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad", "--no-test"]
-    more += ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
-    assert main(["train", "r.yaml", "--data-dir", "d", *more]) == 0
-    assert calls == [
-        (
-            (Path("r.yaml"), Path("d"), None),
-            {"resume": False, "device": None, "skip_bad": False, "read_test": True, "overrides": {}},
-        ),
-        (
-            (Path("r.yaml"), Path("d"), Path("o")),
-            {
-                "resume": True,
-                "device": "cuda",
-                "skip_bad": True,
-                "read_test": False,
-                "overrides": {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2},
-            },
-        ),
+    return calls
+
+
+def test_train_passes_its_options_on(trained):
+    assert main(["train", RECIPE, "--data-dir", "d"]) == 0
+    assert main(["train", RECIPE, "--data-dir", "d", *OPTIONS, *SETTINGS]) == 0
+    packaged = load_recipe(packaged_configs()[RECIPE])
+    changes = {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2}
+    changed = parse_recipe(replace_keys(packaged.to_dict(), changes))
+    assert trained == [
+        ((packaged, Path("d"), None), {"resume": False, "device": None, "skip_bad": False, "read_test": True}),
+        ((changed, Path("d"), Path("o")), {"resume": True, "device": "cuda", "skip_bad": True, "read_test": False}),
     ]
+
+
+def test_train_without_a_recipe_takes_options_alone(trained, fails):
+    options = ["--model", "resnet20_cifar", "--lr", "0.1", "--epochs", "3", "--batch-size", "16", "--set", "opt=adamw"]
+    assert main(["train", *options, "--data-dir", "d"]) == 0
+    (((recipe, *_), _),) = trained
+    assert recipe == Recipe(model="resnet20_cifar", lr=0.1, epochs=3, batch_size=16, opt="adamw")
+    assert "give a recipe (--list shows those of this package), or --model and --lr" in fails(
+        "train", "--data-dir", "d"
+    )
+    assert "the options: lr must be greater than 0" in fails("train", *options, "--lr", "0", "--data-dir", "d")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "se_resnet20_cifar.cifar"], "did you mean 'se_resnet20_cifar.cifar10'? --list shows the names"),
+        (["ablate", "atention"], "did you mean 'attention'? --list shows the names"),
+        (["search", "zoo_configs/searches/x.yaml", "--trials", "1"], "no such name in this package; --list shows"),
+        (["train", "somewhere/se_resnet20_cifar.cifar10"], "there is no file somewhere/se_resnet20_cifar.cifar10"),
+    ],
+)
+def test_a_recipe_that_is_neither_a_file_nor_packaged_is_named_with_the_nearest(fails, args, message):
+    assert message in fails(*args, "--data-dir", "d")
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "line"),
+    [
+        ("train", "", "resnet20_cifar.cifar10.cpu: ResNet-20 on CIFAR-10"),
+        ("ablate", "ablations", "stem: What ResNet-18 needs at 32 x 32: one recipe, five nets, three seeds, "),
+        ("search", "searches", "se_resnet18.butterfly75: SE-ResNet-18 on butterflies"),
+    ],
+)
+def test_packaged_recipes_studies_and_searches_are_listed(capsys, command, kind, line):
+    assert main([command, "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(packaged_configs(kind))
+    assert any(shown.startswith(line) for shown in lines)
 
 
 @pytest.mark.parametrize(("rank", "printed"), [("0", True), ("1", False)])
@@ -463,7 +523,7 @@ def test_of_many_processes_the_first_one_talks(monkeypatch, capsys, rank, printe
 
     monkeypatch.setattr(seattn.training.driver, "train", talk)
     monkeypatch.setenv("RANK", rank)
-    assert main(["train", "r.yaml", "--data-dir", "d"]) == 0
+    assert main(["train", RECIPE, "--data-dir", "d"]) == 0
     assert ("epoch 1" in capsys.readouterr().err) == printed
 
 

@@ -115,6 +115,6 @@ def test_profile_refuses_bad_input(fails, tmp_path, args, message):
 def test_profile_finds_a_plot_that_cannot_be_written_first(fails, tmp_path):
     assert "must end in .png or .svg" in fails("profile", "no_such_model", "--plot", tmp_path / "plot.pdf")
     (tmp_path / "folder.png").mkdir()
-    assert "is a folder" in fails("profile", "no_such_model", "--plot", tmp_path / "folder.png")
+    assert "it is a folder" in fails("profile", "no_such_model", "--plot", tmp_path / "folder.png")
     (tmp_path / "file").write_text("in the way")
     assert "cannot write" in fails("profile", "no_such_model", "--plot", tmp_path / "file" / "plot.png")

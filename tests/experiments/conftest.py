@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,21 @@ import pytest
 from seattn.core import child
 from seattn.experiments.search import trials
 from seattn.experiments.study import queue
+from tests.helpers.colours import write_colours
+from tests.helpers.commands import wait_until
 from tests.helpers.fake_training import FakeTraining
-from tests.helpers.studies import ROW
+from tests.helpers.studies import CLASSES, ROW
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images without a test split: reading it would fail."""
+    return write_colours(tmp_path_factory.mktemp("colours"), CLASSES, {"train": (8, 8, 8)})
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
 
 
 @pytest.fixture
@@ -34,9 +46,7 @@ def interrupt_when() -> Callable[[Callable[[], bool]], None]:
     """Interrupts this process, as Ctrl-C does, as soon as the condition holds."""
 
     def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 100
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(condition)
         os.kill(os.getpid(), signal.SIGINT)
 
     return lambda condition: threading.Thread(target=wait, args=(condition,), daemon=True).start()

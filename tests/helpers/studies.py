@@ -9,7 +9,7 @@ import yaml
 
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.runs import StudyRun, runs_of
-from tests.helpers.colours import RECIPE, write_colours
+from tests.helpers.colours import RECIPE
 from tests.helpers.runs import ROW as ANY_ROW
 
 CLASSES = {"blue": 2, "green": 1, "red": 0}
@@ -27,11 +27,6 @@ ROW = replace(
     params=272_019,
     train_seconds=60.0,
 )
-
-
-def write_data(root: Path) -> Path:
-    """Without a test split: reading it would fail."""
-    return write_colours(root, CLASSES, {"train": (16, 16, 16)})
 
 
 def write_study(folder: Path, name: str = "x", **changes: object) -> Path:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, require_writable
+from seattn.core.files import atomic_path, require_writable_file
 from seattn.evaluation.profile.compare import Comparison, Named
 from seattn.evaluation.profile.costs import number
 from seattn.evaluation.style import DPI, RIGHT, WRONG, figure_style
@@ -26,9 +26,7 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--plot {path} must end in {' or '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise UserError(f"--plot {path} is a folder; give the name of a file")
-    require_writable(path.parent)
+    require_writable_file(path)
 
 
 def write_plot(path: Path, comparison: Comparison) -> None:

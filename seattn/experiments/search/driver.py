@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
@@ -27,7 +28,7 @@ from seattn.data.images import cifar_folder
 from seattn.experiments.search.figures import write_figures
 from seattn.experiments.search.results import summary, write_results
 from seattn.experiments.search.space import Search, load_search
-from seattn.experiments.search.study import ENDED, HEARTBEAT, all_trials, open_study
+from seattn.experiments.search.study import DATABASE, ENDED, HEARTBEAT, all_trials, open_study, sqlite_reason
 from seattn.experiments.search.trials import Stopped, TrialFailed, Trials
 from seattn.experiments.training import Options
 from seattn.models.listing import check_name
@@ -93,6 +94,12 @@ def run_search(
             _optimize(study, Trials(search, out, options, deadline, write), trials, jobs)
         except Stopped:
             pass
+        except (optuna.exceptions.StorageInternalError, OperationalError, AssertionError) as error:
+            # Optuna raises AssertionError where it cannot write that a trial has ended
+            reason = sqlite_reason(error)
+            if reason is None:
+                raise
+            raise UserError(f"cannot write {out / DATABASE}: {reason}; the same command resumes the search") from error
         finally:
             write()
         ended = all_trials(study)

@@ -10,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 import optuna
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
 from seattn.core.files import atomic_path
@@ -32,7 +34,10 @@ def write_figures(out: Path, search: Search, study: optuna.Study) -> None:
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one value has no range to draw
         _write(out / "history", plot_optimization_history(study, target_name=_SCORE))
-        _write(out / "slices", plot_slice(study, params=keys, target_name=_SCORE))
+        slices = plot_slice(study, params=keys, target_name=_SCORE)
+        for axes in np.ravel(slices):
+            _label_values(axes, search.space[axes.get_xlabel()].distribution)
+        _write(out / "slices", slices)
         if len(complete) < ENOUGH:
             _logger.info("no importance yet: this takes %d complete trials, there are %d", ENOUGH, len(complete))
         elif len({trial.value for trial in complete}) == 1:
@@ -50,3 +55,14 @@ def _write(stem: Path, axes: Any) -> None:
         with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as part:
             part.write_bytes(buffer.getvalue())
     plt.close(figure)
+
+
+def _label_values(axes: Any, distribution: BaseDistribution) -> None:
+    """Label few round values on a logarithmic axis, and leave room for the names at the ends of an axis of choices."""
+    low, high = axes.get_xlim()
+    if axes.get_xscale() == "log":
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif isinstance(distribution, CategoricalDistribution):
+        axes.set_xlim(low - 0.3, high + 0.3)

@@ -5,6 +5,7 @@ new number (RetryHeartbeatStaleTrialCallback). Here both are one trial. It keeps
 attribute "number".
 """
 
+import sqlite3
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESa
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import require_writable
@@ -80,8 +81,18 @@ def _open(path: Path, search: Search) -> optuna.Study:
             sampler=SeededSampler(search),
             pruner=_pruner(search),
         )
+    except OperationalError as error:  # a full disk, or no right to write
+        raise UserError(f"cannot write {path}: {sqlite_reason(error)}") from error
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         raise UserError(f"{path} is not a study that this Optuna can read: {first_line(error)}") from error
+
+
+def sqlite_reason(error: BaseException) -> str | None:
+    """SQLite's own reason for an error of SQLAlchemy or of Optuna, such as a full disk; None if SQLite had no error."""
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, sqlite3.Error):
+        first = first.__cause__ or first.__context__
+    return None if first is None else first_line(first)
 
 
 class SeededSampler(BaseSampler):

@@ -1,64 +1,37 @@
 """Searches whose trials really train, as a user starts them. There is no test split: reading it would fail."""
 
-import csv
-import os
-import subprocess
-import sys
-import time
-
 import pytest
 
 from seattn.cli.main import run
 from seattn.core.files import is_locked
-from tests.helpers.colours import write_colours
+from tests.helpers.commands import read_csv, start, wait_until
 from tests.helpers.searches import write_search
 
-CLASSES = {"blue": 2, "green": 1, "red": 0}
 SPACE = {"lr": {"choice": [0.02, 0.05]}}
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return write_colours(tmp_path_factory.mktemp("colours"), CLASSES, {"train": (8, 8, 8)})
-
-
 def table(out):
-    with (out / "trials.csv").open() as file:
-        return list(csv.DictReader(file))
+    return read_csv(out / "trials.csv")
 
 
 def log(run_dir):
-    with (run_dir / "summary.csv").open() as file:
-        return [
-            {key: float(value) for key, value in row.items() if "second" not in key} for row in csv.DictReader(file)
-        ]
-
-
-def start(*command):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    args = [sys.executable, "-m", "seattn", "search", *map(str, command)]
-    return subprocess.Popen(args, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    rows = read_csv(run_dir / "summary.csv")
+    return [{key: float(value) for key, value in row.items() if "second" not in key} for row in rows]
 
 
 def test_a_killed_search_ends_as_one_that_was_not_and_its_best_recipe_trains(tmp_path, data_dir, one_thread):
     search = write_search(tmp_path, space=SPACE, recipe={"epochs": 6}, sampler="grid", pruner="none")
     out, whole = tmp_path / "out", tmp_path / "whole"
-    command = [str(search), "--data-dir", str(data_dir), "--device", "cpu", "--trials", "2", "--jobs", "2", "--out"]
-    process = start(*command, out)
-    deadline = time.monotonic() + 200
-    while not (out / "trial-0001" / "last.pth.tar").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    command = ["search", str(search), "--data-dir", str(data_dir), "--device", "cpu", "--trials", "2", "--jobs", "2"]
+    process = start(*command, "--out", out)
+    wait_until((out / "trial-0001" / "last.pth.tar").exists, process)
     process.kill()
     process.wait()
-    while is_locked(out / "trial-0001"):  # a training ends with the command that started it
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not is_locked(out / "trial-0001"))  # a training ends with the command that started it
     assert 1 <= len(log(out / "trial-0001")) < 6
     for folder in (out, whole):
-        assert run(["search", *command, str(folder)]) == 0
+        assert run([*command, "--out", str(folder)]) == 0
     rates = [{row["lr"]: log(folder / f"trial-000{row['trial']}") for row in table(folder)} for folder in (out, whole)]
     assert rates[0] == rates[1]
     assert set(rates[0]) == {"0.02", "0.05"}
@@ -74,7 +47,7 @@ def test_a_failure_in_a_training_is_one_line(tmp_path, data_dir):
     """No process can make this optimizer."""
     search = write_search(tmp_path, recipe={"opt": "sgdd"})
     out = tmp_path / "out"
-    process = start(search, "--data-dir", data_dir, "--device", "cpu", "--trials", "9", "--out", out, "--jobs", "2")
+    process = start("search", search, "--data-dir", data_dir, "--device", "cpu", "--trials", "9", "--out", out)
     _, err = process.communicate(timeout=250)
     assert process.returncode == 2
     assert err.splitlines()[-1].startswith("seattn: 3 trials in a row failed, trial ")

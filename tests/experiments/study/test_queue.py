@@ -1,11 +1,9 @@
 """`seattn ablate` trains what is missing, once, whatever happens to it on the way."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -16,18 +14,9 @@ from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.progress import Progress
 from seattn.experiments.study.runs import runs_of
+from tests.helpers.commands import read_csv, start, wait_until
 from tests.helpers.locks import hold
-from tests.helpers.studies import finish, write_data, write_study
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("colours"))
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
+from tests.helpers.studies import finish, write_study
 
 
 def asked(trained):
@@ -36,28 +25,12 @@ def asked(trained):
 
 
 def losses(folder):
-    with (folder / "summary.csv").open() as file:
-        return [(row["train_loss"], row["eval_loss"], row["eval_top1"]) for row in csv.DictReader(file)]
+    return [(row["train_loss"], row["eval_loss"], row["eval_top1"]) for row in read_csv(folder / "summary.csv")]
 
 
 def command(study, data_dir, out, *more):
     parts = ["ablate", study, "--data-dir", data_dir, "--out", out, "--device", "cpu", *more]
     return [str(part) for part in parts]
-
-
-def start(*arguments):
-    """The command in a process and group of its own."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "seattn", *command(*arguments)]
-    return subprocess.Popen(arguments, env=env, text=True, stderr=subprocess.PIPE, start_new_session=True)
-
-
-def wait_until(condition, process=None):
-    deadline = time.monotonic() + 200
-    while not condition():
-        assert process is None or process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_study_trains_and_the_second_time_is_only_read(tmp_path, data_dir, out, capsys, one_thread):
@@ -69,7 +42,7 @@ def test_a_study_trains_and_the_second_time_is_only_read(tmp_path, data_dir, out
     assert "train loss" not in log
     assert "table and plot:" in shown
     result = json.loads((run.folder / "result.json").read_text())
-    assert (result["split"], result["n"], result["train_images"]) == ("held-out", 24, 24)
+    assert (result["split"], result["n"], result["train_images"]) == ("held-out", 12, 12)
     assert main(command(study, data_dir, out)) == 0
     assert capsys.readouterr().err == ""
     assert json.loads((run.folder / "result.json").read_text()) == result
@@ -79,7 +52,7 @@ def test_a_study_trains_and_the_second_time_is_only_read(tmp_path, data_dir, out
 def test_a_killed_study_continues_to_the_same_weights(tmp_path, data_dir, out, one_thread, capsys):
     study = write_study(tmp_path, seeds=[0], set={"epochs": 6}, variants={"a": {"lr": 0.02}})
     (run,) = runs_of(load_ablation(study), out)
-    process = start(study, data_dir, out)
+    process = start(*command(study, data_dir, out))
     wait_until((run.folder / "last.pth.tar").exists, process)
     process.kill()
     process.communicate()
@@ -89,18 +62,8 @@ def test_a_killed_study_continues_to_the_same_weights(tmp_path, data_dir, out, o
     assert main(command(study, data_dir, out)) == 0
     assert "run 1 of 1: a, seed 0, continues after" in capsys.readouterr().err
     whole = tmp_path / "whole"
-    train = [
-        "train",
-        run.folder / "recipe.yaml",
-        "--data-dir",
-        data_dir,
-        "--out",
-        whole,
-        "--device",
-        "cpu",
-        "--no-test",
-    ]
-    assert main([str(part) for part in train]) == 0
+    folders = ("--data-dir", str(data_dir), "--out", str(whole))
+    assert main(["train", str(run.folder / "recipe.yaml"), *folders, "--device", "cpu", "--no-test"]) == 0
     assert losses(run.folder) == losses(whole)
     assert (run.folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
@@ -113,8 +76,8 @@ def test_two_commands_train_each_run_once(tmp_path, data_dir, out, trained):
         "import json, sys; from seattn.core import child; child.COMMAND = json.loads(sys.argv.pop(1)); "
         "from seattn.__main__ import main; sys.exit(main())"
     )
-    arguments = [sys.executable, "-c", code, json.dumps(trained.command), *command(study, data_dir, out)]
-    processes = [subprocess.Popen(arguments, text=True, stderr=subprocess.PIPE) for _ in range(2)]
+    arguments = (json.dumps(trained.command), *command(study, data_dir, out))
+    processes = [start(*arguments, python=("-c", code)) for _ in range(2)]
     logs = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     assert sum(len(call["epochs"]) for call in trained.calls()) == 12, logs

@@ -12,6 +12,7 @@ from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.results import read_rows
 from seattn.experiments.study.runs import runs_of
+from tests.helpers.commands import read_csv
 from tests.helpers.studies import finish, finish_all, write_study
 
 TOP1 = {("a", 0): 0.900, ("a", 1): 0.910, ("b", 0): 0.905, ("b", 1): 0.925}
@@ -27,15 +28,9 @@ def study(tmp_path):
     return write_study(tmp_path)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def table(out, name="x"):
     """table.csv by the variant's or effect's name."""
-    with (out / name / "table.csv").open() as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
+    return {row["name"]: row for row in read_csv(out / name / "table.csv")}
 
 
 def test_table_has_what_the_seeds_give(study, out):
@@ -175,8 +170,7 @@ def test_rows_written_before_a_field_was_added_are_read(study, out, monkeypatch)
     finish_all(study, out, lambda *key: TOP1[key])
     ablate(study, None, out)
     path = out / "x" / "rows.csv"
-    with path.open() as file:
-        table = [{key: cell for key, cell in row.items() if key != "weights_dtype"} for row in csv.DictReader(file)]
+    table = [{key: cell for key, cell in row.items() if key != "weights_dtype"} for row in read_csv(path)]
     with path.open("w") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()

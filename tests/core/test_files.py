@@ -1,0 +1,81 @@
+"""Files are whole or absent; links are written through, and what is no plain file is refused."""
+
+import errno
+import os
+import re
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from seattn.__main__ import main
+from seattn.core.errors import UserError
+from seattn.core.files import atomic_path, require_writable, require_writable_file, whole_folder, write_text
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path):
+    (tmp_path / "real").mkdir()
+    for name, target in (("to_file", "real/there"), ("to_nothing", "real/new/later"), ("to_link", "to_file")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "real" / "there").write_text("before")
+    for name in ("to_nothing", "to_link"):
+        require_writable_file(tmp_path / name)
+        write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "real" / "there").read_text() == "to_link"
+    assert (tmp_path / "real" / "new" / "later").read_text() == "to_nothing"
+    (tmp_path / "folder").symlink_to("real/runs")
+    require_writable(tmp_path / "folder")
+    assert (tmp_path / "real" / "runs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "it is a folder; give the path of a file"),
+        (os.mkfifo, "it is a device or a pipe; give the path of a file"),
+        (lambda path: path.symlink_to("/dev/null"), "it is a device or a pipe"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+    ids=["folder", "pipe", "link to a device", "loop"],
+)
+def test_what_is_no_plain_file_is_refused_and_stays(tmp_path, make, message):
+    path = tmp_path / "out.json"
+    make(path)
+    before = path.lstat()
+    for write in (require_writable_file, lambda path: write_text(path, "text")):
+        with pytest.raises(UserError, match=re.escape(f"cannot write {path}: {message}")):
+            write(path)
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("command", ["evaluate se_resnet20_cifar --data-dir d --out", "profile resnet20_cifar --plot"])
+def test_a_command_does_not_replace_a_device(fails, command, tmp_path):
+    (tmp_path / "x.png").symlink_to("/dev/full")
+    assert "it is a device or a pipe" in fails(*command.split(), tmp_path / "x.png")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_an_output_folder_that_is_a_device_is_refused(capsys):
+    assert main(["demo", "--out", "/dev/full"]) == 2
+    assert "cannot write to /dev/full: it is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")]
+)
+@pytest.mark.parametrize("open_whole", [atomic_path, whole_folder])
+def test_a_full_disk_leaves_the_old_and_nothing_half_written(tmp_path, error, open_whole):
+    path = tmp_path / "out"
+    with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"), open_whole(path):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_names_can_be_written(tmp_path):
+    name = "ü" * 125 + ".json"  # 255 bytes
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(UserError, match="File name too long"):
+        write_text(tmp_path / f"{name}l", "text")
