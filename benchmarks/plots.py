@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from benchmarks._command import Parser, command
 from benchmarks.speed.rows import SpeedRow, newest, speed_files
 from seattn.core.errors import UserError
-from seattn.core.files import write_text
+from seattn.core.files import not_found, write_text
 from seattn.core.records import read_rows
 from seattn.evaluation.style import figure_style
 
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None) -> int:
     files = parser.parse_args(arguments).file or speed_files()
     for path in files:
         if not path.exists():
-            raise UserError(f"no such file: {path}; make bench writes the rows")
+            raise UserError(f"{not_found('file', path)}; make bench writes the rows")
     written = [plot for path in files for plot in write_plots(path)]
     if not written:
         raise UserError("no rows of operators to draw; make bench writes them")

@@ -14,6 +14,11 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as people write them: "1 epoch", "1,200 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A hint for an unknown `name`: the nearest of the `known` names, with `prefix` before it, or all of them."""
     names = list(known)

@@ -77,6 +77,20 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(printable(text), encoding="utf-8")
 
 
+def not_found(what: str, path: Path) -> str:
+    """Why there is no `what` at `path`: nothing is there, something else is, or a link that leads nowhere."""
+    shown = printable(path)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if os.path.islink(path):
+            return f"{shown} is a link to {printable(os.readlink(path))}, which cannot be followed: {error.strerror}"
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return f"no such {what}: {shown}" if missing else f"cannot read {shown}: {error.strerror}"
+    kind = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device or a pipe"
+    return f"{shown} is a {kind}, not a {what}"
+
+
 def printable(name: str | Path) -> str:
     """A name of a file as valid Unicode: a byte that is not UTF-8 becomes the replacement character."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -123,7 +137,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: if the folder cannot be written, or the body raises an OSError.
     """
-    target = folder.resolve()
+    target = Path(os.path.realpath(folder))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target), suffix=".part"))

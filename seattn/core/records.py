@@ -6,6 +6,7 @@ A record is a frozen dataclass. pydantic checks its values, by the annotations o
 import csv
 import io
 import json
+import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
@@ -18,7 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from seattn.core.errors import UserError, did_you_mean, first_line
-from seattn.core.files import write_text
+from seattn.core.files import not_found, write_text
 
 Record = TypeVar("Record")
 LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
@@ -50,6 +51,8 @@ def read_text(path: Path, what: str = "") -> str:
         with path.open(encoding="utf-8", newline="") as file:
             return file.read()
     except OSError as error:
+        if os.path.islink(path):
+            raise UserError(not_found(what or "file", path)) from error
         raise UserError(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not text in UTF-8: {error}") from error

@@ -11,6 +11,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from seattn.core.errors import counted
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -29,7 +31,7 @@ class Conditions:
     @property
     def machine(self) -> str:
         """The hardware and the number of threads, as people read it."""
-        return f"{self.hardware}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.hardware}, {counted(self.threads, 'thread')}"
 
 
 @dataclass(frozen=True)

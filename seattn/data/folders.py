@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from seattn.core.errors import UserError
-from seattn.core.files import printable
+from seattn.core.files import not_found, printable
 from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder
 
 # The names of a split's folder, in any case, with "-" or a space for "_"; the first that is there is taken.
@@ -47,10 +47,9 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
         UserError: if `data_dir` is not a folder that can be listed.
     """
     if not data_dir.is_dir():
-        raise UserError(
-            f"no data folder {printable(data_dir)}; give a folder that holds train/<class>/<image> and test/…, or "
-            "<class>/<image>"
-        )
+        missing = f"no data folder {printable(data_dir)}"
+        wrong = not_found("folder", data_dir) if os.path.lexists(data_dir) else missing
+        raise UserError(f"{wrong}; give a folder that holds train/<class>/<image> and test/…, or <class>/<image>")
     found, folders = {}, class_folders(data_dir)
     for split, names in SPLITS.items():
         if matching := _called(names, folders):
@@ -153,7 +152,7 @@ def list_files(folder: Path, *, exif: bool = True) -> FileSet:
         UserError: if there is no image, or if two class folders differ only in bytes that are not UTF-8.
     """
     if not folder.is_dir():
-        raise UserError(f"no such folder: {printable(folder)}; expected {printable(folder)}/<class>/<image>")
+        raise UserError(f"{not_found('folder', folder)}; expected {printable(folder)}/<class>/<image>")
     classes = class_folders(folder)
     names = tuple(map(printable, classes))
     if len(set(names)) < len(names):

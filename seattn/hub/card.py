@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined, Template
 from timm.models import PretrainedCfg
 
+from seattn.core.errors import counted
 from seattn.core.rows import AccuracyRow
 from seattn.evaluation.scoring import ClassScore, superclass_accuracy, wilson_interval, worst_pairs
 from seattn.hub.facts import ClassResults, Facts
@@ -92,7 +93,7 @@ def render_table(weights: Sequence[Facts]) -> str:
         seeds = f"; {len(runs)} seeds {_spread(runs)}" if len(runs) > 1 else ""
         lines.append(
             f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({interval(row)}){seeds} | "
-            f"{row.seed} | {row.epochs} epochs, {_duration(row.train_seconds)}, {row.conditions.machine} |"
+            f"{row.seed} | {counted(row.epochs, 'epoch')}, {_duration(row.train_seconds)}, {row.conditions.machine} |"
         )
     return "\n".join(lines) + "\n"
 

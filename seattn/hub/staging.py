@@ -4,6 +4,7 @@ The weights are those of this package, or of a run of `seattn train` or `seattn 
 bytes.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None =
         _check_repository_name(name)
         facts, weights = run_facts(run, name), run / WEIGHTS
     try:
-        _check_replaceable(folder.resolve(), name)
+        _check_replaceable(Path(os.path.realpath(folder)), name)
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}; give another folder") from error
     with whole_folder(folder) as part:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from seattn.core.errors import UserError, first_line
-from seattn.core.files import sha256
+from seattn.core.files import not_found, sha256
 from seattn.evaluation.scoring import evaluate, wilson_interval
 from seattn.hub.card import interval, percent
 from seattn.hub.facts import Facts, staged_facts
@@ -42,7 +42,7 @@ def verify(folder: Path, *, data_dir: Path | None = None) -> Verification:
         UserError: on the first check that fails, naming the file, the fault and the remedy.
     """
     if not folder.is_dir():
-        raise UserError(f"no such folder: {folder}; `seattn hub stage NAME {folder}` makes one")
+        raise UserError(f"{not_found('folder', folder)}; `seattn hub stage NAME {folder}` makes one")
     count = check_sums(folder, FILES)
     net = check_config(folder / CONFIG)
     weights = check_weights(folder / WEIGHTS, net)

@@ -11,6 +11,7 @@ from torch import nn
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
+from seattn.core.files import not_found
 from seattn.models import models_with_weights
 from seattn.models._hub import hub_call, timm_repository
 from seattn.models.checkpoints.foreign import load_foreign
@@ -94,7 +95,7 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
 def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     config = folder / CONFIG
     if not folder.is_dir():
-        raise UserError(f"no such model or directory: {folder}")
+        raise UserError(not_found("model or directory", folder))
     for path in (config, folder / WEIGHTS) if pretrained else (config,):
         if not path.is_file():
             raise UserError(f"{folder} has no {path.name}; a model directory holds {CONFIG} and {WEIGHTS}")

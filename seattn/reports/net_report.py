@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from seattn.core.errors import counted
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, leave_out_unreadable, list_files
 from seattn.data.images import read_image
@@ -114,8 +115,8 @@ def write_run_report(
             "weights": str(run / "model.safetensors"),
             "images": f"the test split in {root / 'test'}, as the net sees them; it took no part in the training",
             "training": (
-                f"{row.epochs} epochs on {row.train_images:,} images, {held_out}, seed {row.seed}; recipe in "
-                f"{run / 'recipe.yaml'}"
+                f"{counted(row.epochs, 'epoch')} on {row.train_images:,} images, {held_out}, seed {row.seed}; "
+                f"recipe in {run / 'recipe.yaml'}"
             ),
         },
         run=run,

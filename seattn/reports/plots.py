@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from seattn.core.errors import counted
 from seattn.evaluation.scoring import ClassScore, FloatArray, wilson_interval
 from seattn.evaluation.statistics import ImageDifference
 from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, plain_axes, series_color
@@ -97,7 +98,7 @@ def _mark_sizes(panels: Sequence[Any], run: FinishedRun) -> None:
 
 
 def _run_in_words(run: FinishedRun) -> str:
-    text = f"{len(run.history)} epochs, "
+    text = f"{counted(len(run.history), 'epoch')}, "
     if not run.holds_out:
         return f"{text}no images held out"
     best = max(row["eval_top1"] for row in run.history)

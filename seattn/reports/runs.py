@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from seattn.core.errors import UserError
+from seattn.core.files import not_found
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
@@ -76,7 +77,9 @@ def read_run(path: Path) -> FinishedRun:
         UserError: if a file is missing or damaged; the message names the file.
     """
     if not path.is_dir():
-        raise UserError(f"no such run folder: {path}; give the --out folder of `seattn train` or `seattn finetune`")
+        raise UserError(
+            f"{not_found('run folder', path)}; give the --out folder of `seattn train` or `seattn finetune`"
+        )
     if not (path / "recipe.yaml").is_file():
         raise UserError(f"{path} has no recipe.yaml: it is not a folder of `seattn train` or `seattn finetune`")
     recipe = load_recipe(path / "recipe.yaml")

@@ -16,7 +16,7 @@ import timm
 import yaml
 
 from seattn.core.device import default_device, torch_device
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, counted
 from seattn.core.files import printable, require_writable, write_text
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import UserImages, describe, link_splits, read_folder
@@ -177,7 +177,7 @@ def _recipe_for(images: UserImages, model: str, data_dir: Path, *, pretrained: b
     total = sum(map(len, images.splits.values()))
     _logger.info("%d images in %d classes in %s: %s", total, len(names), data_dir, describe(names, counts))
     if images.skipped:
-        _logger.warning("%d images cannot be read and are left out", images.skipped)
+        _logger.warning("left out, because reading failed: %s", counted(images.skipped, "image"))
     cfg = timm.get_pretrained_cfg(model)
     assert cfg is not None
     starts_trained = bool(pretrained and cfg.has_weights)  # has_weights need not be a bool

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, require_writable, require_writable_file, whole_folder, write_text
+from seattn.core.files import atomic_path, not_found, require_writable, require_writable_file, whole_folder, write_text
 
 
 def test_a_link_stays_and_its_target_is_written(tmp_path):
@@ -71,6 +71,23 @@ def test_a_full_disk_leaves_the_old_and_nothing_half_written(tmp_path, error, op
     with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"), open_whole(path):
         raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_found_is_described(tmp_path):
+    for name, target in (("nowhere", "gone"), ("loop", "loop")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "file").write_text("")
+    for path, message in (
+        ("none", f"no such run folder: {tmp_path}/none"),
+        ("file/below", f"no such run folder: {tmp_path}/file/below"),
+        ("file", f"{tmp_path}/file is a file, not a run folder"),
+        (".", f"{tmp_path} is a folder, not a run folder"),
+        ("nowhere", "is a link to gone, which cannot be followed: No such file"),
+        ("loop", "is a link to loop, which cannot be followed: Too many levels"),
+        ("a" * 300, "File name too long"),
+    ):
+        assert message in not_found("run folder", tmp_path / path)
+    assert not_found("file", Path("/dev/null")) == "/dev/null is a device or a pipe, not a file"
 
 
 def test_the_longest_names_can_be_written(tmp_path):

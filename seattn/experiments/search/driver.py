@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
 
 from seattn.core.device import torch_device
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, counted
 from seattn.data.folders import find_split, has_split, list_files
 from seattn.data.images import cifar_folder
 from seattn.experiments.search.figures import write_figures
@@ -118,7 +118,7 @@ def _optimize(study: optuna.Study, trials: Trials, wanted: int, jobs: int) -> No
         missing = wanted - running - sum(states.count(state) for state in ENDED)
         points = {tuple(sorted(trial.params.items())) for trial in study.get_trials(deepcopy=False)}
         if len(points) >= trials.search.points() and TrialState.WAITING not in states:
-            _logger.info("the grid is complete: all its %d points were tried", len(points))
+            _logger.info("the grid is complete: %s tried", counted(len(points), "point"))
             missing = 0
         if missing > 0:
             enough = MaxTrialsCallback(wanted, states=(*ENDED, TrialState.RUNNING))
@@ -138,7 +138,7 @@ def _optimize(study: optuna.Study, trials: Trials, wanted: int, jobs: int) -> No
                     raise
         elif running and not waited:
             waited = True
-            _logger.info("waiting for %d trials that other commands train, or trained until they were killed", running)
+            _logger.info("waiting for %s of other commands, which run or were killed", counted(running, "trial"))
             time.sleep(4 * HEARTBEAT)
         else:
             return

@@ -34,7 +34,7 @@ def write_figures(out: Path, search: Search, study: optuna.Study) -> None:
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one value has no range to draw
         _write(out / "history", plot_optimization_history(study, target_name=_SCORE))
-        slices = plot_slice(study, params=keys, target_name=_SCORE)
+        slices: Any = plot_slice(study, params=keys, target_name=_SCORE)
         for axes in np.ravel(slices):
             _label_values(axes, search.space[axes.get_xlabel()].distribution)
         _write(out / "slices", slices)

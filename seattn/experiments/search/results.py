@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from seattn.core.errors import counted
 from seattn.core.files import write_text
 from seattn.experiments.search.space import Search
 from seattn.experiments.search.study import folder_of, number_of
@@ -71,7 +72,8 @@ def _head(out: Path, search: Search, trials: Sequence[FrozenTrial], best: Frozen
     return (
         f"# Trial {number_of(best)} of the search {search.name}: held-out top-1 {best.value:.2f} % (95 % interval "
         f"{interval}).\n"
-        f"# The best of {len(trials)} trials, {len(ranked(trials))} of them complete, all scored on the same images:\n"
+        f"# The best of {counted(len(trials), 'trial')}, {len(ranked(trials))} of them complete, all scored on the same "
+        "images:\n"
         "# optimistic, and more so with more trials. The test split has not been read. This command reads it once:\n"
         "#   seattn train best.yaml --data-dir DIR\n"
     )
@@ -92,7 +94,9 @@ def best_table(search: Search, trials: Sequence[FrozenTrial]) -> Table:
 def summary(trials: Sequence[FrozenTrial]) -> str:
     """The number of trials in each state, in one line."""
     counts = {name: sum(trial.state == state for trial in trials) for state, name in _STATES.items()}
-    return f"{len(trials)} trials: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{counted(len(trials), 'trial')}: " + ", ".join(
+        f"{count} {name}" for name, count in counts.items() if count
+    )
 
 
 def short(value: object) -> str:

@@ -131,7 +131,7 @@ def parse_dimension(raw: object, source: str) -> Dimension:
     kinds = [kind for kind in _FORMS if isinstance(raw, Mapping) and kind in raw]
     if len(kinds) != 1:
         raise UserError(f"{source} must be {_FORM}, got {raw!r}")
-    form = parse(_FORMS[kinds[0]], raw, source)
+    form: Any = parse(_FORMS[kinds[0]], raw, source)
     if isinstance(form, Choice):
         if any(value in form.choice[:i] for i, value in enumerate(form.choice)):
             raise UserError(f"{source}: the values of choice must differ, got {form.choice!r}")
@@ -140,16 +140,16 @@ def parse_dimension(raw: object, source: str) -> Dimension:
     low, high = form.float if isinstance(form, FloatRange) else form.int
     if low >= high:
         raise UserError(f"{source} must be [low, high] with low below high, got {[low, high]}")
-    cls = FloatDistribution if isinstance(form, FloatRange) else IntDistribution
+    distribution: Any = FloatDistribution if isinstance(form, FloatRange) else IntDistribution
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that does not fit is an error below
-            distribution = cls(low, high, log=form.log, step=form.step)
+            values = distribution(low, high, log=form.log, step=form.step)
     except ValueError as error:
         raise UserError(f"{source}: {[low, high]} is not possible: {error}") from error
-    if not math.isclose(distribution.high, high):
+    if not math.isclose(values.high, high):
         raise UserError(f"{source}: step must divide the {high - low:g} between {low:g} and {high:g}, got {form.step}")
-    return Dimension(distribution)
+    return Dimension(values)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, require_writable, write_text
+from seattn.core.files import atomic_path, not_found, require_writable, write_text
 from seattn.data.folders import find_split, has_split
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
 from seattn.experiments.study.figures import plot_bytes
@@ -70,7 +70,7 @@ def ablate(
     for run in runs:
         run.check()
     if rows is not None and not rows.exists():
-        raise UserError(f"no such file: {rows}; --rows takes the rows.csv of a study that was trained elsewhere")
+        raise UserError(f"{not_found('file', rows)}; --rows takes the rows.csv of a study that was trained elsewhere")
     folder = out / ablation.name
     elsewhere = [] if rows is None else rows_of(ablation, read_rows(rows))
     known = {row.run for row in [*rows_of(ablation, read_rows(folder / "rows.csv")), *elsewhere]}

@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from seattn.core.errors import counted
 from seattn.evaluation.statistics import SeedDifference, Summary
 from seattn.evaluation.style import figure_style
 from seattn.experiments.study.results import StudyResult, VariantResult
@@ -65,7 +66,7 @@ def draw(result: StudyResult) -> Figure:
         first_run = result.rows[0].result
         epochs = max(row.result.epochs for row in result.rows)
         data = f"{result.name}: {first_run.dataset or 'held-out images'}"
-        figure.suptitle(f"{data}, {_count(len(seeds), 'seed')}, {_count(epochs, 'epoch')}", fontsize=11)
+        figure.suptitle(f"{data}, {counted(len(seeds), 'seed')}, {counted(epochs, 'epoch')}", fontsize=11)
     return figure
 
 
@@ -102,7 +103,3 @@ def _means(axes: Any, summaries: Sequence[Summary | None]) -> None:
         axes.errorbar([s.mean], [y + 0.22], None, bar, fmt="d", label=label, **line)
         label = None
     axes.set_ylim(-0.5, len(summaries) - 0.5)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 
 from seattn.core.errors import UserError, first_line
+from seattn.core.files import not_found
 
 # The keys under which checkpoints hold weights: those of timm and others; averaged weights first.
 _AVERAGED = ("state_dict_ema", "model_ema")
@@ -46,7 +47,7 @@ def read_checkpoint(path: Path) -> object:
         UserError: if the file is missing, damaged, or holds anything else.
     """
     if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
+        raise UserError(not_found("checkpoint", path))
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
