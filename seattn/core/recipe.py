@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictB
 from pydantic.dataclasses import dataclass
 
 from seattn.core.errors import UserError
-from seattn.core.files import write_text
+from seattn.core.files import not_found, write_text
 from seattn.core.records import one_line_errors, read_yaml
 
 
@@ -284,12 +284,12 @@ def find_config(name: Path, kind: str = "") -> Path:
     """
     if os.path.lexists(name):
         return name
-    packaged = packaged_configs(kind)
-    plain = Path(name).name.removesuffix(".yaml")
-    folders = Path(name).parent in (Path(), Path("zoo_configs") / kind)
-    if folders and plain in packaged:
-        return packaged[plain]
-    near = difflib.get_close_matches(plain, packaged, n=1, cutoff=0.4)
+    if name.parent not in (Path(), Path("zoo_configs") / kind):
+        raise UserError(not_found("file", name))
+    packaged, stem = packaged_configs(kind), name.name.removesuffix(".yaml")
+    if stem in packaged:
+        return packaged[stem]
+    near = difflib.get_close_matches(stem, packaged, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"there is no file {name}, and no such name in this package; {hint}--list shows the names")
 

@@ -18,7 +18,7 @@ from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
 from seattn.core.device import autocast_dtype
-from seattn.core.errors import UserError, counted, first_line
+from seattn.core.errors import UserError, counted
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, Conditions, conditions
 from seattn.data.memory import EvalSplit
@@ -218,7 +218,8 @@ class TrainingRun:
             if self.ema is not None:
                 load_checkpoint(self.ema.module, str(path), use_ema=True)
         except Exception as error:  # a damaged pickle can raise any exception
-            raise UserError(f"cannot resume from {path}: {first_line(error)}") from error
+            wrong = "it is damaged, or no checkpoint of this recipe"
+            raise UserError(f"cannot resume from {path}: {wrong}; give another --out to train again") from error
         _logger.info("resumed from %s after %s", path, counted(done, "epoch"))
         return done
 

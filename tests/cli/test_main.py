@@ -494,7 +494,7 @@ def test_train_without_a_recipe_takes_options_alone(trained, fails):
         (["train", "se_resnet20_cifar.cifar"], "did you mean 'se_resnet20_cifar.cifar10'? --list shows the names"),
         (["ablate", "atention"], "did you mean 'attention'? --list shows the names"),
         (["search", "zoo_configs/searches/x.yaml", "--trials", "1"], "no such name in this package; --list shows"),
-        (["train", "somewhere/se_resnet20_cifar.cifar10"], "there is no file somewhere/se_resnet20_cifar.cifar10"),
+        (["train", "somewhere/se_resnet20_cifar.cifar10"], "no such file: somewhere/se_resnet20_cifar.cifar10"),
     ],
 )
 def test_a_recipe_that_is_neither_a_file_nor_packaged_is_named_with_the_nearest(fails, args, message):

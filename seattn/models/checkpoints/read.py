@@ -1,7 +1,6 @@
 """State dicts with plain keys from files and dicts of weights; from a pickle only tensors and plain values are read."""
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,9 +101,7 @@ def _torch_load(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(_PLAIN_VALUES):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # a damaged pickle raises anything: UnpicklingError, IndexError, EOFError ...
         raise UserError(
             f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
         ) from error
-    except Exception as error:  # a damaged pickle raises anything: IndexError, struct.error, EOFError ...
-        raise UserError(f"{path} cannot be read as a checkpoint: {first_line(error)}") from error
