@@ -4,9 +4,32 @@ import re
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def _list_configs(kind: str) -> Callable[[bool], None]:
+    """The callback of an option --list, which prints the packaged files of that kind and ends the command."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            from seattn.core.recipe import packaged_configs
+
+            for name, path in packaged_configs(kind).items():
+                lines = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
+                first_sentence, *_ = re.split("(?<=[.?]) ", " ".join(line.removeprefix("# ") for line in lines))
+                print(f"{name}: {first_sentence}")
+            raise typer.Exit
+
+    return show
+
+
+def _option_list(kind: str, what: str) -> Any:
+    return typer.Option(
+        "--list", callback=_list_configs(kind), is_eager=True, help=f"List the {what} of this package, and exit."
+    )
+
 
 Checkpoint = Annotated[
     Path | None,
@@ -23,19 +46,6 @@ NoExif = Annotated[
     bool, typer.Option("--no-exif", help="Do not rotate images by their EXIF orientation; timm does not rotate them.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, with a warning.")]
-
-
-def list_configs(kind: str) -> Callable[[bool], None]:
-    """The callback of an option --list, which prints the packaged files of that kind and ends the command."""
-
-    def show(wanted: bool) -> None:
-        if wanted:
-            from seattn.core.recipe import packaged_configs
-
-            for name, path in packaged_configs(kind).items():
-                lines = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
-                first_sentence, *_ = re.split("(?<=[.?]) ", " ".join(line.removeprefix("# ") for line in lines))
-                print(f"{name}: {first_sentence}")
-            raise typer.Exit
-
-    return show
+ListRecipes = Annotated[bool, _option_list("", "recipes")]
+ListStudies = Annotated[bool, _option_list("ablations", "studies")]
+ListSearches = Annotated[bool, _option_list("searches", "searches")]

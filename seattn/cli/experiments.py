@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seattn.cli import SkipBad, TrainingDevice, list_configs
+from seattn.cli import ListSearches, ListStudies, SkipBad, TrainingDevice
 from seattn.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,10 +55,7 @@ def ablate(
     no_train: Annotated[
         bool, typer.Option("--no-train", "--dry-run", help="Train nothing: list missing runs, show finished ones.")
     ] = False,
-    show_list: Annotated[
-        bool,
-        typer.Option("--list", callback=list_configs("ablations"), is_eager=True, help="List the studies, and exit."),
-    ] = False,
+    show_list: ListStudies = False,
 ) -> None:
     """Compare variants of a recipe over seeds on held-out images; the same command resumes a study."""
     from seattn.core.recipe import find_config
@@ -149,10 +146,7 @@ def search(
     ] = None,
     device: TrainingDevice = None,
     skip_bad: SkipBad = False,
-    show_list: Annotated[
-        bool,
-        typer.Option("--list", callback=list_configs("searches"), is_eager=True, help="List the searches, and exit."),
-    ] = False,
+    show_list: ListSearches = False,
 ) -> None:
     """Search for the best values of a recipe on held-out images; the same command resumes a search."""
     if find_spec("optuna") is None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from seattn.cli import SkipBad, TrainingDevice, list_configs
+from seattn.cli import ListRecipes, SkipBad, TrainingDevice
 from seattn.core.errors import UserError
 
 Settings = Annotated[
@@ -147,9 +147,7 @@ def train(
         bool,
         typer.Option("--no-test", help="Do not read the test split: the score is that of the held-out images."),
     ] = False,
-    show_list: Annotated[
-        bool, typer.Option("--list", callback=list_configs(""), is_eager=True, help="List the recipes, and exit.")
-    ] = False,
+    show_list: ListRecipes = False,
 ) -> None:
     """Train a model from a recipe; or without a recipe, by --model, --lr, --epochs, and --set for all other keys."""
     from seattn.core.recipe import find_config, load_recipe, parse_recipe, replace_keys

@@ -11,25 +11,10 @@ from seattn.core.records import append_rows
 from tests.helpers.speed_rows import ROW
 
 
-@pytest.fixture
-def fails(capsys):
-    """Call a command; hold that it ends with 2 and one line on stderr that begins with its name; the line."""
-
-    def call(module, *arguments):
-        assert module.main([str(a) for a in arguments]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith(f"{module.__name__.split('.')[1]}: ")
-        assert err.count("\n") == 1
-        return err
-
-    return call
-
-
 @pytest.mark.parametrize("module", [run, gpu, plots, render, record], ids=lambda module: module.__name__)
-def test_an_unknown_option_is_named(fails, module):
+def test_an_unknown_option_is_named(command_fails, module):
     given = ["a"] if module is record else []
-    assert "unrecognized arguments: --nonsense" in fails(module, *given, "--nonsense")
+    assert "unrecognized arguments: --nonsense" in command_fails(module, *given, "--nonsense")
 
 
 @pytest.mark.parametrize(
@@ -46,12 +31,12 @@ def test_an_unknown_option_is_named(fails, module):
         (record, [], "give folders of runs, or --classes"),
     ],
 )
-def test_a_wrong_argument_is_named(fails, module, arguments, message):
-    assert message in fails(module, *arguments)
+def test_a_wrong_argument_is_named(command_fails, module, arguments, message):
+    assert message in command_fails(module, *arguments)
 
 
-def test_an_output_that_is_a_folder_is_refused_before_anything_is_timed(fails, tmp_path):
-    assert f"{tmp_path} is not a plain file" in fails(run, "--quick", "--out", tmp_path)
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_timed(command_fails, tmp_path):
+    assert f"{tmp_path} is not a plain file" in command_fails(run, "--quick", "--out", tmp_path)
 
 
 @pytest.fixture
@@ -75,20 +60,20 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_plots_name_the_damaged_file_and_write_nothing(fails, rows, damage, message):
+def test_plots_name_the_damaged_file_and_write_nothing(command_fails, rows, damage, message):
     rows.write_text(damage(rows.read_text()), errors="surrogateescape")
-    assert re.search(f"^plots: {re.escape(str(rows))}.* {message}", fails(plots, rows))
+    assert re.search(f"^plots: {re.escape(str(rows))}.* {message}", command_fails(plots, rows))
     assert [path.name for path in rows.parent.iterdir()] == [rows.name]
 
 
-def test_plots_name_a_missing_file_and_a_folder(fails, tmp_path):
-    assert "no such file" in fails(plots, tmp_path / "none.csv")
-    assert "is not a plain file" in fails(plots, tmp_path)
+def test_plots_name_a_missing_file_and_a_folder(command_fails, tmp_path):
+    assert "no such file" in command_fails(plots, tmp_path / "none.csv")
+    assert "is not a plain file" in command_fails(plots, tmp_path)
 
 
-def test_plots_without_rows_say_what_makes_them(fails, rows):
+def test_plots_without_rows_say_what_makes_them(command_fails, rows):
     rows.write_text(rows.read_text().splitlines()[0] + "\n")
-    assert "no rows of operators to draw; make bench writes them" in fails(plots, rows)
+    assert "no rows of operators to draw; make bench writes them" in command_fails(plots, rows)
 
 
 @pytest.mark.parametrize(
@@ -102,16 +87,16 @@ def test_plots_without_rows_say_what_makes_them(fails, rows):
         ("\0", "is not valid JSON"),
     ],
 )
-def test_record_names_a_damaged_result(fails, tmp_path, text, message):
+def test_record_names_a_damaged_result(command_fails, tmp_path, text, message):
     (tmp_path / "result.json").write_text(text)
-    assert re.search(f"{tmp_path / 'result.json'} .*{message}", fails(record, tmp_path))
+    assert re.search(f"{tmp_path / 'result.json'} .*{message}", command_fails(record, tmp_path))
 
 
-def test_record_names_a_run_that_is_not_there(fails, tmp_path):
-    assert "holds no finished run: it has no result.json" in fails(record, tmp_path / "nowhere")
+def test_record_names_a_run_that_is_not_there(command_fails, tmp_path):
+    assert "holds no finished run: it has no result.json" in command_fails(record, tmp_path / "nowhere")
 
 
-def test_render_names_damaged_rows(fails, rows, monkeypatch):
+def test_render_names_damaged_rows(command_fails, rows, monkeypatch):
     rows.write_text("a,b\n1,2\n")
     monkeypatch.setattr(render, "read_rows", lambda: evidence.read_rows(rows))
-    assert "has other columns than AccuracyRow" in fails(render)
+    assert "has other columns than AccuracyRow" in command_fails(render)

@@ -10,7 +10,7 @@ from benchmarks import time_to_accuracy
 from benchmarks.evidence.rows import RECIPES
 from seattn.core import records
 from seattn.core.recipe import load_recipe
-from tests.hub.test_card import ROW
+from tests.helpers.runs import ROW
 
 RECIPE = RECIPES / "se_resnet20_cifar.cifar10.yaml"
 
@@ -70,23 +70,20 @@ def test_none_reached_is_said(run, rows, capsys):
 
 
 @pytest.mark.parametrize("target", ["0", "101", "nan"])
-def test_a_target_beyond_what_there_is_is_refused(run, rows, capsys, target):
-    assert time_to_accuracy.main(["--target", target, run(0, 80)]) == 2
-    assert "--target is top-1 in per cent" in capsys.readouterr().err
+def test_a_target_beyond_what_there_is_is_refused(run, rows, command_fails, target):
+    assert "--target is top-1 in per cent" in command_fails(time_to_accuracy, "--target", target, run(0, 80))
     assert not rows.exists()
 
 
-def test_runs_that_do_not_belong_together_are_refused(run, rows, capsys):
-    assert time_to_accuracy.main(["--target", "94", run(0, 95), run(0, 95)]) == 2
-    assert "the same seed" in capsys.readouterr().err
-    assert time_to_accuracy.main(["--target", "94", run(0, 95), run(1, 95, lr=0.7)]) == 2
-    assert "followed no recipe" in capsys.readouterr().err
+def test_runs_that_do_not_belong_together_are_refused(run, rows, command_fails):
+    for other, message in ((run(0, 95), "the same seed"), (run(1, 95, lr=0.7), "followed no recipe")):
+        assert message in command_fails(time_to_accuracy, "--target", "94", run(0, 95), other)
     assert not rows.exists()
 
 
 @pytest.mark.parametrize("text", ["epoch,eval_top1,train_seconds\n0,9", "epoch,eval_top1,train_seconds\n0,x,1\n"])
-def test_a_damaged_summary_is_named(run, rows, capsys, tmp_path, text):
+def test_a_damaged_summary_is_named(run, rows, command_fails, tmp_path, text):
     folder = run(0, 80)
     (tmp_path / folder / "summary.csv").write_text(text)
-    assert time_to_accuracy.main(["--target", "94", folder]) == 2
-    assert "summary.csv, line 2 is damaged: it should be 3 numbers" in capsys.readouterr().err
+    line = command_fails(time_to_accuracy, "--target", "94", folder)
+    assert "summary.csv, line 2 is damaged: it should be 3 numbers" in line

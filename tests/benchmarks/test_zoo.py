@@ -48,14 +48,11 @@ def queue(tmp_path):
 
 
 @pytest.fixture
-def fails(capsys, queue, data, tmp_path):
-    def call(*entries, data_dir=data):
-        arguments = ["--queue", str(queue(*entries)), "--data", str(data_dir), "--out", str(tmp_path / "out")]
-        assert zoo.main(arguments) == 2
-        out, err = capsys.readouterr()
-        assert (out, err.count("\n")) == ("", 1)
+def fails(command_fails, queue, data, tmp_path):
+    def call(*entries):
+        line = command_fails(zoo, "--queue", queue(*entries), "--data", data, "--out", tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        return err
+        return line
 
     return call
 
