@@ -17,7 +17,7 @@ from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, r
 from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
 from benchmarks.speed.tables import render_speed, render_steps
 from seattn.core import records
-from seattn.core.files import atomic_path, write_text
+from seattn.core.files import write_bytes, write_text
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.profile.costs import measure_costs
 from seattn.hub.card import picture_name, render_card, render_table
@@ -102,8 +102,7 @@ def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:
     results = committed(rows, studies)
     write_text(rows / "README.md", render_page(results, rows))
     for name, svg in render_plots(results).items():
-        with atomic_path(rows / name) as part:
-            part.write_bytes(svg)
+        write_bytes(rows / name, svg)
 
 
 @command("render")

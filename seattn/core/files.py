@@ -77,6 +77,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(printable(text), encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with atomic_path(path) as part:
+        part.write_bytes(content)
+
+
 def not_found(what: str, path: Path) -> str:
     """Why there is no `what` at `path`: nothing is there, something else is, or a link that leads nowhere."""
     shown = printable(path)

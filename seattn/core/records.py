@@ -8,7 +8,7 @@ import io
 import json
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -177,6 +177,13 @@ def append_rows(cls: type[Record], path: Path, rows: Iterable[Record]) -> None:
     if not before.startswith(render_rows(cls, [])):
         raise UserError(f"{path} has other columns than {cls.__name__}; give another file")
     write_text(path, before + render_rows(cls, rows, header=False))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows of cells as the text of a CSV file; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def render_rows(cls: type[Record], rows: Iterable[Record], *, header: bool = True) -> str:

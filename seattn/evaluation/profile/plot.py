@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, require_writable_file
+from seattn.core.files import require_writable_file, write_bytes
 from seattn.evaluation.profile.compare import Comparison, Named
 from seattn.evaluation.profile.costs import number
 from seattn.evaluation.style import DPI, RIGHT, WRONG, figure_style
@@ -36,8 +36,7 @@ def write_plot(path: Path, comparison: Comparison) -> None:
     with mpl.rc_context(figure_style()):
         metadata = {"Date": None} if kind == "svg" else None
         draw(comparison).savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-    with atomic_path(path) as part:
-        part.write_bytes(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def draw(comparison: Comparison) -> Figure:

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
-from seattn.core.files import atomic_path
+from seattn.core.files import write_bytes
 from seattn.experiments.search.results import ranked
 from seattn.experiments.search.space import Search
 
@@ -52,8 +52,7 @@ def _write(stem: Path, axes: Any) -> None:
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-        with atomic_path(stem.with_name(f"{stem.name}.{kind}")) as part:
-            part.write_bytes(buffer.getvalue())
+        write_bytes(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
     plt.close(figure)
 
 

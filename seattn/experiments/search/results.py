@@ -1,7 +1,5 @@
 """The files of a search: trials.csv, best.yaml, a table of the best trials, and the weights of the three best."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.text import Text
 
 from seattn.core.errors import counted
 from seattn.core.files import write_text
+from seattn.core.records import csv_text
 from seattn.experiments.search.space import Search
 from seattn.experiments.search.study import folder_of, number_of
 from seattn.training.run_dir import read_summary
@@ -38,23 +37,17 @@ def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def write_results(out: Path, search: Search, trials: Sequence[FrozenTrial]) -> None:
     """Write trials.csv and, once a trial is complete, best.yaml; remove the weights of all but the best trials."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "held_out_top1", "epochs", "train_seconds", *search.space, "reason"])
+    rows: list[Sequence[object]] = [
+        ["trial", "state", "held_out_top1", "epochs", "train_seconds", *search.space, "reason"]
+    ]
     for trial in trials:
         epochs = read_summary(folder_of(out, trial))
-        writer.writerow(
-            [
-                number_of(trial),
-                _STATES[trial.state],
-                trial.value if trial.value is not None else epochs[-1]["eval_top1"] if epochs else "",
-                len(epochs),
-                round(sum(row["train_seconds"] for row in epochs), 1),
-                *(trial.params.get(key, "") for key in search.space),
-                trial.user_attrs.get("reason", ""),
-            ]
-        )
-    write_text(out / "trials.csv", text.getvalue())
+        score = trial.value if trial.value is not None else epochs[-1]["eval_top1"] if epochs else ""
+        seconds = round(sum(row["train_seconds"] for row in epochs), 1)
+        values = [trial.params.get(key, "") for key in search.space]
+        reason = trial.user_attrs.get("reason", "")
+        rows.append([number_of(trial), _STATES[trial.state], score, len(epochs), seconds, *values, reason])
+    write_text(out / "trials.csv", csv_text(rows))
     best = ranked(trials)[:WITH_WEIGHTS]
     if best:
         recipe = yaml.safe_dump(search.recipe_of(best[0].params).to_dict(), sort_keys=False)

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, not_found, require_writable, write_text
+from seattn.core.files import not_found, require_writable, write_bytes, write_text
 from seattn.data.folders import find_split, has_split
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
 from seattn.experiments.study.figures import plot_bytes
@@ -110,5 +110,4 @@ def _write(result: StudyResult, folder: Path) -> None:
     write_text(folder / "table.md", f"# {result.name}\n\n{markdown(result)}\n![plot](plot.svg)\n")
     write_text(folder / "table.csv", numbers(result))
     for kind in ("png", "svg"):
-        with atomic_path(folder / f"plot.{kind}") as part:
-            part.write_bytes(plot_bytes(result, kind))
+        write_bytes(folder / f"plot.{kind}", plot_bytes(result, kind))

@@ -1,9 +1,8 @@
 """The table of a study: as text for the terminal and Markdown, as numbers for CSV; and the notes below it."""
 
-import csv
-import io
 from collections.abc import Sequence
 
+from seattn.core.records import csv_text
 from seattn.evaluation.statistics import SeedDifference
 from seattn.experiments.study.results import StudyResult, VariantResult
 
@@ -125,16 +124,14 @@ def _lines(heading: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def numbers(result: StudyResult) -> str:
     """CSV text with a line for each variant and each effect; an unknown number is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_NUMBERS)
+    rows: list[tuple[object, ...]] = [_NUMBERS]
     for v in result.variants:
         s = v.summary
         own = (0, *(None,) * 4) if s is None else (s.n, s.mean, s.std, s.low, s.high)
-        writer.writerow(("variant", v.name, *own, *_difference_numbers(v.against), v.params, v.minutes, v.epochs))
+        rows.append(("variant", v.name, *own, *_difference_numbers(v.against), v.params, v.minutes, v.epochs))
     for e in result.effects:
-        writer.writerow(("effect", e.name, *(None,) * 5, *_difference_numbers(e.difference), *(None,) * 3))
-    return text.getvalue()
+        rows.append(("effect", e.name, *(None,) * 5, *_difference_numbers(e.difference), *(None,) * 3))
+    return csv_text(rows)
 
 
 def _difference_numbers(d: SeedDifference | None) -> tuple[float | None, ...]:
