@@ -181,5 +181,5 @@ def test_the_command_says_what_is_wrong_in_a_line(tmp_path, command_fails):
     assert "holds no rows; seattn ablate writes them" in command_fails(study, tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert "has other columns than StudyRow" in command_fails(study, tmp_path / "other.csv")
-    assert "--nonsense" in command_fails(study, "--nonsense")
+    assert "unrecognized arguments: --nonsense" in command_fails(study, "a", "--nonsense")
     assert (tmp_path / "other.csv").read_text() == "a,b\n1,2\n"

@@ -285,6 +285,6 @@ def test_a_wrong_argument_is_one_line(fails, study, out, args, message):
 
 
 def test_a_missing_study_and_an_unknown_net_are_named(fails, tmp_path, out):
-    assert "cannot read ablation" in fails("ablate", tmp_path / "none.yaml", "--no-train", "--out", out)
+    assert "no such file: " in fails("ablate", tmp_path / "none.yaml", "--no-train", "--out", out)
     study = write_study(tmp_path, variants={"a": {}, "b": {"model": "resnet21_cifar"}})
     assert "unknown model 'resnet21_cifar'; did you mean" in fails("ablate", study, "--no-train", "--out", out)
