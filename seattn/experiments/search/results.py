@@ -65,8 +65,8 @@ def _head(out: Path, search: Search, trials: Sequence[FrozenTrial], best: Frozen
     return (
         f"# Trial {number_of(best)} of the search {search.name}: held-out top-1 {best.value:.2f} % (95 % interval "
         f"{interval}).\n"
-        f"# The best of {counted(len(trials), 'trial')}, {len(ranked(trials))} of them complete, all scored on the same "
-        "images:\n"
+        f"# The best of {counted(len(trials), 'trial')}, {len(ranked(trials))} of them complete, all scored on the "
+        "same images:\n"
         "# optimistic, and more so with more trials. The test split has not been read. This command reads it once:\n"
         "#   seattn train best.yaml --data-dir DIR\n"
     )
