@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from seattn.cli import Checkpoint, Device, Json
+from seattn.core.errors import counted
 
 
 def report(
@@ -41,7 +42,7 @@ def report(
     done = report_runs(
         runs, data_dir=data_dir, split=split, out=out, labels=names, class_name=class_name, device=device, progress=True
     )
-    print(f"{done.headline}\nreport: {done.page}, and {len(done.figures)} figures beside it")
+    print(f"{done.headline}\nreport: {done.page}, and {counted(len(done.figures), 'figure')} beside it")
 
 
 def explain(

@@ -7,11 +7,12 @@ the system again, which fills each page with zeros first. https://man7.org/linux
 import ctypes
 import logging
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError
 
 if TYPE_CHECKING:
     from seattn.core.recipe import Recipe
@@ -83,9 +84,12 @@ def torch_device(device: str) -> torch.device:
         UserError: if there is no such device on this machine.
     """
     try:
-        target = torch.device(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a name that torch has given up
+            target = torch.device(device)
         torch.empty(0, device=target).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # torch raises AssertionError where it was built without CUDA, RuntimeError elsewhere
-        raise UserError(f"device {device!r} cannot be used here: {first_line(error)}; use cpu") from error
+    except Exception as error:  # torch raises errors of many kinds, whose texts are for those who build it
+        cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        found = ", ".join(["cpu", *cuda]) + ("" if cuda else "; torch finds no CUDA device")
+        raise UserError(f"device {device!r} cannot be used here; there is {found}") from error
     return target

@@ -228,5 +228,6 @@ def hold_out(train: AnySet, fraction: float, seed: int) -> tuple[AnySet, AnySet]
             np.arange(len(train)), test_size=fraction, random_state=seed, stratify=train.labels.numpy()
         )
     except ValueError as error:
-        raise UserError(f"cannot hold out {fraction:g} of {len(train)} training images: {error}") from error
+        few = f"each part must have an image of each of the {len(train.labels.unique())} classes, and a class two"
+        raise UserError(f"cannot hold out {fraction:g} of {len(train)} training images: {few}") from error
     return train.subset(torch.from_numpy(np.sort(training))), train.subset(torch.from_numpy(np.sort(held_out)))

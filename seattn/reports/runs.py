@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, counted
 from seattn.core.files import not_found
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
@@ -188,7 +188,7 @@ def _split(images: FileSet | ImageSet, description: str) -> Split:
         else:
             yield from map(Image.fromarray, images.images.numpy())
 
-    return Split(f"{len(images):,} images: {description}", images.labels.numpy(), images.class_names, read)
+    return Split(f"{counted(len(images), 'image')}: {description}", images.labels.numpy(), images.class_names, read)
 
 
 def score_run(run: FinishedRun, split: Split, device: str, *, progress: str = "") -> Scores:

@@ -10,6 +10,7 @@ import pytest
 
 from seattn.__main__ import main
 from seattn.core import device
+from seattn.core.errors import UserError
 
 glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"),
@@ -44,6 +45,15 @@ def step(how):
     out = subprocess.run(run, env=clean, capture_output=True, text=True, check=True).stdout
     kept, mapped, heap = out.split()
     return kept, int(mapped), int(heap)
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "vulkan", "opengl", "mkldnn", "hpu", "meta", "cuda:-1"])
+def test_an_unknown_device_is_one_line_without_the_texts_of_torch(name, recwarn):
+    with pytest.raises(UserError) as caught:
+        device.torch_device(name)
+    assert str(caught.value).startswith(f"device {name!r} cannot be used here; there is cpu")
+    assert len(str(caught.value)) < 200
+    assert len(recwarn) == 0
 
 
 @glibc
