@@ -282,13 +282,14 @@ def find_config(name: Path, kind: str = "") -> Path:
     Raises:
         UserError: if there is neither; it names the packaged file with the nearest name.
     """
+    packaged, stem = packaged_configs(kind), name.name.removesuffix(".yaml")
+    may_be_packaged = name.parent in (Path(), Path("zoo_configs") / kind)
+    if may_be_packaged and stem in packaged and not os.path.isfile(name):  # a folder of that name may be there
+        return packaged[stem]
     if os.path.lexists(name):
         return name
-    if name.parent not in (Path(), Path("zoo_configs") / kind):
+    if not may_be_packaged:
         raise UserError(not_found("file", name))
-    packaged, stem = packaged_configs(kind), name.name.removesuffix(".yaml")
-    if stem in packaged:
-        return packaged[stem]
     near = difflib.get_close_matches(stem, packaged, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"there is no file {name}, and no such name in this package; {hint}--list shows the names")

@@ -26,7 +26,7 @@ import seattn.training.driver
 import seattn.training.finetuning
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.core.recipe import Recipe, load_recipe, packaged_configs, parse_recipe, replace_keys
+from seattn.core.recipe import Recipe, find_config, load_recipe, packaged_configs, parse_recipe, replace_keys
 
 ARCH = "se_resnet20_cifar"
 
@@ -499,6 +499,17 @@ def test_train_without_a_recipe_takes_options_alone(trained, fails):
 )
 def test_a_recipe_that_is_neither_a_file_nor_packaged_is_named_with_the_nearest(fails, args, message):
     assert message in fails(*args, "--data-dir", "d")
+
+
+def test_a_file_here_goes_before_the_packaged_one_and_a_folder_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "gate").write_text("")
+    (tmp_path / "stem").symlink_to("nowhere")
+    assert find_config(Path("attention"), "ablations") == packaged_configs("ablations")["attention"]
+    assert find_config(Path("zoo_configs/ablations/stem.yaml"), "ablations") == packaged_configs("ablations")["stem"]
+    assert find_config(Path("gate"), "ablations") == Path("gate")
+    assert find_config(tmp_path / "stem", "ablations") == tmp_path / "stem"
 
 
 @pytest.mark.parametrize(
