@@ -151,12 +151,16 @@ def train(
 ) -> None:
     """Train a model from a recipe; or without a recipe, by --model, --lr, --epochs, and --set for all other keys."""
     from seattn.core.recipe import find_config, load_recipe, parse_recipe, replace_keys
+    from seattn.data.folders import class_folders, find_split
+    from seattn.data.images import cifar_folder
     from seattn.training.driver import train as run_recipe
 
     changes = parse_settings(settings or [], model=model, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
     if recipe is not None:
         plan = load_recipe(find_config(recipe), changes)
     elif "model" in changes and "lr" in changes:
+        if "num_classes" not in changes and cifar_folder(data_dir) is None:
+            changes["num_classes"] = len(class_folders(find_split(data_dir, "train")))
         plan = parse_recipe(replace_keys({}, changes), source="the options")
     else:
         raise UserError("give a recipe (--list shows those of this package), or --model and --lr")

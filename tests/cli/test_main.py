@@ -477,15 +477,16 @@ def test_train_passes_its_options_on(trained):
     ]
 
 
-def test_train_without_a_recipe_takes_options_alone(trained, fails):
+def test_train_without_a_recipe_takes_options_alone(trained, data_dir, fails):
+    (data_dir / "test").rename(data_dir / "train")
     options = ["--model", "resnet20_cifar", "--lr", "0.1", "--epochs", "3", "--batch-size", "16", "--set", "opt=adamw"]
-    assert main(["train", *options, "--data-dir", "d"]) == 0
+    assert main(["train", *options, "--data-dir", str(data_dir)]) == 0
     (((recipe, *_), _),) = trained
-    assert recipe == Recipe(model="resnet20_cifar", lr=0.1, epochs=3, batch_size=16, opt="adamw")
+    assert recipe == Recipe(model="resnet20_cifar", lr=0.1, epochs=3, batch_size=16, opt="adamw", num_classes=2)
     assert "give a recipe (--list shows those of this package), or --model and --lr" in fails(
         "train", "--data-dir", "d"
     )
-    assert "the options: lr must be greater than 0" in fails("train", *options, "--lr", "0", "--data-dir", "d")
+    assert "the options: lr must be greater than 0" in fails("train", *options, "--lr", "0", "--data-dir", data_dir)
 
 
 @pytest.mark.parametrize(
