@@ -151,7 +151,7 @@ def train(
 ) -> None:
     """Train a model from a recipe; or without a recipe, by --model, --lr, --epochs, and --set for all other keys."""
     from seattn.core.recipe import find_config, load_recipe, parse_recipe, replace_keys
-    from seattn.data.folders import class_folders, find_split
+    from seattn.data.folders import class_folders, find_split, has_split
     from seattn.data.images import cifar_folder
     from seattn.training.driver import train as run_recipe
 
@@ -159,7 +159,7 @@ def train(
     if recipe is not None:
         plan = load_recipe(find_config(recipe), changes)
     elif "model" in changes and "lr" in changes:
-        if "num_classes" not in changes and cifar_folder(data_dir) is None:
+        if "num_classes" not in changes and cifar_folder(data_dir) is None and has_split(data_dir, "train"):
             changes["num_classes"] = len(class_folders(find_split(data_dir, "train")))
         plan = parse_recipe(replace_keys({}, changes), source="the options")
     else:

@@ -42,7 +42,7 @@ from seattn.data.images import (
 )
 from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import EvalSplit, MemoryEval, MemoryTrain, TrainSplit
-from seattn.data.transforms import channels_mode, eval_transform_uint8
+from seattn.data.transforms import channels_mode, check_policy, eval_transform_uint8
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 _HEADERS_READ = 64  # images whose headers are read, to see whether a set is of large ones
@@ -94,6 +94,8 @@ def open_data(
     policy = {"aa": recipe.aa, "seattn.policy": recipe.seattn.policy}
     if all(policy.values()):
         raise UserError("aa and seattn.policy are two policies; give one of them")
+    if recipe.aa:
+        check_policy(recipe.aa)
     for key, value in policy.items():
         if value and channels != 3:
             raise UserError(f"{key} {value!r} is for images of 3 channels, the model takes {channels}; remove the key")

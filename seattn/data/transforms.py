@@ -52,6 +52,15 @@ def channels_mode(channels: int) -> str:
     return MODES[channels]
 
 
+def check_policy(aa: str) -> None:
+    """Raise `UserError` for a value of the recipe's key `aa` that timm does not have."""
+    try:
+        create_transform(32, is_training=True, auto_augment=aa)
+    except (AssertionError, ValueError) as error:
+        examples = "rand-m9-mstd0.5, augmix-m5 or original"
+        raise UserError(f"aa {aa!r} is not a policy of timm; give {examples}, for example") from error
+
+
 def train_transform(recipe: "Recipe", config: Mapping[str, Any], size: Size) -> Transform:
     """The recipe's transform of a training image to (C, *size) uint8.
 

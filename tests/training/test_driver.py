@@ -360,6 +360,7 @@ def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
         ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
         ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),
         ({"opt": "sdg"}, "sdg"),
+        ({"aa": "rand-x9"}, "aa 'rand-x9' is not a policy of timm; give rand-m9-mstd0.5"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here"),
     ],
 )
