@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import timm
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
 from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
@@ -13,7 +14,7 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 from seattn.models import models_with_weights
-from seattn.models._hub import hub_call, timm_repository
+from seattn.models._hub import hub_call, split_revision, timm_repository
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import require_finite
 from seattn.models.listing import check_name, our_models, unknown_model
@@ -77,7 +78,7 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
         with hub_call(timm_repository(spec) or spec, HUB_ERRORS):
             return timm.create_model(spec, pretrained=pretrained)
     except SafetensorError as error:
-        raise UserError(f"cannot load the weights of {spec}: {first_line(error)}; fetch them again") from error
+        raise _damaged(timm_repository(spec) or spec, error) from error
 
 
 def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
@@ -87,9 +88,19 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
             return timm.create_model(spec, pretrained=pretrained)
     except UserError:
         raise
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise _damaged(repo, error) from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         message = " ".join(str(error).split())[:300]  # the second line names the keys that do not fit
         raise UserError(f"{spec} holds no model that timm can build here: {message or type(error).__name__}") from error
+
+
+def _damaged(repo: str, error: SafetensorError) -> UserError:
+    """The error about weights in the cache of the Hub, with the file to delete."""
+    name, revision = split_revision(repo)
+    path = try_to_load_from_cache(name, WEIGHTS, revision=revision)
+    file = path if isinstance(path, str) else f"the weights of {repo} in {constants.HF_HUB_CACHE}"
+    return UserError(f"cannot read {file}: {first_line(error)}; delete it and run this again to download it")
 
 
 def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:

@@ -58,7 +58,7 @@ def import_checkpoint(
         raise UserError(f"{folder} exists; give another folder")
     path, origin = (_find(checkpoint), _origin(checkpoint)) if checkpoint.is_dir() else (checkpoint, _Origin())
     content = read_checkpoint(path)
-    origin = _with_args(origin, content)
+    origin = _with_args(origin, content, path)
     name = model or origin.model
     if name is None:
         raise UserError(f"{checkpoint} does not name its model; give --model")
@@ -67,7 +67,7 @@ def import_checkpoint(
     names = _read_labels(labels) if labels is not None else origin.labels
     net = _build(name, origin, _classes(name, state, names), path)
     keys = set(net.state_dict())
-    load_foreign(net, state)
+    load_foreign(net, state, origin=str(path))
     if set(net.state_dict()) != keys:
         raise UserError(
             f"{path} is of a net that no config.json describes; load it with seattn.models.checkpoints.load_foreign"
@@ -102,29 +102,30 @@ def _origin(run: Path) -> _Origin:
         labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
         return _Origin(recipe.model, recipe.model_kwargs, labels=labels)
     if (run / "args.yaml").is_file():
-        return _from_args(read_yaml(run / "args.yaml", "arguments", "model: resnet18"))
+        path = run / "args.yaml"
+        return _from_args(read_yaml(path, "arguments", "model: resnet18"), path)
     if (run / CONFIG).is_file():
         config = read_json(run / CONFIG)
         return _Origin(config.get("architecture"), config.get("model_args") or {}, labels=config.get("label_names"))
     return _Origin()
 
 
-def _with_args(origin: _Origin, content: object) -> _Origin:
+def _with_args(origin: _Origin, content: object, path: Path) -> _Origin:
     """`origin`, or if it names no model, what timm's script wrote into the checkpoint."""
     if origin.model is not None or not isinstance(content, Mapping):
         return origin
     args = content.get("args")
     if isinstance(args, argparse.Namespace):
-        return _from_args(vars(args))
+        return _from_args(vars(args), path)
     arch = content.get("arch")  # without arguments, timm's saver writes the name of a class
     return _Origin(arch if isinstance(arch, str) and timm.is_model(arch) else None)
 
 
-def _from_args(args: Mapping[str, Any]) -> _Origin:
+def _from_args(args: Mapping[str, Any], source: Path) -> _Origin:
     name, kwargs = args.get("model"), args.get("model_kwargs") or {}
     if not isinstance(name, str) or not isinstance(kwargs, Mapping):
         raise UserError(
-            "the arguments in the checkpoint name no model and its model_kwargs; it is not of timm's train.py"
+            f"{source}: the arguments name no model and its model_kwargs; the file is not of timm's train.py"
         )
     given = {"in_chans": args.get("in_chans"), "global_pool": args.get("gp")}
     return _Origin(name, {**kwargs, **{key: value for key, value in given.items() if value is not None}}, args)

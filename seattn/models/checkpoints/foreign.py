@@ -47,17 +47,22 @@ def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, to
     return _remap(unwrap(state, "this state"), model, "this state")
 
 
-def load_foreign(model: nn.Module, path_or_state: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+def load_foreign(
+    model: nn.Module, path_or_state: str | os.PathLike[str] | Mapping[str, Any], *, origin: str = "this state"
+) -> None:
     """Load a checkpoint of any known layout into `model`; from a file only tensors are read.
 
     pytorch-cifar100's SE-ResNets have a ReLU between a block's last norm and its SE. For such a checkpoint each block's
     `se` in `model` becomes `nn.Sequential(nn.ReLU(), se)`, and a line of the log says so.
 
+    Args:
+        origin: what errors call a state dict, for example the file that it is from.
+
     Raises:
         UserError: as `remap_checkpoint`, or if the file is missing or damaged; `model` is not changed then.
     """
     if isinstance(path_or_state, Mapping):
-        state, origin = unwrap(path_or_state, "this state"), "this state"
+        state = unwrap(path_or_state, origin)
     else:
         state, origin = read_state_dict(Path(path_or_state)), str(path_or_state)
     blocks = _blocks_that_lack_a_relu(state, model)

@@ -1,6 +1,9 @@
 """State dicts with plain keys from files and dicts of weights; from a pickle only tensors and plain values are read."""
 
 import argparse
+import tarfile
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,14 @@ _PLAIN_VALUES: list[Any] = [
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, 2
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
 ]
+# Names in the archives of torch that hold programs, and what such a file is.
+_ARCHIVES = {
+    "/code/__torch__": "a TorchScript program",
+    "/constants.pkl": "a TorchScript program",
+    "/archive_format": "a program of torch.export",
+    "/models/model.json": "a program of torch.export",
+}
+_PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -99,9 +110,36 @@ def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 def _torch_load(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals(_PLAIN_VALUES):
+        with torch.serialization.safe_globals(_PLAIN_VALUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of a TorchScript program before it refuses the program
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything: UnpicklingError, IndexError, EOFError ...
-        raise UserError(
-            f"{path} is damaged or holds other objects than weights, which are never unpickled; give a state dict"
-        ) from error
+    except Exception as error:  # a damaged pickle raises anything: IndexError, struct.error, EOFError ...
+        raise UserError(f"{path} {_why_unreadable(path)}") from error
+
+
+def _why_unreadable(path: Path) -> str:
+    """What is wrong with a file that torch.load refuses; torch's own message names no cause or advises to unpickle."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        parts = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        is_tar = tarfile.is_tarfile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"cannot be read: {first_line(error)}"
+    kind = next((kind for part, kind in _ARCHIVES.items() if any(part in name for name in parts)), None)
+    if kind:
+        return f"is {kind}, not a checkpoint; save the state dict of its net with torch.save, and give that file"
+    if parts and not any(name.endswith("/data.pkl") for name in parts):
+        return f"is a zip archive with {parts[0]} and no weights; give a file that torch.save wrote"
+    if not head:
+        return "is empty; get it again"
+    if head.startswith(b"PK") and not parts:
+        return "is damaged: its end is missing or altered; get it again"
+    if is_tar:
+        return "is an archive in torch's format from before 2018; save it again with a newer torch"
+    if head[8:9] == b"{":
+        return "is a safetensors file by its content; give it the suffix .safetensors"
+    if not head.translate(None, _PRINTABLE):
+        first = head.decode("ascii").strip().split("\n")[0]
+        return f"is a text that begins with {first[:40]!r}, not a checkpoint; get it again"
+    return "is damaged or holds other objects than weights, which are never unpickled; give a state dict"
