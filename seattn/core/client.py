@@ -6,6 +6,7 @@ from typing import Any
 
 # A request that sends data may take this many times HF_HUB_DOWNLOAD_TIMEOUT, which is 10 seconds by default.
 UPLOAD_FACTOR = 6
+_STATISTICS = "/api/agent-harnesses"  # asked once a day before the first request, and waited for up to 3 seconds
 
 
 def bound_waits() -> None:
@@ -13,8 +14,9 @@ def bound_waits() -> None:
 
     By default huggingface_hub sends data without a time-out, tries again for half a minute when the Hub cannot be
     reached, and sleeps for as long as a server asks. With this client an unreachable Hub counts as offline at once,
-    so cached files are used, and a server that asks to wait longer than an upload may take is an error. Retries are not
-    logged, and no progress bars are written to a pipe or file.
+    so cached files are used, and a server that asks to wait longer than an upload may take is an error. A host that did
+    not answer a question is not asked a second one. Retries are not logged, no statistics are asked for, and no
+    progress bars are written to a pipe or file.
     """
     from huggingface_hub import constants, get_session, set_client_factory
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -33,17 +35,27 @@ def bound_waits() -> None:
         seconds = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
         return seconds * UPLOAD_FACTOR if method in ("POST", "PUT", "PATCH", "DELETE") else seconds
 
+    silent: dict[str, Exception] = {}  # the error of each host that did not answer
+
     class BoundedClient(client_class):  # type: ignore[valid-type, misc]  # of httpx or httpx2, by the version
         def send(self, request: Any, **options: Any) -> Any:
+            host = f"{request.url.host}:{request.url.port}"
+            if host in silent:
+                raise OfflineModeIsEnabled(f"no answer from {host}: {silent[host]}") from silent[host]
+            if request.url.path == _STATISTICS:
+                raise OfflineModeIsEnabled(f"{_STATISTICS} is not needed")
             limit, timeout = time_limit(request.method), request.extensions.get("timeout", {})
+            limits = {"connect": limit / 2, "read": limit, "write": limit, "pool": limit}
             request.extensions["timeout"] = {
-                phase: min(timeout.get(phase) or limit, limit) for phase in ("connect", "read", "write", "pool")
+                phase: min(timeout.get(phase) or most, most) for phase, most in limits.items()
             }
             try:
                 response = super().send(request, **options)
             except Exception as error:
                 if class_names(error) & {"ConnectError", "TimeoutException"}:
-                    raise OfflineModeIsEnabled(f"no answer from {request.url.host}: {error}") from error
+                    if request.method in ("GET", "HEAD"):
+                        silent[host] = error
+                    raise OfflineModeIsEnabled(f"no answer from {host}: {error}") from error
                 raise
             if (requested_wait(response) or 0) > time_limit("POST"):
                 response.read()

@@ -1,16 +1,20 @@
 """A Hub on this machine for each test, and no other one: the real client, an empty cache, no token, no network."""
 
+import shutil
 import socket
 import time
 from types import SimpleNamespace
 
 import pytest
+import timm
 from huggingface_hub import constants, file_download, set_client_factory
 from huggingface_hub.utils import _http, enable_progress_bars, logging
+from PIL import Image
 
 from seattn.core.client import bound_waits
 from seattn.hub.staging import stage
 from tests.helpers.hub.server import Hub
+from tests.helpers.hub.user import BIRDS, NAME, REPO, read
 from tests.helpers.runs import write_run
 
 TOKEN = "hf_a-token-that-must-never-be-seen"
@@ -83,11 +87,45 @@ def set_pause(monkeypatch, sleep):
 
 @pytest.fixture(scope="session")
 def staged(tmp_path_factory):
-    """A folder that is ready to be published: a small run's."""
+    """The stage of a small run: a folder that is ready to be published. Tests that change it take `folder`."""
     root = tmp_path_factory.mktemp("published")
-    write_run(root / "run", ("jay", "rook", "wren"))
+    write_run(root / "run", BIRDS)
     stage("my_birds", root / "stage", run=root / "run")
     return root / "stage"
+
+
+@pytest.fixture
+def folder(staged, tmp_path):
+    """A copy of `staged`."""
+    return shutil.copytree(staged, tmp_path / "stage")
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+    """The stage of weights of the package, which has results of each class."""
+    folder = tmp_path_factory.mktemp("packaged") / "stage"
+    stage(NAME, folder)
+    return folder
+
+
+@pytest.fixture
+def on_hub(hub, staged):
+    """The Hub, with `staged` as `REPO`."""
+    hub.store.put(REPO, read(staged))
+    return hub
+
+
+@pytest.fixture
+def without_packaged_file(monkeypatch):
+    """The package came without the file of its weights, as a net too large to ship does."""
+    for cfg in (timm.get_pretrained_cfg(NAME), timm.models._registry._model_pretrained_cfgs[NAME]):
+        monkeypatch.setattr(cfg, "file", None)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
 
 
 def use(monkeypatch, url):

@@ -20,7 +20,7 @@ from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_row
 from benchmarks.evidence.ship import place, score_again
 from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
 from seattn.core.recipe import load_recipe
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.hub.card import picture_name, render_card, render_table, runs_of_recipe
 from seattn.hub.facts import ClassResults, Facts, packaged_facts
 from seattn.hub.picture import describe, render_picture
@@ -49,7 +49,7 @@ def run(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("se_resnet20_cifar.cifar10").eval()
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-    found = evaluate_folder(model, tmp_path / "data" / "test")
+    found = evaluate(model, tmp_path / "data" / "test")
     row = dataclasses.replace(ROW, n=found.n, top1=found.top1)
     (folder / "result.json").write_text(json.dumps(asdict(row)))
     dataclasses.replace(load_recipe(RECIPE), seed=4).write(folder / "recipe.yaml")
@@ -98,7 +98,7 @@ def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
     assert index[ROW.name] == {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
     (row,) = read_rows(project / "accuracy.csv")
-    found = evaluate_folder(load_model(ROW.name, checkpoint=path), project / "data" / "test")
+    found = evaluate(load_model(ROW.name, checkpoint=path), project / "data" / "test")
     assert (row.top1, row.loss, row.weights_dtype) == (found.top1, found.loss, "float16")
     classes = read_classes(ROW.name, project / "classes")
     assert classes.correct / classes.n == found.top1
@@ -108,27 +108,16 @@ def test_weights_ship_halved_and_the_row_is_of_what_ships(project, run):
     assert "stored in half precision and were scored as stored" in card
 
 
-def _split(run, row):
-    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, split="held-out"))))
+def row(**changes):
+    """Change values of a run's row."""
+
+    def harm(run):
+        (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(read_run(run), **changes))))
+
+    return harm
 
 
-def _accuracy(run, row):
-    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, top1=row.top1 + 0.1))))
-
-
-def _images(run, row):
-    (run / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, n=10_000))))
-
-
-def _recipe(run, row):
-    dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml")
-
-
-def _weights(run, row):
-    (run / "model.safetensors").write_bytes(b"weights")
-
-
-def _large(run, row):
+def large(run):
     tensors = load_file(run / "model.safetensors")
     tensors["conv1.weight"][0, 0, 0, 0] = 1e6
     save_file(tensors, run / "model.safetensors", metadata={"format": "pt"})
@@ -137,19 +126,22 @@ def _large(run, row):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (_split, "was scored on its held-out part"),
-        (_accuracy, "give the run's own data"),
-        (_images, "has 30 test images, the run was scored on 10000"),
-        (_recipe, "followed no recipe of"),
-        (_weights, "cannot read the weights"),
-        (_large, "conv1.weight has weights above 65504, the largest number of float16"),
-        (lambda run, row: (run / "result.json").unlink(), "holds no finished run"),
-        (lambda run, row: (run / "recipe.yaml").unlink(), "cannot read recipe"),
-        (lambda run, row: (run / "model.safetensors").unlink(), "cannot read the weights"),
+        (row(split="held-out"), "was scored on its held-out part"),
+        (row(top1=0.9), "give the run's own data"),
+        (row(n=10_000), "has 30 test images, the run was scored on 10000"),
+        (
+            lambda run: dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml"),
+            "followed no recipe of",
+        ),
+        (lambda run: (run / "model.safetensors").write_bytes(b"weights"), "cannot read the weights"),
+        (large, "conv1.weight has weights above 65504, the largest number of float16"),
+        (lambda run: (run / "result.json").unlink(), "holds no finished run"),
+        (lambda run: (run / "recipe.yaml").unlink(), "cannot read recipe"),
+        (lambda run: (run / "model.safetensors").unlink(), "cannot read the weights"),
     ],
 )
 def test_what_cannot_ship_is_one_line_and_leaves_nothing(project, run, capsys, harm, message):
-    harm(run, read_run(run))
+    harm(run)
     assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 2
     err = capsys.readouterr().err
     assert message in err

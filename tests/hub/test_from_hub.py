@@ -24,16 +24,14 @@ OURS = f"seattn/{NAME}"
 
 
 @pytest.fixture
-def on_hub(hub, monkeypatch):
-    """The weights that ship, on the Hub; the package came without its file, as a net too large to ship does."""
+def on_hub(hub, without_packaged_file):
+    """The weights that ship, on the Hub, and not in the package."""
     config = {
         "architecture": "se_resnet20_cifar",
         "num_classes": 10,
         "pretrained_cfg": {"input_size": [3, 32, 32], "first_conv": "conv1", "classifier": "fc"},
     }
     hub.store.put(OURS, {"model.safetensors": packaged(), "config.json": json.dumps(config).encode()})
-    for cfg in (timm.get_pretrained_cfg(NAME), timm.models._registry._model_pretrained_cfgs[NAME]):
-        monkeypatch.setattr(cfg, "file", None)
     return hub
 
 
@@ -59,21 +57,13 @@ def test_the_package_comes_first(hub, caplog):
     ]
 
 
-def test_then_the_hub_said_once(on_hub, caplog):
+def test_then_the_hub_said_once_and_the_second_time_nothing_is_downloaded(on_hub, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "seattn")
     assert same(load())
     assert [r.getMessage() for r in caplog.records] == [f"{NAME}: weights from the Hub, {on_hub.url}/{OURS}"]
-
-
-def test_the_second_time_nothing_is_downloaded(on_hub):
-    load()
     asked = len(on_hub.requests)
     assert same(load())
     assert {r.method for r in on_hub.requests[asked:]} == {"HEAD"}
-
-
-def test_offline_the_cache_is_used(on_hub, monkeypatch):
-    load()
     asked = len(on_hub.requests)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert same(load())
@@ -190,17 +180,10 @@ def test_weights_that_arrive_altered_are_refused(on_hub, change, message, no_wai
 @pytest.mark.parametrize(
     "weights", [packaged()[:1000], b"", b"\xff" * 100, flipped(packaged(), 1)], ids=["cut", "empty", "no", "header"]
 )
-def test_a_repository_with_broken_weights_is_one_line(hub, staged, fails, weights, tmp_path):
+def test_a_repository_with_broken_weights_is_one_line(hub, staged, fails, weights, photo):
     hub.store.put(REPO, {**read(staged), "model.safetensors": weights})
-    line = fails("predict", "--model", f"hf-hub:{REPO}", photo(tmp_path))
+    line = fails("predict", "--model", f"hf-hub:{REPO}", photo)
     assert "is not a whole safetensors file" in line
-
-
-def photo(folder):
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(folder / "photo.png")
-    return folder / "photo.png"
 
 
 @pytest.mark.parametrize(
@@ -227,9 +210,9 @@ def photo(folder):
     ],
     ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items())[:60],
 )
-def test_a_wrong_or_hostile_config_is_one_line(hub, staged, fails, changes, tmp_path):
+def test_a_wrong_or_hostile_config_is_one_line(hub, staged, fails, changes, photo):
     hub.store.put(REPO, with_config(read(staged), **changes))
-    line = fails("predict", "--model", f"hf-hub:{REPO}", photo(tmp_path))
+    line = fails("predict", "--model", f"hf-hub:{REPO}", photo)
     assert REPO in line
     assert len(line) < 700
 
@@ -237,9 +220,9 @@ def test_a_wrong_or_hostile_config_is_one_line(hub, staged, fails, changes, tmp_
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b"\xff\xfe", b"null", b""], ids=["{", "[]", "no text", "null", "empty"]
 )
-def test_a_config_that_is_none_is_one_line(hub, staged, fails, content, tmp_path):
+def test_a_config_that_is_none_is_one_line(hub, staged, fails, content, photo):
     hub.store.put(REPO, {**read(staged), "config.json": content})
-    assert REPO in fails("predict", "--model", f"hf-hub:{REPO}", photo(tmp_path))
+    assert REPO in fails("predict", "--model", f"hf-hub:{REPO}", photo)
 
 
 def test_where_a_config_says_its_weights_are_does_not_matter(hub, staged, tmp_path):
@@ -287,7 +270,7 @@ def test_two_processes_that_fetch_the_same_file_by_the_environment(hub, tmp_path
     assert whole(tmp_path / "home")
 
 
-def test_the_command_line_takes_a_repository(hub, staged, tmp_path, capsys):
+def test_the_command_line_takes_a_repository(hub, staged, photo, capsys):
     hub.store.put(REPO, read(staged))
-    assert run(["predict", "--model", f"hf-hub:{REPO}", str(photo(tmp_path))]) == 0
+    assert run(["predict", "--model", f"hf-hub:{REPO}", str(photo)]) == 0
     assert any(bird in capsys.readouterr().out for bird in ("jay", "rook", "wren"))

@@ -11,7 +11,7 @@ import timm
 import torch
 
 from seattn.cli.main import run
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 from tests.helpers.colours import write_colours
 from tests.helpers.hub.user import NAME
@@ -32,7 +32,7 @@ def user(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_colours(Path("DIR"), BIRDS, {"test": [20, 20, 20], "train": [1, 1, 1]})
     write_run(Path("runs/mine"), tuple(BIRDS))
-    scores = asdict(evaluate_folder(load_model("runs/mine"), Path("DIR/test"), workers=0))
+    scores = asdict(evaluate(load_model("runs/mine"), Path("DIR/test"), workers=0))
     row = json.loads(Path("runs/mine/result.json").read_text())
     row |= {key: scores[key] for key in ("n", "top1", "top1_low", "top1_high")}
     Path("runs/mine/result.json").write_text(json.dumps(row))

@@ -1,7 +1,6 @@
 """Publish through the real client: one commit, downloaded again and the same bits; none where nothing differs."""
 
 import json
-import shutil
 from importlib.metadata import version
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.hub.publishing import publish_folder
-from seattn.hub.staging import stage
 from seattn.hub.sums import render_sums
 from tests.helpers.hub.faults import Alter, Cut, Drop
 from tests.helpers.hub.user import NAME, REPO, read, with_config
@@ -22,9 +20,8 @@ PUBLISH = ["hub", "publish", NAME, "--org", "org"]
 
 
 @pytest.fixture
-def altered(staged, tmp_path):
-    """A later stage: the card says more, a file is new, another is gone."""
-    folder = shutil.copytree(staged, tmp_path / "altered")
+def altered(folder):
+    """A later stage: the card says more, and a file is new."""
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMore.\n")
     (folder / "notes.txt").write_text("new")
     (folder / "SHA256SUMS").write_text(render_sums(folder))
@@ -82,11 +79,13 @@ def test_a_run_is_published_under_its_name(hub, login, tmp_path, capsys):
     assert "ORG" not in card
 
 
-def test_a_dry_run_shows_all_files_and_writes_nothing(hub, capsys):
+def test_a_dry_run_shows_all_files_and_writes_nothing(hub, shipped, capsys):
     assert run([*PUBLISH, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    for file in ("model.safetensors", "config.json", "README.md", "recipe.yaml", "test/golden.safetensors"):
-        assert any(file in line and "new" in line and any(c.isdigit() for c in line) for line in out.splitlines()), out
+    for file in read(shipped):
+        assert any(file[:30] in line and "new" in line and any(map(str.isdigit, line)) for line in out.splitlines()), (
+            out
+        )
     assert "dry run: nothing was written" in out
     assert hub.store.repositories == {}
     assert {r.method for r in hub.requests} == {"GET"}
@@ -244,10 +243,3 @@ def test_a_name_without_weights_is_refused(hub, login, fails, name):
 def test_an_organisation_that_can_be_none_is_refused(hub, login, fails, org):
     assert "is not the name of a repository" in fails("hub", "publish", NAME, "--org", org)
     assert [r for r in hub.requests if r.method != "GET"] == []
-
-
-def test_the_stage_of_the_package_is_what_a_dry_run_lists(hub, tmp_path, capsys):
-    files = stage(NAME, tmp_path / "stage")
-    run([*PUBLISH, "--dry-run"])
-    out = capsys.readouterr().out
-    assert all(str(file)[:30] in out for file in files)

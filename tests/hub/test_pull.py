@@ -13,17 +13,10 @@ from huggingface_hub import constants
 from seattn.cli.main import run
 from seattn.core.errors import UserError
 from seattn.hub.publishing import publish_folder, pull, verify_repository
-from seattn.hub.staging import stage
 from seattn.models.load import load_model
 from tests.helpers.hub.faults import Answer, Drop
 from tests.helpers.hub.user import NAME, REPO, flipped, other_weights, read, user_env, whole, with_config
 from tests.hub.conftest import NOWHERE, TOKEN, use
-
-
-@pytest.fixture
-def on_hub(hub, staged):
-    hub.store.put(REPO, read(staged))
-    return hub
 
 
 @pytest.fixture
@@ -65,14 +58,11 @@ def test_offline_what_is_not_there_says_how_to_get_it(offline, fails, command):
     assert f"HF_HUB_OFFLINE forbids requests to {NOWHERE}; run `seattn hub pull {REPO}`" in fails(*command, REPO)
 
 
-def test_weights_of_the_package_by_their_name(hub, tmp_path, offline, monkeypatch):
-    stage(NAME, tmp_path / "stage")
-    hub.store.put(f"seattn/{NAME}", read(tmp_path / "stage"))
+def test_weights_of_the_package_by_their_name(hub, shipped, offline, without_packaged_file):
+    hub.store.put(f"seattn/{NAME}", read(shipped))
     folder = pull("se_resnet20_cifar")
     assert folder == pull(NAME) == pull(f"hf-hub:seattn/{NAME}")
     offline()
-    for cfg in (timm.get_pretrained_cfg(NAME), timm.models._registry._model_pretrained_cfgs[NAME]):
-        monkeypatch.setattr(cfg, "file", None)
     timm.create_model("se_resnet20_cifar", pretrained=True)
 
 
@@ -240,16 +230,13 @@ def shell(hub, tmp_path):
     assert TOKEN not in "".join(file.read_text(errors="replace") for file in files)
 
 
-def test_publish_in_a_users_shell(hub, shell):
-    assert f"published as {hub.url}/org/{NAME}" in shell("-m", "seattn", "hub", "publish", NAME, "--org", "org")
-    assert hub.commits(f"org/{NAME}") == ["initial commit", f"{NAME} by seattn {version('seattn')}"]
-
-
 @pytest.mark.slow
 def test_all_of_it_in_a_users_shell(hub, shell):
     repo = f"org/{NAME}"
     assert "new" in shell("-m", "seattn", "hub", "publish", NAME, "--org", "org", "--dry-run")
-    assert "published as" in shell("-m", "seattn", "hub", "publish", NAME, "--org", "org", "--private")
+    published = shell("-m", "seattn", "hub", "publish", NAME, "--org", "org", "--private")
+    assert f"published as {hub.url}/org/{NAME}" in published
+    assert hub.commits(f"org/{NAME}") == ["initial commit", f"{NAME} by seattn {version('seattn')}"]
     assert "no commit" in shell("-m", "seattn", "hub", "publish", NAME, "--org", "org")
     assert "golden outputs" in shell("-m", "seattn", "hub", "verify", repo)
     shell("-m", "seattn", "hub", "pull", repo)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 
 import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -22,36 +24,24 @@ from seattn.hub.staging import stage
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS
 from seattn.models.load import load_model
+from tests.helpers.hub.user import NAME, read
 from tests.helpers.runs import write_run
 
-NAME = "se_resnet20_cifar.cifar10"
 
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub") / "stage"
-    assert run(["hub", "stage", NAME, str(folder)]) == 0
-    return folder
-
-
-def test_the_folder_has_each_file_and_what_it_says_of_itself(staged, capsys):
-    files = contents(staged)
-    assert sorted(map(str, files)) == [
+def test_the_folder_has_each_file_and_what_it_says_of_itself(shipped):
+    files = read(shipped)
+    assert sorted(files) == [
         *("README.md", "SHA256SUMS", "config.json", "model.safetensors", "recipe.yaml", "results.json"),
         *(f"{NAME}.confusion.svg", "test/golden.safetensors"),
     ]
-    assert (staged / "model.safetensors").read_bytes() == (WEIGHTS / f"{NAME}.safetensors").read_bytes()
-    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=staged, capture_output=True)
+    assert (shipped / "model.safetensors").read_bytes() == (WEIGHTS / f"{NAME}.safetensors").read_bytes()
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=shipped, capture_output=True)
     assert checked.returncode == 0
-    assert len({path.stat().st_mode for path in staged.rglob("*") if path.is_file()}) == 1
+    assert len({path.stat().st_mode for path in shipped.rglob("*") if path.is_file()}) == 1
     assert checked.stdout.count(b": OK") == len(files) - 1
     for path, content in files.items():
-        if path.suffix != ".safetensors":
-            assert str(staged.parent).encode() not in content
+        if not path.endswith(".safetensors"):
+            assert str(shipped.parent).encode() not in content
             assert b"/site-packages" not in content
 
 
@@ -59,7 +49,7 @@ def test_the_folder_has_each_file_and_what_it_says_of_itself(staged, capsys):
 def test_a_staged_folder_gives_the_packages_logits_bit_for_bit(name, tmp_path):
     folder = tmp_path / "stage"
     files = stage(name, folder)
-    assert set(files) == set(contents(folder))
+    assert {str(file) for file in files} == set(read(folder))
     packaged = timm.create_model(name, pretrained=True).eval()
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     x = load_file(folder / "test" / "golden.safetensors")["input"]
@@ -71,8 +61,8 @@ def test_a_staged_folder_gives_the_packages_logits_bit_for_bit(name, tmp_path):
     assert run(["hub", "verify", str(folder)]) == 0
 
 
-def test_config_has_plain_values_and_no_place_of_weights(staged):
-    config = json.loads((staged / "config.json").read_text())
+def test_config_has_plain_values_and_no_place_of_weights(shipped):
+    config = json.loads((shipped / "config.json").read_text())
     assert config["architecture"] == "se_resnet20_cifar"
     assert (config["num_classes"], config["num_features"]) == (10, 64)
     assert config["label_names"] == list(load_sample("cifar10").class_names)
@@ -80,8 +70,8 @@ def test_config_has_plain_values_and_no_place_of_weights(staged):
     assert not {"file", "url", "hf_hub_id", "source", "architecture"} & set(config["pretrained_cfg"])
 
 
-def test_golden_tensors_are_the_references_on_real_images(staged):
-    golden = load_file(staged / "test" / "golden.safetensors")
+def test_golden_tensors_are_the_references_on_real_images(shipped):
+    golden = load_file(shipped / "test" / "golden.safetensors")
     assert {key: tuple(value.shape) for key, value in golden.items()} == {
         "input": (4, 3, 32, 32),
         "features": (4, 64),
@@ -97,20 +87,21 @@ def test_golden_tensors_are_the_references_on_real_images(staged):
         torch.testing.assert_close(golden["logits"], model.fc(golden["features"]), rtol=1e-5, atol=1e-5)
 
 
-def test_the_recipe_in_the_folder_is_that_of_the_weights(staged):
-    recipe, results = load_recipe(staged / "recipe.yaml"), json.loads((staged / "results.json").read_text())
+def test_the_recipe_in_the_folder_is_that_of_the_weights(shipped):
+    recipe, results = (
+        load_recipe(shipped / "recipe.yaml"),
+        json.loads((shipped / "results.json").read_text()),
+    )
     zoo = load_recipe(RECIPES / f"{results['row']['recipe']}.yaml")
     assert recipe == dataclasses.replace(zoo, seed=results["row"]["seed"])
-    assert yaml.safe_load((staged / "README.md").read_text().split("---\n")[1])["model-index"][0]["name"] == NAME
+    assert yaml.safe_load((shipped / "README.md").read_text().split("---\n")[1])["model-index"][0]["name"] == NAME
 
 
-def test_staging_again_gives_the_same_bytes_in_place(tmp_path):
-    folder = tmp_path / "stage"
-    stage(NAME, folder)
-    first = contents(folder)
-    assert stage("se_resnet20_cifar", folder) == stage(NAME, tmp_path / "new" / "stage")
-    assert contents(folder) == first == contents(tmp_path / "new" / "stage")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "stage"]
+def test_staging_again_gives_the_same_bytes_in_place(shipped, tmp_path):
+    folder = shutil.copytree(shipped, tmp_path / "stage")
+    stage("se_resnet20_cifar", folder)
+    assert read(folder) == read(shipped)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_users_run_is_staged_under_a_name_of_its_own(tmp_path):
@@ -131,42 +122,49 @@ def test_a_users_run_is_staged_under_a_name_of_its_own(tmp_path):
     assert "tag" not in json.loads((folder / "config.json").read_text())["pretrained_cfg"]
 
 
-def keep(folder):
-    (folder / "notes.txt").write_text("mine")
+@pytest.mark.parametrize("source", ["stage", "run"])
+def test_transformers_gives_the_same_logits_and_labels(shipped, tmp_path, source):
+    transformers = pytest.importorskip("transformers")
+    folder = shipped
+    if source == "run":
+        folder = write_run(tmp_path / "run", ("jay", "rook", "wren"), {"model_kwargs": {"rd_ratio": 0.5}})
+    ours = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(theirs(x).logits, ours(x))
+    assert tuple(theirs.config.id2label.values()) == tuple(ours.pretrained_cfg["label_names"])
 
-
-def edit(folder):
-    stage(NAME, folder)
-    (folder / "README.md").write_text("my own words")
-
-
-def add(folder):
-    stage(NAME, folder)
-    (folder / "notes.txt").write_text("mine")
+    image = Image.fromarray(load_sample("cifar10").images[0]).resize((50, 40))
+    found = transformers.pipeline("image-classification", model=str(folder))(image, top_k=1)[0]
+    with torch.inference_mode():
+        probability, index = ours(eval_transform(ours)(image)[None]).softmax(1)[0].max(0)
+    assert found["label"] == ours.pretrained_cfg["label_names"][int(index)]
+    assert found["score"] == pytest.approx(float(probability), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("fill", "message"),
+    ("is_stage", "file", "message"),
     [
-        (keep, "is not empty and is not an earlier stage"),
-        (edit, "was changed after staging and is not replaced"),
-        (add, "notes.txt is not listed in SHA256SUMS"),
+        (False, "notes.txt", "is not empty and is not an earlier stage"),
+        (True, "README.md", "was changed after staging and is not replaced"),
+        (True, "notes.txt", "notes.txt is not listed in SHA256SUMS"),
     ],
 )
-def test_a_folder_with_anything_of_the_users_is_left_alone(tmp_path, fails, fill, message):
+def test_a_folder_with_anything_of_the_users_is_left_alone(shipped, tmp_path, fails, is_stage, file, message):
     folder = tmp_path / "stage"
-    folder.mkdir()
-    fill(folder)
-    before = contents(folder)
+    if is_stage:
+        shutil.copytree(shipped, folder)
+    folder.mkdir(exist_ok=True)
+    (folder / file).write_text("my own words")
+    before = read(folder)
     assert message in fails("hub", "stage", NAME, folder)
-    assert contents(folder) == before
+    assert read(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_another_models_stage_is_left_alone(tmp_path, fails):
-    write_run(tmp_path / "run", ("jay", "rook"))
-    stage("my_birds", tmp_path / "stage", run=tmp_path / "run")
-    assert "holds my_birds, not se_resnet20_cifar.cifar10" in fails("hub", "stage", NAME, tmp_path / "stage")
+def test_another_models_stage_is_left_alone(folder, fails):
+    assert "holds my_birds, not se_resnet20_cifar.cifar10" in fails("hub", "stage", NAME, folder)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])

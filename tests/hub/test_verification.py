@@ -10,38 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seattn.cli.main import run
-from seattn.evaluation.scoring import evaluate_folder, wilson_interval
+from seattn.evaluation.scoring import evaluate, wilson_interval
 from seattn.hub.staging import stage
 from seattn.hub.sums import render_sums
 from seattn.hub.verification import verify
 from seattn.models.load import load_model
 from tests.helpers.colours import write_colours
+from tests.helpers.hub.user import BIRDS, flipped, read, with_config
 from tests.helpers.runs import write_run
-
-NAME = "se_resnet20_cifar.cifar10"
-BIRDS = ("jay", "rook", "wren")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """The stage of a user's small run; its card is of no classes."""
-    root = tmp_path_factory.mktemp("hub")
-    write_run(root / "run", BIRDS)
-    stage("my_birds", root / "stage", run=root / "run")
-    return root / "stage"
-
-
-@pytest.fixture(scope="module")
-def packaged(tmp_path_factory):
-    """The stage of weights of the package."""
-    folder = tmp_path_factory.mktemp("hub") / "stage"
-    stage(NAME, folder)
-    return folder
-
-
-@pytest.fixture
-def staged(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "stage")
 
 
 def resum(folder):
@@ -49,13 +25,13 @@ def resum(folder):
     (folder / "SHA256SUMS").write_text(render_sums(folder))
 
 
-def test_a_whole_folder_passes_and_says_what_was_held(staged, capsys):
-    assert run(["hub", "verify", str(staged)]) == 0
+def test_a_whole_folder_passes_and_says_what_was_held(folder, capsys):
+    assert run(["hub", "verify", str(folder)]) == 0
     out = capsys.readouterr().out
     for check in ("checksums", "config.json", "weights", "golden outputs", "card"):
         assert check in out
     assert "0.0001 is allowed" in " ".join(out.split())
-    assert verify(staged).checks[0][0] == "checksums"
+    assert verify(folder).checks[0][0] == "checksums"
 
 
 def test_weights_of_the_package_are_verified_by_name(capsys):
@@ -63,41 +39,39 @@ def test_weights_of_the_package_are_verified_by_name(capsys):
     assert "claims 91.13%" in capsys.readouterr().out
 
 
-def test_what_the_hub_adds_is_passed_over(staged):
-    (staged / ".gitattributes").write_text("*.safetensors filter=lfs")
-    (staged / ".cache" / "huggingface").mkdir(parents=True)
-    (staged / ".cache" / "huggingface" / "x.lock").write_text("")
-    verify(staged)
+def test_what_the_hub_adds_is_passed_over(folder):
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    (folder / ".cache" / "huggingface" / "x.lock").write_text("")
+    verify(folder)
 
 
-def test_a_download_of_links_passes(staged, tmp_path):
+def test_a_download_of_links_passes(folder, tmp_path):
     """As the Hub's cache is laid out."""
-    blobs = staged.rename(tmp_path / "blobs")
-    (staged / "test").mkdir(parents=True)
+    blobs = folder.rename(tmp_path / "blobs")
+    (folder / "test").mkdir(parents=True)
     for path in blobs.rglob("*"):
         if path.is_file():
-            (staged / path.relative_to(blobs)).symlink_to(path)
-    verify(staged)
+            (folder / path.relative_to(blobs)).symlink_to(path)
+    verify(folder)
 
 
-def test_a_folder_called_as_a_net_is_what_is_checked(staged, tmp_path, monkeypatch, fails):
+def test_a_folder_called_as_a_net_is_what_is_checked(folder, tmp_path, monkeypatch, fails):
     monkeypatch.chdir(tmp_path)
-    staged.rename("se_resnet20_cifar")
+    folder.rename("se_resnet20_cifar")
     assert run(["hub", "verify", "se_resnet20_cifar"]) == 0
     (tmp_path / "se_resnet20_cifar" / "README.md").unlink()
     assert "README.md is missing" in fails("hub", "verify", "se_resnet20_cifar")
 
 
-def flip(path, at):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 1
-    path.write_bytes(data)
+def flip(path, at=-5):
+    path.write_bytes(flipped(path.read_bytes(), at))
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda f: flip(f / "model.safetensors", -5), "model.safetensors is damaged or was changed: its SHA-256"),
+        (lambda f: flip(f / "model.safetensors"), "model.safetensors is damaged or was changed: its SHA-256"),
         (lambda f: flip(f / "test" / "golden.safetensors", 90), "golden.safetensors is damaged or was changed"),
         (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors is damaged or was changed"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing; get the folder from its source again"),
@@ -113,35 +87,22 @@ def flip(path, at):
         (lambda f: shutil.rmtree(f), "no such folder"),
     ],
 )
-def test_what_is_not_as_it_was_staged_is_named(staged, fails, harm, message):
-    harm(staged)
-    assert message in fails("hub", "verify", staged)
+def test_what_is_not_as_it_was_staged_is_named(folder, fails, harm, message):
+    harm(folder)
+    assert message in fails("hub", "verify", folder)
 
 
-def test_a_pipe_in_place_of_a_file_is_not_read(staged, fails):
-    (staged / "README.md").unlink()
-    os.mkfifo(staged / "README.md")
-    assert "README.md is not a plain file" in fails("hub", "verify", staged)
+def test_a_pipe_in_place_of_a_file_is_not_read(folder, fails):
+    (folder / "README.md").unlink()
+    os.mkfifo(folder / "README.md")
+    assert "README.md is not a plain file" in fails("hub", "verify", folder)
 
 
 def config(**changes):
+    """Other values in config.json; `a__b` is b in a."""
+
     def harm(folder):
-        path = folder / "config.json"
-        content = json.loads(path.read_text())
-        for key, value in changes.items():
-            where, _, inner = key.rpartition("__")
-            (content[where] if where else content)[inner] = value
-        path.write_text(json.dumps(content))
-
-    return harm
-
-
-def without(key):
-    def harm(folder):
-        path = folder / "config.json"
-        content = json.loads(path.read_text())
-        del content[key]
-        path.write_text(json.dumps(content))
+        (folder / "config.json").write_bytes(with_config(read(folder), **changes)["config.json"])
 
     return harm
 
@@ -167,7 +128,7 @@ LONG = "A" * 100_000
         (config(architecture=["resnet18"]), "is not a net of timm or seattn"),
         (config(architecture="resnet20_cifar"), "model.safetensors: the net has no layer1.0.se"),
         (config(architecture="resnet18"), "num_classes 3 and num_features 64; resnet18 with these"),
-        (without("architecture"), "architecture null is not a net"),
+        (config(architecture=None), "architecture null is not a net"),
         (config(num_classes=10**12), "num_classes must be from 1 to 100,000, it is 1000000000000"),
         (config(num_classes=True), "num_classes must be from 1"),
         (config(num_classes=4), "3 different label_names for num_classes 4"),
@@ -197,10 +158,10 @@ LONG = "A" * 100_000
         (text("config.json", " " * 20_000_000 + "{}"), "20,000,002 bytes, more than the 16,777,216"),
     ],
 )
-def test_a_config_that_is_wrong_or_hostile_is_one_line(staged, fails, harm, message):
-    harm(staged)
-    resum(staged)
-    line = fails("hub", "verify", staged)
+def test_a_config_that_is_wrong_or_hostile_is_one_line(folder, fails, harm, message):
+    harm(folder)
+    resum(folder)
+    line = fails("hub", "verify", folder)
     assert message in line
     assert len(line) < 1000
 
@@ -242,10 +203,10 @@ def golden(change):
         (golden(lambda s: s.update(logits=s["logits"][:, :2].clone())), "logits is (4, 2), the model gives (4, 3)"),
     ],
 )
-def test_weights_that_are_other_ones_are_named(staged, fails, harm, message):
-    harm(staged)
-    resum(staged)
-    assert message in fails("hub", "verify", staged)
+def test_weights_that_are_other_ones_are_named(folder, fails, harm, message):
+    harm(folder)
+    resum(folder)
+    assert message in fails("hub", "verify", folder)
 
 
 def results(**changes):
@@ -290,11 +251,11 @@ def prose(old, new):
         (text("recipe.yaml", "modle: x"), "unknown key 'modle'"),
     ],
 )
-def test_a_card_that_claims_something_else_is_refused(staged, fails, harm, message, tmp_path, monkeypatch):
+def test_a_card_that_claims_something_else_is_refused(folder, fails, harm, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    harm(staged)
-    resum(staged)
-    assert message in fails("hub", "verify", staged)
+    harm(folder)
+    resum(folder)
+    assert message in fails("hub", "verify", folder)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -305,7 +266,7 @@ def claimed(tmp_path):
         tmp_path / "data", {"jay": 0, "rook": 1, "wren": 2}, {"test": [20, 20, 20], "train": [1, 1, 1]}
     )
     write_run(tmp_path / "run", BIRDS)
-    found = evaluate_folder(load_model(str(tmp_path / "run")), data / "test", workers=0)
+    found = evaluate(load_model(str(tmp_path / "run")), data / "test", workers=0)
     row = {key: value for key, value in asdict(found).items() if key in ("n", "top1", "top1_low", "top1_high")}
     write_run_row(tmp_path / "run", row)
     stage("my_birds", tmp_path / "stage", run=tmp_path / "run")
@@ -360,8 +321,8 @@ def test_what_is_neither_folder_nor_name_is_one_line(fails, arguments):
         (lambda c: c.update(typo=1), "unknown key 'classes.typo'; known: name, seed"),
     ],
 )
-def test_results_of_classes_that_are_not_of_the_weights_are_refused(packaged, tmp_path, fails, change, message):
-    folder = shutil.copytree(packaged, tmp_path / "stage")
+def test_results_of_classes_that_are_not_of_the_weights_are_refused(shipped, tmp_path, fails, change, message):
+    folder = shutil.copytree(shipped, tmp_path / "stage")
     content = json.loads((folder / "results.json").read_text())
     change(content["classes"])
     (folder / "results.json").write_text(json.dumps(content))
