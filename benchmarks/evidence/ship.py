@@ -13,7 +13,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, sha256, write_text
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.evaluation.scoring import evaluate
-from seattn.hub.facts import ClassResults, class_results
+from seattn.hub.facts import ClassResults
 from seattn.models._pretrained import WEIGHTS
 from seattn.models.load import load_model
 
@@ -72,7 +72,18 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow,
         ece=scores.ece,
         weights_dtype=_dtype(weights),
     )
-    return scored, class_results(scores, scored, sha256(weights), measured_in)
+    classes = ClassResults(
+        name=row.name,
+        seed=row.seed,
+        recipe=row.recipe,
+        sha256=sha256(weights),
+        split=row.split,
+        class_names=scores.class_names,
+        confusion=scores.confusion,
+        bins=scores.bins,
+        conditions=measured_in,
+    )
+    return scored, classes
 
 
 def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> ClassResults:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from PIL import Image
+import torch
 from rich.console import Console
 from torch import nn
 
 from seattn.cli.tables import print_evaluation
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable
+from seattn.data.images import ImageSet
 from seattn.data.samples import load_sample
 from seattn.data.transforms import class_names
 from seattn.evaluation.scoring import Evaluation, score_images
@@ -22,13 +23,13 @@ def run_demo(model_name: str, out: Path, *, checkpoint: Path | None = None, cons
     Raises:
         UserError: if the model cannot be loaded, does not know CIFAR-10's classes, or `out` cannot be written to.
     """
-    require_writable(out)
+    require_writable(out, keep=False)
     sample = load_sample("cifar10")
     model = load_model(model_name, checkpoint=checkpoint)
     if not set(sample.class_names) <= set(class_names(model)):
         raise UserError(f"{model_name} does not know the classes of CIFAR-10; give a model trained on CIFAR-10")
-    images = map(Image.fromarray, sample.images)
-    scores = score_images(model, images, sample.labels, sample.class_names, progress="demo")
+    images = ImageSet(torch.from_numpy(sample.images), torch.from_numpy(sample.labels), sample.class_names)
+    scores = score_images(model, images, progress="demo")
     print_evaluation(console, scores.evaluation)
     write_report(
         out / "report.html",

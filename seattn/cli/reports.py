@@ -47,7 +47,10 @@ def report(
 
 def explain(
     model: Annotated[str, typer.Argument(help="Any model of timm or of this package, a directory or hf-hub:org/name.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files of any size.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files of any size, folders of images, or patterns."),
+    ],
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option(help="Folder for explain.html and the PNGs.")] = Path("explain"),
     class_name: Annotated[
@@ -67,12 +70,14 @@ def explain(
     from seattn.core.files import require_writable
     from seattn.evaluation.explanation import explain as explain_images
     from seattn.evaluation.explanation import to_dict
+    from seattn.evaluation.prediction import find_images
     from seattn.models.load import load_model
     from seattn.reports.explanation import write_explanations
 
-    require_writable(out)
+    paths = find_images(images)
+    require_writable(out, keep=False)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    explanations = explain_images(net, images, class_name=class_name, layer=layer, method=method, progress=True)
+    explanations = explain_images(net, paths, class_name=class_name, layer=layer, method=method, progress=True)
     page = write_explanations(out, explanations, model_name=model)
     if as_json:
         print(json.dumps(to_dict(explanations), indent=2))

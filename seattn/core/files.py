@@ -6,7 +6,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -102,13 +102,18 @@ def printable(name: str | Path) -> str:
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, *, keep: bool = True) -> None:
     """Make `folder` and prove that a file can be written there, before any long work starts.
+
+    Args:
+        keep: False removes the folders that were made: work that fails later leaves no empty folder.
 
     Raises:
         UserError: if the folder or a file in it cannot be written.
     """
+    made: list[Path] = []
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # also the target of a link to nothing
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -118,6 +123,10 @@ def require_writable(folder: Path) -> None:
         ) from error
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; give a folder that can be written to") from error
+    finally:
+        for path in () if keep else made:
+            with suppress(OSError):  # it was not made, or another process has put something there
+                path.rmdir()
 
 
 def require_writable_file(path: Path) -> None:
@@ -126,7 +135,7 @@ def require_writable_file(path: Path) -> None:
     Raises:
         UserError: if `path` is no plain file, or its folder cannot be written.
     """
-    require_writable(file_target(path).parent)
+    require_writable(file_target(path).parent, keep=False)
 
 
 def sha256(path: Path) -> str:
@@ -158,6 +167,29 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {folder}: {system_reason(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside `folder`; all its files move into `folder` if the body succeeds, else none does.
+
+    Raises:
+        UserError: if the folder cannot be written, or the body raises an OSError.
+    """
+    is_new = not folder.exists()
+    require_writable(folder)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part", ignore_cleanup_errors=True) as part:
+            yield Path(part)
+            targets = {path: file_target(folder / path.name) for path in sorted(Path(part).iterdir())}
+            for path, target in targets.items():
+                path.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {system_reason(error)}") from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds the files
+                folder.rmdir()
 
 
 def _give_usual_permissions(path: Path) -> None:

@@ -5,6 +5,7 @@ Shapes: N images of a set, C channels, H x W pixels.
 
 import logging
 import mmap
+import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,7 @@ class FileSet:
         return read_image(self.paths[index], mode, exif=self.exif)
 
 
-AnySet = TypeVar("AnySet", ImageSet, FileSet)
+AnySet = TypeVar("AnySet", ImageSet, FileSet, ImageSet | FileSet)
 
 
 def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Image:
@@ -95,7 +96,7 @@ def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Ima
     Raises:
         UserError: naming the file, if it is missing, cannot be decoded, or has levels outside its range.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # also for a path that the system refuses, where Path.is_file raises
         raise UserError(_why_no_file(path))
     try:
         with Image.open(path) as image:
@@ -104,18 +105,23 @@ def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Ima
             image.load()
             return _to_8_bits(_upright(image) if exif else image).convert(mode)
     except DECODE_ERRORS as error:
-        raise UserError(f"cannot read image {printable(path)}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read image {printable(path)}: {reason}") from error
 
 
 def _why_no_file(path: Path) -> str:
     name = printable(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"cannot read image {name}: it is a folder; give the image files in it"
-    if path.exists():
+    if os.path.exists(path):
         return f"cannot read image {name}: it is not a plain file"
-    if path.is_symlink():
-        return f"cannot read image {name}: it is a link to {printable(path.readlink())}, which does not exist"
-    return f"no such image file: {name}"
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return f"no such image file: {name}"
+    except (OSError, ValueError) as error:
+        return f"cannot read image {name}: {getattr(error, 'strerror', None) or error}"
+    return f"cannot read image {name}: it is a link to {printable(path.readlink())}, which does not exist"
 
 
 def _upright(image: Image.Image) -> Image.Image:

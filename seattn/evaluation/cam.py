@@ -3,7 +3,6 @@
 Selvaraju et al., ICCV 2017, https://arxiv.org/abs/1610.02391. Shapes: C channels, h x w the layer's map, H x W pixels.
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError, did_you_mean, first_line
 from seattn.evaluation.hooks import recorded
 
 # The names for --method and the classes of the package.
@@ -32,20 +31,21 @@ def find_layer(model: nn.Module, x: torch.Tensor, name: str | None = None) -> tu
         UserError: if there is no such layer, or it returns no map.
     """
     modules = dict(model.named_modules())
-    if name is not None:
-        shape = _shape_of_named_layer(model, x, modules, name)
-        return name, _map_size(model, shape)
-    name = _last_stage(model, modules)
+    shapes = _shapes(model, x, modules)
     if name is None:
-        name, shape = _last_map(model, x, modules)
-        return name, _map_size(model, shape)
-    shape = _shapes(model, x, {name: modules[name]}).get(name, ())
-    if not _is_map(shape):
+        name = _last_stage(model, modules) or _last_map(model, shapes)
+    elif name not in modules or not name:
         raise UserError(
-            f"the last stage {name} of {_kind(model)} returns {_describe(shape)}, not a feature map: Grad-CAM needs a "
-            "convolutional net, or a --layer that returns a map"
+            f"{_kind(model)} has no layer {name!r}; {did_you_mean(name, list(filter(None, modules))[::-1])}"
         )
-    return name, _map_size(model, shape)
+    shape = shapes.get(name, ())
+    if not _is_map(shape):
+        returned = f"a tensor of {' x '.join(map(str, shape))}" if shape else "no tensor"
+        raise UserError(
+            f"the layer {name} of {_kind(model)} returns {returned}, not a feature map (images, channels, height, "
+            "width): Grad-CAM needs a convolutional net, or a --layer that returns a map"
+        )
+    return name, (shape[1], shape[2]) if _channels_last(model, shape) else (shape[2], shape[3])
 
 
 def class_map(model: nn.Module, x: torch.Tensor, *, layer: str, target: int, method: str) -> npt.NDArray[np.float32]:
@@ -111,25 +111,13 @@ def _last_stage(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | Non
     return name if name in modules else None
 
 
-def _last_map(model: nn.Module, x: torch.Tensor, modules: Mapping[str, nn.Module]) -> tuple[str, Shape]:
-    """The last module that returns a map, and the map's shape; a net that turns its maps into tokens is refused."""
-    shapes = list(_shapes(model, x, modules).items())
-    last = max((place for place, (_, shape) in enumerate(shapes) if _is_map(shape)), default=None)
-    if last is None or any(len(shape) == 3 for _, shape in shapes[last + 1 :]):
+def _last_map(model: nn.Module, shapes: Mapping[str, Shape]) -> str:
+    """The last module that returns a map; a net that turns its maps into tokens is refused."""
+    names = list(shapes)
+    last = max((place for place, name in enumerate(names) if _is_map(shapes[name])), default=None)
+    if last is None or any(len(shapes[name]) == 3 for name in names[last + 1 :]):
         raise UserError(f"{_kind(model)} has no feature map, only tokens: there is nothing to draw Grad-CAM on")
-    return shapes[last]
-
-
-def _shape_of_named_layer(model: nn.Module, x: torch.Tensor, modules: Mapping[str, nn.Module], name: str) -> Shape:
-    if name not in modules or not name:
-        near = difflib.get_close_matches(name, modules, n=3) or [key for key in modules if key][-3:]
-        raise UserError(f"{_kind(model)} has no layer {name!r}; it has {', '.join(near)} …")
-    shape = _shapes(model, x, {name: modules[name]}).get(name, ())
-    if not _is_map(shape):
-        raise UserError(
-            f"--layer {name} returns {_describe(shape)}, not a feature map (images, channels, height, width)"
-        )
-    return shape
+    return names[last]
 
 
 @torch.no_grad()
@@ -149,16 +137,8 @@ def _channels_last(model: nn.Module, shape: Shape) -> bool:
     return str(getattr(model, "output_fmt", "NCHW")) == "NHWC" and not (shape[2] == shape[3] != shape[1])
 
 
-def _map_size(model: nn.Module, shape: Shape) -> tuple[int, int]:
-    return (shape[1], shape[2]) if _channels_last(model, shape) else (shape[2], shape[3])
-
-
 def _is_map(shape: Shape) -> bool:
     return len(shape) == 4 and shape[2] * shape[3] > 1
-
-
-def _describe(shape: Shape) -> str:
-    return f"a tensor of {' x '.join(map(str, shape))}" if shape else "no tensor"
 
 
 def _kind(model: nn.Module) -> str:

@@ -3,7 +3,6 @@
 Shapes: C channels, H x W pixels of the net's input, h x w of a layer's map.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, did_you_mean
 from seattn.core.files import printable
 from seattn.core.progress import progress_bar
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
 from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
-from seattn.evaluation.prediction import Prediction, as_seen, predict_probabilities
+from seattn.evaluation.prediction import Prediction, as_seen, most_probable, predict_logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,47 +83,34 @@ def explain(
     import_grad_cam()
     names = class_names(model)
     target = None if class_name is None else _class_index(class_name, names)
-    mode, transform = image_mode(model), eval_transform(model)
-    inputs = [(printable(path), transform(read_image(Path(path), mode))[None]) for path in paths]  # (1, C, H, W) each
-    training = model.training
+    mode, transform, training = image_mode(model), eval_transform(model), model.training
+    device = next(model.parameters()).device
+    explanations = []
     model.eval()
     try:
-        return [
-            _explain(model, image, x, names=names, target=target, layer=layer, method=method)
-            for image, x in progress_bar(inputs, "explaining", shown=progress)
-        ]
+        for path in progress_bar(paths, "explaining", shown=progress):
+            x = transform(read_image(Path(path), mode))[None].to(device)  # (1, C, H, W)
+            layer, map_size = find_layer(model, x, layer)
+            probabilities = predict_logits(model, [x]).softmax(1)[0]  # (K,)
+            prediction = most_probable(printable(path), probabilities, names, 5)
+            index = prediction.indices[0] if target is None else target
+            explanations.append(
+                Explanation(
+                    prediction=prediction,
+                    target=names[index],
+                    probability=float(probabilities[index]),
+                    method=method,
+                    layer=layer,
+                    map_size=map_size,
+                    picture=as_seen(model, x)[0],
+                    heat=class_map(model, x, layer=layer, target=index, method=method),
+                    gates=tuple(collect_gates(model, x)),
+                    spatial=tuple(collect_spatial_gates(model, x)),
+                )
+            )
     finally:
         model.train(training)
-
-
-def _explain(
-    model: nn.Module,
-    image: str,
-    x: torch.Tensor,
-    *,
-    names: Sequence[str],
-    target: int | None,
-    layer: str | None,
-    method: str,
-) -> Explanation:
-    probabilities = predict_probabilities(model, [x])[0]  # (K,)
-    top = probabilities.topk(min(5, len(names)))
-    indices = tuple(top.indices.tolist())
-    index = indices[0] if target is None else target
-    on_device = x.to(next(model.parameters()).device)
-    layer_name, map_size = find_layer(model, on_device, layer)
-    return Explanation(
-        prediction=Prediction(image, tuple(names[i] for i in indices), indices, tuple(top.values.tolist())),
-        target=names[index],
-        probability=float(probabilities[index]),
-        method=method,
-        layer=layer_name,
-        map_size=map_size,
-        picture=as_seen(model, x)[0],
-        heat=class_map(model, on_device, layer=layer_name, target=index, method=method),
-        gates=tuple(collect_gates(model, x)),
-        spatial=tuple(collect_spatial_gates(model, x)),
-    )
+    return explanations
 
 
 def to_dict(explanations: Sequence[Explanation]) -> dict[str, Any]:
@@ -170,8 +155,5 @@ def _class_index(name: str, names: Sequence[str]) -> int:
         return names.index(name)
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = (
-        f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names[:3])} …, or 0 to {len(names) - 1}"
-    )
-    raise UserError(f"the model has no class {name!r}; {hint}")
+    hint = did_you_mean(name, names)
+    raise UserError(f"the model has no class {name!r} (a name, or an index from 0 to {len(names) - 1}); {hint}")

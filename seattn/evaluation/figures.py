@@ -3,7 +3,6 @@
 Shapes: N images, K classes.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,25 +12,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 
-from seattn.evaluation.scoring import Evaluation, FloatArray, IntArray, calibration_bins, wilson_interval, worst_pairs
-from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot
+from seattn.evaluation.scoring import ClassCounts, Evaluation, FloatArray, wilson_interval
+from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, legend_above
 
-BINS = 15
 MAX_CELL_LABELS = 20  # with more classes the numbers in the cells are too small to read
 _OPACITY = 0.85  # of the darkest cell
 _LEVELS = 40  # of opacity: the cells of one level are one shape, so that a figure of 1,000 classes stays small
 
 
-def confusion_plot(evaluation: Evaluation, *, name: str = "") -> Plot:
-    """The confusion matrix (K, K): rows are true classes; mistakes have a colour scale of their own."""
-    confusion, names = evaluation.confusion, evaluation.class_names
-    draw = partial(draw_confusion, confusion, names)
-    return Plot(draw, width=5.2, height=5.0, alt=confusion_text(confusion, names), title=f"Confusions: {name}")
+def confusion_plot(counts: ClassCounts, *, name: str = "", side: float = 5.2) -> Plot:
+    """The confusion matrix (K, K): rows are true classes; mistakes have a colour scale of their own.
+
+    Args:
+        side: the width of the figure in inches.
+    """
+    pairs = ", ".join(f"{true} taken for {wrong} {count} times" for true, wrong, count in counts.worst_pairs(3))
+    alt = f"Confusion matrix of {len(counts.class_names)} classes. Most frequent mistakes: {pairs or 'none'}."
+    return Plot(partial(_draw_confusion, counts), width=side, height=side - 0.2, alt=alt, title=f"Confusions: {name}")
 
 
-def draw_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str], figure: Figure) -> None:
-    """Draw counts (K, K) by [true][predicted]."""
-    counts = np.array(confusion)  # (K, K)
+def _draw_confusion(class_counts: ClassCounts, figure: Figure) -> None:
+    counts, names = np.array(class_counts.confusion), class_counts.class_names  # (K, K)
     k = len(counts)
     rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (K, K)
     diagonal = np.eye(k, dtype=bool)
@@ -68,23 +69,16 @@ def _draw_cells(axes: Any, opacity: FloatArray, color: str) -> None:
         axes.add_patch(PathPatch(outline, facecolor=color, alpha=min(1.0, level / _LEVELS), linewidth=0))
 
 
-def confusion_text(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """The most frequent confusions in a sentence."""
-    pairs = ", ".join(
-        f"{true} taken for {wrong} {count} times" for true, wrong, count in worst_pairs(confusion, names, 3)
-    )
-    return f"Confusion matrix of {len(names)} classes. Most frequent mistakes: {pairs or 'none'}."
-
-
-def reliability_plot(evaluation: Evaluation, probabilities: FloatArray, labels: IntArray, *, name: str = "") -> Plot:
-    """Accuracy by bin of confidence above the number of images in each bin; probabilities (N, K), labels (N,)."""
-    count, confidence, accuracy = calibration_bins(probabilities, labels, BINS)
+def reliability_plot(evaluation: Evaluation, *, name: str = "") -> Plot:
+    """Accuracy by bin of confidence above the number of images in each bin."""
+    count, confidence, accuracy = np.array(evaluation.bins).T
+    bins = len(count)
     mean_confidence = float((count * confidence).sum() / count.sum())
 
     def draw(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        left: npt.NDArray[np.float64] = np.linspace(0, 1, BINS + 1)[:-1]
-        bars = {"width": 1 / BINS, "align": "edge", "linewidth": 0.8, "edgecolor": PAGE}
+        left: npt.NDArray[np.float64] = np.linspace(0, 1, bins + 1)[:-1]
+        bars = {"width": 1 / bins, "align": "edge", "linewidth": 0.8, "edgecolor": PAGE}
         filled = count > 0
         top.plot([0, 1], [0, 1], color=TEXT, linestyle="--", linewidth=1, label="perfectly calibrated")
         top.bar(left[filled], accuracy[filled], color=RIGHT, label="accuracy", **bars)
@@ -93,9 +87,9 @@ def reliability_plot(evaluation: Evaluation, probabilities: FloatArray, labels: 
         hatched = {**bars, "edgecolor": WRONG}
         top.bar(left[filled], gap, bottom=lower, fill=False, hatch="////", label="gap to confidence", **hatched)
         top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-        low, high = np.array([wilson_interval(round(a * n), n) for a, n in zip(accuracy, count, strict=True) if n]).T
+        low, high = np.array([wilson_interval(round(right * n), n) for n, _, right in evaluation.bins if n]).T
         spread = np.abs([accuracy[filled] - low, high - accuracy[filled]])
-        centre = left[filled] + 0.5 / BINS
+        centre = left[filled] + 0.5 / bins
         top.errorbar(centre, accuracy[filled], spread, fmt="none", color=TEXT, linewidth=1, label="95% interval")
         bottom.bar(left, count, color=TEXT, alpha=0.6, **bars)
         bottom.axvline(mean_confidence, color=WRONG, linewidth=1.5, label=f"mean confidence {mean_confidence:.3f}")
@@ -105,10 +99,10 @@ def reliability_plot(evaluation: Evaluation, probabilities: FloatArray, labels: 
         bottom.set(ylabel="images", xlabel="confidence in the predicted class")
         for axes in (top, bottom):
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+            legend_above(axes)
 
     alt = (
-        f"Reliability diagram, {BINS} bins: expected calibration error {evaluation.ece:.3f}, mean confidence "
+        f"Reliability diagram, {bins} bins: expected calibration error {evaluation.ece:.3f}, mean confidence "
         f"{mean_confidence:.3f}, accuracy {evaluation.top1:.3f}."
     )
     return Plot(draw, width=5.2, height=5.2, alt=alt, title=f"Calibration: {name}")

@@ -4,6 +4,7 @@ Shapes: B images of a batch, N images in all, K classes, C channels, H x W pixel
 """
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import nn
 
 from seattn.core.errors import UserError
@@ -66,9 +66,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """
     paths: list[Path] = []
     for source in map(Path, sources):
-        if source.is_dir():
+        if os.path.isdir(source):
             paths += list_images(source)
-        elif source.exists():
+        elif os.path.exists(source):
             paths.append(source)
         else:
             paths += [Path(match) for match in sorted(glob.glob(str(source), recursive=True))] or [source]
@@ -126,15 +126,12 @@ def predict_each(
             inputs = list(pool.map(read, group))  # B
             images = [x for x in inputs if not isinstance(x, Unreadable)]
             batches = [torch.stack(images)] if images else []  # (B, C, H, W)
-            probabilities = predict_probabilities(model, batches)  # (B, K)
-            top = probabilities.topk(min(topk, len(names)))  # (B, k)
-            rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            probabilities = iter(predict_logits(model, batches).softmax(1))  # (B, K)
             for path, x in zip(group, inputs, strict=True):
                 if isinstance(x, Unreadable):
                     yield x
-                    continue
-                indices, values = next(rows)
-                yield Prediction(printable(path), tuple(names[i] for i in indices), tuple(indices), tuple(values))
+                else:
+                    yield most_probable(printable(path), next(probabilities), names, topk)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -143,16 +140,17 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def predict_probabilities(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Probabilities (N, K) of batches (B, C, H, W).
+def most_probable(image: str, probabilities: torch.Tensor, names: Sequence[str], topk: int) -> Prediction:
+    """The prediction of one image from its probabilities (K,).
 
     Raises:
-        UserError: if an output is not finite.
+        UserError: if a probability is not finite.
     """
-    probabilities = predict_logits(model, batches).softmax(1)
     if not probabilities.isfinite().all():
-        raise UserError("the model's outputs are not finite: its weights are broken")
-    return probabilities
+        raise UserError(f"the model's outputs for {image} are not finite: its weights are broken")
+    top = probabilities.topk(min(topk, len(names)))
+    indices = tuple(top.indices.tolist())
+    return Prediction(image, tuple(names[i] for i in indices), indices, tuple(top.values.tolist()))
 
 
 @torch.inference_mode()
@@ -171,23 +169,6 @@ def predict_logits(model: nn.Module, batches: Iterable[torch.Tensor], *, channel
     return torch.cat(logits)
 
 
-_BATCH = 64  # images at a time
-_SIDE = 128  # the largest side in pixels of an image on a page
-
-
-def batches_as_seen(
-    model: nn.Module, images: Iterable[Image.Image], pictures: list[npt.NDArray[np.uint8]]
-) -> Iterator[torch.Tensor]:
-    """Batches (B, C, H, W) for the model; each image as the model sees it, of at most _SIDE pixels, is appended to
-    `pictures`.
-    """
-    mode, transform = image_mode(model), eval_transform(model)
-    for group in _batches(images, _BATCH):
-        x = torch.stack([transform(image.convert(mode)) for image in group])  # (B, C, H, W)
-        pictures.extend(as_seen(model, x, side=_SIDE))
-        yield x
-
-
 def as_seen(model: nn.Module, x: torch.Tensor, *, side: int | None = None) -> npt.NDArray[np.uint8]:
     """Inputs x (B, C, H, W) of the model as pictures (B, H, W, 3) without the normalisation.
 
@@ -196,7 +177,7 @@ def as_seen(model: nn.Module, x: torch.Tensor, *, side: int | None = None) -> np
     """
     config = data_config(model)
     mean, std = (torch.tensor(config[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    pixels = (x * std + mean).clamp(0, 1)[:, :3]
+    pixels = (x.cpu() * std + mean).clamp(0, 1)[:, :3]
     if side is not None and pixels.shape[-1] > side:
         pixels = nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
     return np.asarray((pixels.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1))

@@ -5,7 +5,7 @@ Shapes: N images of H x W pixels, K classes (outputs of the model). Scores and p
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from seattn.core.errors import UserError
@@ -25,12 +23,13 @@ from seattn.data.folders import list_files, split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
-from seattn.evaluation.prediction import batches_as_seen, predict_logits
+from seattn.evaluation.prediction import as_seen, predict_logits
 from seattn.models._datasets import superclasses
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
+_SIDE = 128  # the largest side in pixels of an image on a page
 _logger = logging.getLogger("seattn")
 
 
@@ -44,18 +43,73 @@ class ClassScore:
     f1: float
     support: int
 
+    @property
+    def recall_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson interval of the recall."""
+        return wilson_interval(round(self.recall * self.support), self.support)
+
+
+class ClassCounts:
+    """What the counts of images by class tell; a base class of records that have such counts.
+
+    Args:
+        class_names: the K classes.
+        confusion: (K, K) counts of images by [true][predicted].
+    """
+
+    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
+        """The k most frequent confusions: (true class, predicted class, count), most frequent first."""
+        pairs = [
+            (self.class_names[true], self.class_names[predicted], count)
+            for true, row in enumerate(self.confusion)
+            for predicted, count in enumerate(row)
+            if true != predicted and count
+        ]
+        return sorted(pairs, key=lambda pair: -pair[2])[:k]
+
+    @property
+    def per_class(self) -> tuple[ClassScore, ...]:
+        """The scores of the classes that have images, in order."""
+        scores = []
+        for i, name in enumerate(self.class_names):
+            right, support = self.confusion[i][i], sum(self.confusion[i])
+            predicted = sum(row[i] for row in self.confusion)
+            if support:
+                precision = right / predicted if predicted else 0.0
+                scores.append(ClassScore(name, precision, right / support, 2 * right / (support + predicted), support))
+        return tuple(scores)
+
+    @property
+    def superclass_top1(self) -> float | None:
+        """The share of images whose predicted class is in the superclass of the true one. CIFAR-100 has 20.
+
+        None for a data set without superclasses.
+        """
+        groups = superclasses(self.class_names)
+        if groups is None:
+            return None
+        correct = sum(
+            count
+            for group, row in zip(groups, self.confusion, strict=True)
+            for predicted, count in zip(groups, row, strict=True)
+            if group == predicted
+        )
+        return correct / sum(map(sum, self.confusion))
+
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(ClassCounts):
     """The scores of a model on N labelled images.
 
     Args:
         top1_low, top1_high: the 95 % Wilson interval of top1.
         top5: the share of images whose class is among the min(5, K) most probable ones.
         loss: the mean cross-entropy in nats.
-        ece: the expected calibration error over 15 bins.
-        per_class: the scores of the classes that occur among the labels.
-        confusion: (K, K) counts of images by [true][predicted].
+        ece: the expected calibration error, the mean |accuracy - confidence| over 15 bins of confidence, weighted by
+            count; Guo et al., ICML 2017.
         bins: count, mean confidence and accuracy of each of the 15 bins of `calibration_bins`.
     """
 
@@ -67,51 +121,16 @@ class Evaluation:
     loss: float
     ece: float
     class_names: tuple[str, ...]
-    per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[tuple[int, float, float], ...]
 
-    @property
-    def superclass_top1(self) -> float | None:
-        """The accuracy of superclasses; None for a data set that has none. CIFAR-100 has 20."""
-        return superclass_accuracy(self.confusion, self.class_names)
-
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values for `json.dumps`, and the accuracy of superclasses if there are some."""
-        superclass_top1 = self.superclass_top1
-        return asdict(self) | ({} if superclass_top1 is None else {"superclass_top1": superclass_top1})
+        """The fields and the scores of the classes as plain values, and the accuracy of superclasses if there are some.
 
-    def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
-        """The k most frequent confusions: (true class, predicted class, count), most frequent first."""
-        return worst_pairs(self.confusion, self.class_names, k)
-
-
-def superclass_accuracy(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> float | None:
-    """The part of the images, counted by [true][predicted], whose predicted class is in the superclass of the true one.
-
-    None if the data set with these classes has no superclasses.
-    """
-    groups = superclasses(names)
-    if groups is None:
-        return None
-    correct = sum(
-        count
-        for group, row in zip(groups, confusion, strict=True)
-        for predicted, count in zip(groups, row, strict=True)
-        if group == predicted
-    )
-    return correct / sum(map(sum, confusion))
-
-
-def worst_pairs(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int) -> list[tuple[str, str, int]]:
-    """The k most frequent confusions in counts (K, K) by [true][predicted], in the form of `Evaluation.worst_pairs`."""
-    pairs = [
-        (names[true], names[predicted], count)
-        for true, row in enumerate(confusion)
-        for predicted, count in enumerate(row)
-        if true != predicted and count
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:k]
+        The values suit `json.dumps`.
+        """
+        values = {**asdict(self), "per_class": [asdict(score) for score in self.per_class]}
+        return values if self.superclass_top1 is None else {**values, "superclass_top1": self.superclass_top1}
 
 
 def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -147,17 +166,6 @@ def calibration_bins(
     )
 
 
-def expected_calibration_error(probabilities: FloatArray, labels: IntArray, bins: int = 15) -> float:
-    """Mean |accuracy - confidence| over bins of top-label confidence, weighted by count; Guo et al., ICML 2017.
-
-    Args:
-        probabilities: (N, K).
-        labels: (N,).
-    """
-    count, confidence, accuracy = calibration_bins(probabilities, labels, bins)
-    return float((count * np.abs(accuracy - confidence)).sum() / count.sum())
-
-
 def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names: Sequence[str]) -> Evaluation:
     """The scores of logits (N, K) against labels (N,), which are indices into the K class names.
 
@@ -178,11 +186,8 @@ def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names
     correct = int((predicted == labels).sum())
     low, high = wilson_interval(correct, n)
     in_top5 = (logits.topk(min(5, k)).indices == labels[:, None]).any(1)  # (N,)
-    present = np.unique(labels.numpy())
-    scores = precision_recall_fscore_support(labels.numpy(), predicted.numpy(), labels=present, zero_division=0)
-    matrix = confusion_matrix(labels.numpy(), predicted.numpy(), labels=range(k))
-    probabilities = logits.softmax(1).numpy()  # (N, K)
-    bins = (column.tolist() for column in calibration_bins(probabilities, labels.numpy()))
+    count, confidence, accuracy = calibration_bins(logits.softmax(1).numpy(), labels.numpy())
+    confusion = torch.bincount(k * labels + predicted, minlength=k * k).view(k, k)  # (K, K)
     return Evaluation(
         n=n,
         top1=correct / n,
@@ -190,14 +195,10 @@ def summarize(logits: torch.Tensor, labels: torch.Tensor | IntArray, class_names
         top1_high=high,
         top5=float(in_top5.double().mean()),
         loss=float(nn.functional.cross_entropy(logits, labels)),
-        ece=expected_calibration_error(probabilities, labels.numpy()),
+        ece=float((count * np.abs(accuracy - confidence)).sum() / n),
         class_names=tuple(class_names),
-        per_class=tuple(
-            ClassScore(class_names[i], float(precision), float(recall), float(f1), int(support))
-            for i, precision, recall, f1, support in zip(present, *scores, strict=True)
-        ),
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
-        bins=tuple(zip(*bins, strict=True)),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        bins=tuple(zip(count.tolist(), confidence.tolist(), accuracy.tolist(), strict=True)),
     )
 
 
@@ -234,29 +235,25 @@ class Scores:
         return np.asarray(self.predicted == self.labels)
 
 
-def score_images(
-    model: nn.Module,
-    images: Iterable[Image.Image],
-    labels: IntArray,
-    folders: Sequence[str],
-    *,
-    progress: str = "",
-) -> Scores:
-    """Run `model` on N images.
+def score_images(model: nn.Module, images: FileSet | ImageSet, *, progress: str = "") -> Scores:
+    """Run `model` on labelled images, and keep its answers and small pictures of what it sees.
 
     Args:
-        labels: (N,) indices into `folders`.
-        folders: the names of the class folders that the images come from.
         progress: the description of a progress bar; "" shows none.
 
     Raises:
-        UserError: if the folders are not the model's classes, or an image cannot be read.
+        UserError: if the class folders are not the model's classes, or an image cannot be read.
     """
-    outputs, names = match_classes(folders, model)
-    labels = np.array(outputs)[labels]  # (N,)
+    outputs, names = match_classes(images.class_names, model)
     pictures: list[npt.NDArray[np.uint8]] = []
-    images = progress_bar(images, progress, total=len(labels), shown=bool(progress))
-    logits = predict_logits(model, batches_as_seen(model, images, pictures))  # (N, K)
+
+    def batches() -> Iterator[torch.Tensor]:
+        for x in _batches(model, images, batch_size=64, workers=0, progress=progress):
+            pictures.extend(as_seen(model, x, side=_SIDE))
+            yield x  # (B, C, H, W)
+
+    logits = predict_logits(model, batches())  # (N, K)
+    labels = np.array(outputs)[images.labels.numpy()]  # (N,)
     return Scores(
         evaluation=summarize(logits, labels, names),
         labels=labels,
@@ -264,33 +261,6 @@ def score_images(
         probabilities=logits.double().softmax(1).numpy(),
         params=sum(parameter.numel() for parameter in model.parameters()),
     )
-
-
-def evaluate_folder(
-    model: nn.Module,
-    folder: Path,
-    *,
-    batch_size: int = 256,
-    workers: int = 2,
-    exif: bool = True,
-    class_map: Path | None = None,
-    progress: bool = False,
-) -> Evaluation:
-    """Evaluate on images `<class>/<image>` of any size under `folder`, with timm's transform for the model.
-
-    Args:
-        workers: number of processes that read images; 0 reads them in this process.
-        exif: turn images by their EXIF orientation, which timm does not do.
-        class_map: a text file with the class folder of each output of the model, one on each line, for folders that
-            are not the model's label names.
-        progress: show a progress bar on stderr.
-
-    Raises:
-        UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
-            the folder, the class or the file.
-    """
-    images = list_files(folder, exif=exif)
-    return _evaluate(model, images, batch_size=batch_size, workers=workers, class_map=class_map, progress=progress)
 
 
 def evaluate(
@@ -304,34 +274,38 @@ def evaluate(
     class_map: Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Evaluate on a split of `data_dir`, which holds torchvision's CIFAR files or the folders of `split_folder`.
+    """Evaluate on images of any size, with timm's transform for the model.
 
-    The arguments are those of `evaluate_folder`.
+    Args:
+        data_dir: holds the folders of `split_folder`, or class folders, or torchvision's CIFAR files.
+        workers: number of processes that read images; 0 reads them in this process.
+        exif: turn images by their EXIF orientation, which timm does not do.
+        class_map: a text file with the class folder of each output of the model, one on each line, for folders that
+            are not the model's label names.
+        progress: show a progress bar on stderr.
 
     Raises:
-        UserError: as `evaluate_folder` and `split_folder`, or if CIFAR's files are damaged or have no such split.
+        UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
+            the folder, the class or the file.
     """
     if cifar_folder(data_dir) is None:
         images: FileSet | ImageSet = list_files(split_folder(data_dir, split), exif=exif)
     else:
         images = load_cifar(data_dir, split)
-    return _evaluate(model, images, batch_size=batch_size, workers=workers, class_map=class_map, progress=progress)
-
-
-def _evaluate(
-    model: nn.Module,
-    images: FileSet | ImageSet,
-    *,
-    batch_size: int,
-    workers: int,
-    class_map: Path | None,
-    progress: bool,
-) -> Evaluation:
     outputs, names = match_classes(images.class_names, model, class_map)
+    description = "evaluating" if progress else ""
+    batches = _batches(model, images, batch_size=batch_size, workers=workers, progress=description)
+    logits = predict_logits(model, batches)
+    return summarize(logits, torch.tensor(outputs)[images.labels], names)
+
+
+def _batches(
+    model: nn.Module, images: FileSet | ImageSet, *, batch_size: int, workers: int, progress: str
+) -> Iterable[torch.Tensor]:
+    """All images in order, (B, C, H, W) as the model takes them."""
     batches = FolderEval(images, batch_size, workers, data_config(model), next(model.parameters()).device).in_order()
     count = -(-len(images) // batch_size)
-    logits = predict_logits(model, progress_bar(batches, "evaluating", total=count, unit="batch", shown=progress))
-    return summarize(logits, torch.tensor(outputs)[images.labels], names)
+    return progress_bar(batches, progress, total=count, unit="batch", shown=bool(progress))
 
 
 def match_classes(

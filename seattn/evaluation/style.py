@@ -9,13 +9,10 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-
-from seattn.core.files import atomic_path
 
 DPI = 150
 FONT = "DejaVu Sans"
@@ -70,6 +67,16 @@ def plain_axes(axes: Any, *, grid: str = "both") -> None:
     axes.set_axisbelow(True)
 
 
+def legend_above(axes: Any, *, columns: int = 2) -> None:
+    """A legend between the title and the data, which it never covers."""
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def shortened(text: str, length: int = 20) -> str:
+    """The text, or its beginning and an ellipsis, so that it fits into a figure."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 @dataclass(frozen=True)
 class Plot:
     """A figure of a page.
@@ -107,13 +114,12 @@ class Plot:
         svg = svg.replace("<defs>", f"<defs>{style}", 1)
         return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode("ascii")
 
-    def write_png(self, path: Path) -> None:
-        """Write the figure to `path` in light colours under its title, whole or not at all."""
+    def titled(self, kind: str) -> bytes:
+        """The figure under its title in light colours, as a file of the kind "png" or "svg"."""
         buffer = io.BytesIO()
         with mpl.rc_context(_page_style()):
             figure = Figure(figsize=(self.width, self.height + 0.35), layout="constrained", facecolor=PAGE)
             self.draw(figure)
             figure.suptitle(self.title, fontsize=11)
-            figure.savefig(buffer, format="png", dpi=DPI)
-        with atomic_path(path) as part:
-            part.write_bytes(buffer.getvalue())
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+        return buffer.getvalue()

@@ -18,8 +18,7 @@ from timm.models import PretrainedCfg
 
 from seattn.core.errors import counted
 from seattn.core.rows import AccuracyRow
-from seattn.evaluation.scoring import ClassScore, superclass_accuracy, wilson_interval, worst_pairs
-from seattn.hub.facts import ClassResults, Facts
+from seattn.hub.facts import Facts
 from seattn.layers import attn_paper
 from seattn.models._datasets import about
 from seattn.models._family import split_attn
@@ -73,9 +72,9 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
         ours=recipe.seattn,
         full_size_epochs=row.epochs - sum(epochs for _, epochs in recipe.seattn.resize),
         classes=classes,
-        scores=classes.per_class() if classes else [],
-        superclass_top1=superclass_accuracy(classes.confusion, classes.class_names) if classes else None,
-        mistakes=_mistakes(classes) if classes else [],
+        scores=sorted(classes.per_class, key=lambda score: score.recall) if classes else [],
+        superclass_top1=classes.superclass_top1 if classes else None,
+        mistakes=[pair for pair in classes.worst_pairs(5) if pair[2] > 1] if classes else [],  # made more than once
         confidence=sum(count * confidence for count, confidence, _ in classes.bins) / classes.n if classes else None,
         accuracy=classes.correct / classes.n if classes else None,
         picture=picture_name(facts.name),
@@ -132,7 +131,6 @@ def _template() -> Template:
         "thousands": "{:,}".format,
         "numbers": lambda values: ", ".join(f"{value:g}" for value in values),
         "interval": interval,
-        "recall_interval": _recall_interval,
         "spread": _spread,
         "duration": _duration,
     }
@@ -175,16 +173,6 @@ def _base_model(facts: Facts) -> str | None:
 def _earlier_rows(facts: Facts) -> list[AccuracyRow]:
     """The rows from before the recipe's last change, whose field `recipe` is empty; a user's own run has none."""
     return [row for row in facts.rows if facts.row.recipe and not row.recipe and row.split == facts.row.split]
-
-
-def _mistakes(classes: ClassResults) -> list[tuple[str, str, int]]:
-    """The most frequent mistakes that were made more than once: true class, predicted class, count."""
-    return [pair for pair in worst_pairs(classes.confusion, classes.class_names, 5) if pair[2] > 1]
-
-
-def _recall_interval(score: ClassScore) -> str:
-    low, high = wilson_interval(round(score.recall * score.support), score.support)
-    return f"{100 * low:.0f} to {100 * high:.0f}"
 
 
 def _spread(rows: Sequence[AccuracyRow]) -> str:

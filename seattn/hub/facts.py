@@ -6,27 +6,25 @@ Hub they are in `results.json` and `recipe.yaml`. Shapes: K classes.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from seattn.core.errors import UserError
-from seattn.core.recipe import Recipe, load_recipe, parse_recipe
+from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import dump, parse, read_json
 from seattn.core.rows import AccuracyRow, Conditions
-from seattn.evaluation.scoring import ClassScore, Evaluation
+from seattn.evaluation.scoring import ClassCounts
 from seattn.models._pretrained import WEIGHTS
 
 _LONGEST = 200  # characters of a name
 
 
 @dataclass(frozen=True)
-class ClassResults:
+class ClassResults(ClassCounts):
     """The predictions of weights, as they ship, on the images of a split, counted by class.
 
     Args:
         seed: seed of the run that the weights are from.
         recipe: the run's recipe, a file of `zoo_configs/` without its suffix.
         sha256: digest of the weights' file.
-        confusion: (K, K), counts images by [true][predicted].
         bins: count, mean confidence and accuracy for each of 15 equal bins of confidence.
     """
 
@@ -55,49 +53,29 @@ class ClassResults:
         """Number of images with a correct prediction."""
         return sum(row[i] for i, row in enumerate(self.confusion))
 
-    def per_class(self) -> list[ClassScore]:
-        """Scores of the classes that have images, the lowest recall first."""
-        scores = []
-        for i, name in enumerate(self.class_names):
-            support, right = sum(self.confusion[i]), self.confusion[i][i]
-            predicted = sum(row[i] for row in self.confusion)
-            if support:
-                f1 = 2 * right / (support + predicted)
-                scores.append(ClassScore(name, right / predicted if predicted else 0.0, right / support, f1, support))
-        return sorted(scores, key=lambda score: score.recall)
-
 
 @dataclass(frozen=True)
-class Results:
-    """The measured part of the facts.
+class Facts:
+    """All facts about trained weights.
 
     Args:
         name: name of the weights.
         row: row of the weights.
         rows: rows of all runs of that name, oldest first.
+        recipe: the recipe of their training.
         classes: results of each class; None if they were not counted.
     """
 
     name: str
     row: AccuracyRow
     rows: tuple[AccuracyRow, ...]
+    recipe: Recipe
     classes: ClassResults | None = None
 
     def __post_init__(self) -> None:
         for text in (self.name, self.row.name, self.row.dataset):
             if not text.isprintable() or len(text) > _LONGEST:
                 raise UserError(f"a name or data set must be one line of at most {_LONGEST} characters")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All facts about trained weights: the fields of `Results`, and the recipe of their training."""
-
-    name: str
-    row: AccuracyRow
-    rows: tuple[AccuracyRow, ...]
-    recipe: Recipe
-    classes: ClassResults | None = None
 
     @property
     def of_project(self) -> bool:
@@ -120,9 +98,7 @@ def packaged_facts(name: str) -> Facts:
         UserError: if their file is missing or damaged.
     """
     path = WEIGHTS / f"{name}.json"
-    content = read_json(path)
-    recipe = parse_recipe(content.pop("recipe", {}), source=f"{path}, recipe")
-    return _facts(content, recipe, path)
+    return parse(Facts, read_json(path), path)
 
 
 def staged_facts(folder: Path) -> Facts:
@@ -132,7 +108,8 @@ def staged_facts(folder: Path) -> Facts:
         UserError: if a file is missing or damaged.
     """
     path = folder / "results.json"
-    return _facts(read_json(path), load_recipe(folder / "recipe.yaml"), path)
+    recipe = load_recipe(folder / "recipe.yaml")
+    return parse(Facts, {**read_json(path), "recipe": recipe.to_dict()}, path)
 
 
 def run_facts(run: Path, name: str) -> Facts:
@@ -146,22 +123,3 @@ def run_facts(run: Path, name: str) -> Facts:
         raise UserError(f"{run} holds no finished run: it has no {path.name}, which `seattn train` writes last")
     row = parse(AccuracyRow, {**read_json(path), "name": name}, path)
     return Facts(name, row, (row,), load_recipe(run / "recipe.yaml"))
-
-
-def class_results(evaluation: Evaluation, row: AccuracyRow, sha256: str, measured_in: Conditions) -> ClassResults:
-    """The results of each class in `evaluation` of the weights of `row`; `sha256` is that of the weights' file."""
-    return ClassResults(
-        name=row.name,
-        seed=row.seed,
-        recipe=row.recipe,
-        sha256=sha256,
-        split=row.split,
-        class_names=evaluation.class_names,
-        confusion=evaluation.confusion,
-        bins=evaluation.bins,
-        conditions=measured_in,
-    )
-
-
-def _facts(content: dict[str, Any], recipe: Recipe, path: Path) -> Facts:
-    return Facts(recipe=recipe, **vars(parse(Results, content, path)))

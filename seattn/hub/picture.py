@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-from functools import partial
 
-from seattn.evaluation.figures import confusion_text, draw_confusion
-from seattn.evaluation.style import Plot
+from seattn.evaluation.figures import confusion_plot
 from seattn.hub.facts import ClassResults
 
 
@@ -14,10 +12,7 @@ def render_picture(classes: ClassResults) -> str:
 
     Its description ends with a digest of the counts, which is the same for every version of matplotlib.
     """
-    names = classes.class_names
-    side = 5.2 if len(names) <= 20 else 6.5
-    draw = partial(draw_confusion, classes.confusion, names)
-    plot = Plot(draw, width=side, height=side - 0.2, alt=confusion_text(classes.confusion, names))
+    plot = confusion_plot(classes, side=5.2 if len(classes.class_names) <= 20 else 6.5)
     metadata = {"Title": classes.name, "Description": describe(classes)}
     return plot.svg(paper="white", metadata=metadata).decode("utf-8")
 
@@ -25,4 +20,4 @@ def render_picture(classes: ClassResults) -> str:
 def describe(classes: ClassResults) -> str:
     """The picture in words, and the SHA-256 of its counts."""
     digest = hashlib.sha256(json.dumps(classes.confusion).encode()).hexdigest()
-    return f"{confusion_text(classes.confusion, classes.class_names)} Counts: SHA-256 {digest}."
+    return f"{confusion_plot(classes).alt} Counts: SHA-256 {digest}."

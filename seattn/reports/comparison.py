@@ -18,7 +18,7 @@ from seattn.evaluation.statistics import (
     paired_difference,
 )
 from seattn.reports.images import SHOWN, changed_images, images_plot
-from seattn.reports.page import FOLD, Bar, Bold, Folded, Grid, Page, Part, Table, Text, count
+from seattn.reports.page import FOLD, Bar, Bold, Folded, Group, Page, Part, Table, Text, count
 from seattn.reports.plots import differences_plot, one_class_plot
 from seattn.reports.runs import FinishedRun, RunGroup, differences, value_text
 from seattn.reports.sections import confusions
@@ -221,7 +221,7 @@ def add_image_changes(page: Page, groups: Sequence[RunGroup]) -> None:
             pictures, total = changed_images(before.scores[0], group.scores[0], gained=gained)
             parts.append(Text(f"{heading}: {total:,}", "h3"))
             if pictures:
-                parts.append(Grid(pictures))
+                parts.append(Group("grid", pictures))
                 name = f"{file}-{number}" if len(groups) > 2 else file
                 page.plots[name] = images_plot(pictures, f"{heading}: {group.label}")
         seeds = f"; seeds {before.scored[0].recipe.seed} and {group.scored[0].recipe.seed}" if _seeds(groups) else ""

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from seattn.core.files import require_writable
 from seattn.evaluation.explanation import Explanation
 from seattn.evaluation.gates import GateDifference, LayerGates, gate_differences
-from seattn.evaluation.style import RIGHT, WRONG, Plot, plain_axes, series_color
+from seattn.evaluation.style import RIGHT, WRONG, Plot, legend_above, plain_axes, series_color, shortened
 from seattn.reports.images import gate_strips, heat_pixels
 from seattn.reports.net_report import NO_GATES
 from seattn.reports.page import Bar, Folded, Group, Headline, Page, Part, Picture, Pixels, Row, Table, Text
@@ -31,12 +30,11 @@ _OPEN = 2  # images whose gates are shown at once; those of further images are f
 
 
 def write_explanations(out: Path, explanations: Sequence[Explanation], *, model_name: str) -> Path:
-    """Write `out`/explain.html and its figures.
+    """Write `out`/explain.html and its figures, all or none.
 
     Raises:
         UserError: if the folder cannot be written to.
     """
-    require_writable(out)
     page, first = Page(), explanations[0]
     for number, explanation in enumerate(explanations, 1):
         _add_image(page, explanation, number)
@@ -48,8 +46,7 @@ def write_explanations(out: Path, explanations: Sequence[Explanation], *, model_
         "map": f"{first.method} on {first.layer}, {h} x {w}, resized smoothly to the input's {height} x {width}",
         "gates": f"{len(first.gates)} attention layers" if first.gates else "none: no known attention layer",
     }
-    page.write_figures(out)
-    page.write(out / "explain.html", f"What {model_name} sees", Headline(facts=facts))
+    page.write_with_figures(out / "explain.html", f"What {model_name} sees", Headline(facts=facts))
     return out / "explain.html"
 
 
@@ -68,11 +65,8 @@ def _add_image(page: Page, explanation: Explanation, number: int) -> None:
         (f"{head}, {explanation.probability:.1%}; {peak}",),
     )
     page.add(name, Group("trio", (image, heat, Table(("class", "probability"), rows))))
-    plot = image_plot(
-        explanation.picture, explanation.heat, labels=prediction.labels, shares=prediction.probabilities, head=head
-    )
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem)[:60]
-    page.plots[f"image-{number}-{stem}"] = plot
+    page.plots[f"image-{number}-{stem}"] = image_plot(explanation, head)
     if explanation.gates:
         summary = "Channel gates: each row is a layer, from the first to the last, each column a channel"
         parts: list[Part] = [_opened("Channel gates", summary, gate_strips(explanation.gates), number)]
@@ -151,28 +145,27 @@ def overlay(picture: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     return np.asarray(((grey * (1 - weight) + color * weight) * 255).round().astype(np.uint8))
 
 
-def image_plot(
-    picture: Pixels, heat: npt.NDArray[np.float32], *, labels: Sequence[str], shares: Sequence[float], head: str
-) -> Plot:
-    """The image, the map over the image, and the probabilities of the top classes."""
+def image_plot(explanation: Explanation, title: str) -> Plot:
+    """The image, the map over the image under `title`, and the probabilities of the top classes."""
+    picture, prediction = explanation.picture, explanation.prediction
 
     def draw(figure: Figure) -> None:
         panels: Any = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
-        pictures = (("image", enlarged(picture)), (head, overlay(picture, heat)))
-        for axes, (title, pixels) in zip(panels[:2], pictures, strict=True):
+        pictures = (("image", enlarged(picture)), (title, overlay(picture, explanation.heat)))
+        for axes, (heading, pixels) in zip(panels[:2], pictures, strict=True):
             axes.imshow(pixels)
-            axes.set_title(title, fontsize=9)
+            axes.set_title(heading, fontsize=9)
             axes.axis("off")
-        bars = panels[2].barh(range(len(labels)), shares, color=RIGHT)
-        panels[2].bar_label(bars, [f"{share:.1%}" for share in shares], padding=3, fontsize=7)
-        short = [name if len(name) <= 20 else name[:19] + "…" for name in labels]
-        panels[2].set_yticks(range(len(labels)), short)
-        panels[2].set(xlim=(0, 1.25), ylim=(len(labels) - 0.4, -0.6))
+        places = range(len(prediction.labels))
+        bars = panels[2].barh(places, prediction.probabilities, color=RIGHT)
+        panels[2].bar_label(bars, [f"{share:.1%}" for share in prediction.probabilities], padding=3, fontsize=7)
+        panels[2].set_yticks(places, [shortened(name) for name in prediction.labels])
+        panels[2].set(xlim=(0, 1.25), ylim=(len(places) - 0.4, -0.6))
         panels[2].set_xticks([0, 0.5, 1])
         panels[2].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         panels[2].spines[["top", "right"]].set_visible(False)
 
-    return Plot(draw, 8.4, 2.8, head, "")
+    return Plot(draw, 8.4, 2.8, title, "")
 
 
 def gates_plot(images: Sequence[tuple[str, Sequence[LayerGates]]]) -> Plot:
@@ -201,7 +194,7 @@ def gates_plot(images: Sequence[tuple[str, Sequence[LayerGates]]]) -> Plot:
         _depth_axis(axes, names)
         axes.set_ylabel("gate")
         if len(images) > 1:
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+            legend_above(axes)
 
     text = "; ".join(
         f"{label}: mean {np.mean([layer.gates.mean() for layer in layers]):.2f}, from {layers[0].gates.mean():.2f} in "
@@ -226,7 +219,7 @@ def difference_plot(rows: Sequence[GateDifference]) -> Plot:
         _depth_axis(axes, [row.layer for row in rows])
         axes.set_ylim(bottom=0)
         axes.set_ylabel("mean |difference| of two images")
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+        legend_above(axes)
 
     kinds = [("different classes", "other_class"), ("one class", "same_class")]
     text = "; ".join(

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from seattn.evaluation.gates import LayerGates
 from seattn.evaluation.scoring import IntArray, Scores
 from seattn.evaluation.statistics import Pair
-from seattn.evaluation.style import Plot
+from seattn.evaluation.style import Plot, shortened
 from seattn.reports.page import Picture, Pixels, Strip, Strips
 
 SHOWN = 24  # images of one kind
@@ -106,7 +106,7 @@ def images_plot(pictures: Sequence[Picture], title: str) -> Plot:
         for place, picture in enumerate(pictures):
             x, y = place % _COLUMNS, _PITCH * (place // _COLUMNS)
             axes.imshow(picture.pixels, interpolation="nearest", extent=(x, x + _WIDTH, y + _WIDTH, y))
-            lines = "\n".join(_shortened(line) for line in picture.lines)
+            lines = "\n".join(_fitting(line) for line in picture.lines)
             axes.text(x + _WIDTH / 2, y + _WIDTH + 0.03, lines, ha="center", va="top", fontsize=7)
         axes.set(xlim=(0, _COLUMNS - 1 + _WIDTH), ylim=(_PITCH * rows, 0), aspect="equal")
         axes.axis("off")
@@ -115,11 +115,10 @@ def images_plot(pictures: Sequence[Picture], title: str) -> Plot:
     return Plot(draw, 1.15 * _COLUMNS, 1.15 * _PITCH * rows, alt, title)
 
 
-def _shortened(line: str) -> str:
+def _fitting(line: str) -> str:
     """At most _LINE characters of the line; a percentage at its end stays."""
     words, _, share = line.rpartition(" ") if line.endswith("%") else (line, "", "")
-    room = _LINE - len(share)
-    return f"{words if len(words) <= room else words[: room - 1] + '…'} {share}".rstrip()
+    return f"{shortened(words, _LINE - len(share))} {share}".rstrip()
 
 
 def gate_strips(layers: Sequence[LayerGates]) -> Strips:

@@ -6,20 +6,18 @@ Shapes: N images, K classes.
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from torch import nn
 
 from seattn.core.errors import counted
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, leave_out_unreadable, list_files
-from seattn.data.images import read_image
 from seattn.data.transforms import eval_transform, image_mode
 from seattn.evaluation.gates import collect_gates
 from seattn.evaluation.scoring import Scores, score_images
 from seattn.models.load import DIR_PREFIX, load_model
 from seattn.reports.images import answer_picture, choose_images, gate_strips
-from seattn.reports.page import Grid, Group, Headline, Page, Picture, versions
+from seattn.reports.page import Group, Headline, Page, Picture, versions
 from seattn.reports.runs import group_runs, read_run
 from seattn.reports.sections import add_classes, add_training, confusions, score_text, score_tiles
 
@@ -51,7 +49,7 @@ def write_report(
     page = Page()
     page.add(
         "Images",
-        Grid([answer_picture(scores, i) for i in chosen]),
+        Group("grid", [answer_picture(scores, i) for i in chosen]),
         note=(
             f"{shown} of {int((~scores.correct).sum())} wrong images (✗, dashed frame), every kind of mistake once "
             f"before any kind twice, then {len(chosen) - shown} right images (✓) with the confidence."
@@ -98,11 +96,7 @@ def write_run_report(
     files = list_files(find_split(root, "test"))
     if skip_bad:
         files = leave_out_unreadable(files, "test", warn=False)
-    images = (read_image(path, image_mode(model)) for path in files.paths)
-    labels = np.asarray(files.labels)
-    scores = score_images(
-        model, images, labels, files.class_names, progress="scoring the test split" if progress else ""
-    )
+    scores = score_images(model, files, progress="scoring the test split" if progress else "")
     path = run / "report.html"
     held_out = f"{row.held_out_images:,} held out to choose by" if row.held_out_images else "no images held out"
     write_report(

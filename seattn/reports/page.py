@@ -6,7 +6,7 @@ A page needs no script, no other file and no network.
 import base64
 import io
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from seattn.core.files import write_text
+from seattn.core.files import printable, whole_files, write_text
 from seattn.evaluation.style import PALETTE, Plot
 
 Pixels = npt.NDArray[np.uint8]
@@ -99,15 +99,9 @@ class Picture:
 
     def uri(self) -> str:
         """The picture as a data URI."""
-        return png_uri(self.pixels)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Small pictures of images that are classified right or wrong; the first line of each is the verdict."""
-
-    kind: ClassVar[str] = "grid"
-    pictures: Sequence[Picture]
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(self.pixels)).save(buffer, "PNG", optimize=True)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,10 @@ class Strips:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts side by side, in one of the styles "pair", "trio", "maps" and "gates"; "" puts them below each other."""
+    """Parts side by side, in one of the styles "pair", "trio", "maps", "gates" and "grid"; "" puts them in a column.
+
+    A "grid" has small pictures of images that are classified right or wrong; the first line of each is the verdict.
+    """
 
     kind: ClassVar[str] = "group"
     style: str
@@ -147,7 +144,7 @@ class Folded:
     parts: Sequence["Part"]
 
 
-Part = Text | Table | Drawing | Picture | Grid | Strips | Group | Folded
+Part = Text | Table | Drawing | Picture | Strips | Group | Folded
 
 
 @dataclass(frozen=True)
@@ -197,24 +194,17 @@ class Page:
         """
         write_text(path, self.html(title, headline))
 
-    def write_figures(self, folder: Path) -> tuple[Path, ...]:
-        """Write each figure as a PNG into `folder`."""
-        paths = {folder / f"{name}.png": plot for name, plot in self.plots.items()}
-        for path, plot in paths.items():
-            plot.write_png(path)
-        return tuple(paths)
+    def write_with_figures(self, path: Path, title: str, headline: Headline) -> tuple[Path, ...]:
+        """Write the page to `path`, and each figure as a PNG beside it: all files or none; returns the PNGs.
 
-
-def png_uri(pixels: Pixels) -> str:
-    """`pixels` (H, W, 3) as a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def texts(lines: Iterable[str], style: str) -> list[Part]:
-    """A `Text` for each line."""
-    return [Text(line, style) for line in lines]
+        Raises:
+            UserError: if the folder of `path` cannot be written to.
+        """
+        with whole_files(path.parent) as part:
+            for name, plot in self.plots.items():
+                (part / f"{name}.png").write_bytes(plot.titled("png"))
+            (part / path.name).write_text(printable(self.html(title, headline)), encoding="utf-8")
+        return tuple(path.parent / f"{name}.png" for name in self.plots)
 
 
 def count(number: float) -> str:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from seattn.core.errors import counted
-from seattn.evaluation.scoring import ClassScore, FloatArray, wilson_interval
+from seattn.evaluation.scoring import ClassScore, FloatArray
 from seattn.evaluation.statistics import ImageDifference
-from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, plain_axes, series_color
+from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, legend_above, plain_axes, series_color, shortened
 from seattn.reports.runs import FinishedRun, RunGroup
 from seattn.training.build import side_at
 
@@ -53,7 +53,7 @@ def curves_plot(groups: Sequence[RunGroup]) -> Plot:
         rate.set(ylabel="learning rate", xlabel="epoch")
         longest = max(len(group.label) for group in groups)
         columns = 2 if alone else max(1, min(3, 90 // (longest + 8)))
-        loss.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+        legend_above(loss, columns=columns)
         if accuracy is not None:
             accuracy.set_ylabel("held-out top-1, %")
             if accuracy.get_legend_handles_labels()[0]:
@@ -112,14 +112,14 @@ def classes_plot(scores: Sequence[ClassScore], name: str) -> Plot:
         axes = figure.subplots()
         y = np.arange(len(scores))
         recall = np.array([score.recall for score in scores])
-        limits = np.array([wilson_interval(round(s.recall * s.support), s.support) for s in scores]).T  # (2, K)
+        limits = np.array([score.recall_interval for score in scores]).T  # (2, K)
         spread = np.abs(limits - recall)
         axes.errorbar(recall, y, xerr=spread, fmt="o", color=RIGHT, capsize=2, label="recall, 95% interval")
         axes.plot([s.precision for s in scores], y, "D", color=WRONG, fillstyle="none", label="precision")
         _label_classes(axes, [score.name for score in scores])
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlim(right=1.005)
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+        legend_above(axes)
 
     alt = "Recall and precision by class, lowest recall first: " + ", ".join(
         f"{score.name} {score.recall:.0%} and {score.precision:.0%}" for score in scores[:5]
@@ -150,7 +150,7 @@ def differences_plot(names: Sequence[str], rows: Mapping[str, Sequence[ImageDiff
         axes.axvline(0, color=TEXT, linewidth=1)
         _label_classes(axes, names)
         axes.set_xlabel(f"recall against {against}, percentage points")
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        legend_above(axes, columns=1)
 
     text = "; ".join(
         f"{label}: "
@@ -171,7 +171,7 @@ def one_class_plot(
         shares: for each group's label, and for each of the others: the share of the images of the class that are taken
             for the other, and the share of the other's images that are taken for the class.
     """
-    short = name if len(name) <= 20 else name[:19] + "…"
+    short = shortened(name)
     bars_of_class = 2 * len(shares)
 
     def draw(figure: Figure) -> None:
@@ -192,7 +192,7 @@ def one_class_plot(
         largest = max(float(share.max()) for both in shares.values() for share in both)
         axes.set_xlim(0, 1.1 * max(0.004, largest))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+        legend_above(axes)
 
     text = "; ".join(
         f"{label}: " + ", ".join(f"{other} {share:.1%}" for other, share in zip(others[:3], forward[:3], strict=True))

@@ -1,13 +1,12 @@
 """One page on one or several training runs: their curves, the confusions of their nets, and what a change gained."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from seattn.core.device import torch_device
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, did_you_mean
 from seattn.core.files import require_writable
 from seattn.reports.comparison import (
     add_class_changes,
@@ -20,7 +19,7 @@ from seattn.reports.comparison import (
     tested_text,
     top1_text,
 )
-from seattn.reports.page import Headline, Page, texts, versions
+from seattn.reports.page import Headline, Page, Text, versions
 from seattn.reports.runs import (
     FinishedRun,
     RunGroup,
@@ -95,7 +94,7 @@ def report_runs(
     out = out or (runs[0] / "report" if len(runs) == 1 else Path("report"))
     scored = [run for group in groups for run in group.scored]
     images = open_split(scored, data_dir, split) if data_dir is not None and scored else None
-    require_writable(out)
+    require_writable(out, keep=False)
     notes: list[str] = []
     if images is not None:
         groups, notes = _score(groups, images, split, device, progress=progress)
@@ -104,8 +103,7 @@ def report_runs(
         groups.sort(key=lambda group: not group.scores)
     page = _build(groups, images, [*notes, *_notes(groups, images, split)], class_name)
     headline = _headline(groups, images)
-    figures = page.write_figures(out)
-    page.write(out / "report.html", _title(groups), headline)
+    figures = page.write_with_figures(out / "report.html", _title(groups), headline)
     return RunReport(out / "report.html", figures, f"{headline.number} {headline.text}")
 
 
@@ -132,8 +130,7 @@ def _score(
 def _check_class(groups: Sequence[RunGroup], class_name: str | None) -> None:
     names = next(group.scores[0].evaluation.class_names for group in groups if group.scores)
     if class_name is not None and class_name not in names:
-        near = difflib.get_close_matches(class_name, names, n=3) or names[:3]
-        raise UserError(f"the runs have no class {class_name!r}; they have {', '.join(near)} …")
+        raise UserError(f"the runs have no class {class_name!r}; {did_you_mean(class_name, names)}")
 
 
 def _notes(groups: Sequence[RunGroup], images: Split | None, split: str) -> list[str]:
@@ -157,7 +154,7 @@ def _notes(groups: Sequence[RunGroup], images: Split | None, split: str) -> list
 def _build(groups: Sequence[RunGroup], images: Split | None, notes: Sequence[str], class_name: str | None) -> Page:
     scored = [group for group in groups if group.scores]
     page = Page()
-    page.add("", *texts(notes, "note"))
+    page.add("", *(Text(note, "note") for note in notes))
     if sum(len(group.runs) for group in groups) > 1:
         add_runs(page, groups)
     add_training(page, groups)
@@ -179,7 +176,7 @@ def _add_net(page: Page, group: RunGroup, class_name: str | None) -> None:
     name = f"{group.label}, seed {seed}" if len(group.runs) > 1 else group.label
     if len(group.runs) > 1:
         text = f"All sections below are about seed {seed}, except the one class: this is the mean of all seeds."
-        page.add("", *texts([text], "note"))
+        page.add("", Text(text, "note"))
     add_classes(page, scores, name)
     add_one_class(page, [group], class_name)
     page.add("Confusions and calibration", confusions(page, scores, name))

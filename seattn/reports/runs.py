@@ -4,14 +4,13 @@ Shapes: N images, K classes, R runs.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from seattn.core.errors import UserError, counted
 from seattn.core.files import not_found
@@ -19,8 +18,8 @@ from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split, list_files
-from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar, read_image
-from seattn.evaluation.scoring import FloatArray, IntArray, Scores, score_images
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar
+from seattn.evaluation.scoring import FloatArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 from seattn.training.run_dir import Row, read_summary, shipped
 
@@ -132,12 +131,10 @@ _SAME = 0.005  # accuracies of the same net on the same images differ by less, w
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled images; `description` says in words which images, and `read` reads them."""
+    """Labelled images; `description` says in words which images."""
 
     description: str
-    labels: IntArray
-    class_names: tuple[str, ...]
-    read: Callable[[], Iterator[Image.Image]]
+    images: FileSet | ImageSet
 
 
 def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split:
@@ -152,16 +149,15 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
     """
     if split not in SPLITS:
         raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    cifar = cifar_folder(data_dir)
-    if not data_dir.is_dir():
-        find_split(data_dir, "train")  # raises
-    has_validation_folder = split == "held-out" and cifar is None and has_split(data_dir, "validation")
-    if split != "held-out" or has_validation_folder:
-        name = "validation" if has_validation_folder else split
-        if cifar is not None and name == "validation":
-            raise UserError(f"{data_dir / cifar} has no validation split; use held-out or test")
-        files = list_files(find_split(data_dir, name)) if cifar is None else load_cifar(data_dir, name)
-        return _split(files, f"the {name} split in {data_dir}")
+    has_validation_folder = cifar_folder(data_dir) is None and has_split(data_dir, "validation")
+    if split == "held-out" and not has_validation_folder:
+        return _held_out_part(runs, data_dir)
+    name = "validation" if split == "held-out" else split
+    images = _read_split(data_dir, name)
+    return Split(f"{counted(len(images), 'image')}: the {name} split in {data_dir}", images)
+
+
+def _held_out_part(runs: Sequence[FinishedRun], data_dir: Path) -> Split:
     first = runs[0].recipe.seattn
     for run in runs[1:]:
         other = run.recipe.seattn
@@ -173,22 +169,16 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
             )
     if first.holdout == 0:
         raise UserError(f"{runs[0].path} was trained on all images, no images were held out; give --split test")
-    description = f"{first.holdout:.0%} of the train split in {data_dir}, held out by seed {first.holdout_seed}"
-    if cifar is not None:
-        images = load_cifar(data_dir, "train")
-        return _split(hold_out(images, first.holdout, first.holdout_seed)[1], description)
-    files = list_files(find_split(data_dir, "train"))
-    return _split(hold_out(files, first.holdout, first.holdout_seed)[1], description)
+    _, images = hold_out(_read_split(data_dir, "train"), first.holdout, first.holdout_seed)
+    return Split(
+        f"{counted(len(images), 'image')}: {first.holdout:.0%} of the train split in {data_dir}, held out by seed "
+        f"{first.holdout_seed}",
+        images,
+    )
 
 
-def _split(images: FileSet | ImageSet, description: str) -> Split:
-    def read() -> Iterator[Image.Image]:
-        if isinstance(images, FileSet):
-            yield from map(read_image, images.paths)
-        else:
-            yield from map(Image.fromarray, images.images.numpy())
-
-    return Split(f"{counted(len(images), 'image')}: {description}", images.labels.numpy(), images.class_names, read)
+def _read_split(data_dir: Path, name: str) -> FileSet | ImageSet:
+    return list_files(find_split(data_dir, name)) if cifar_folder(data_dir) is None else load_cifar(data_dir, name)
 
 
 def score_run(run: FinishedRun, split: Split, device: str, *, progress: str = "") -> Scores:
@@ -201,7 +191,7 @@ def score_run(run: FinishedRun, split: Split, device: str, *, progress: str = ""
         UserError: if the net cannot be loaded, or its classes are not those of the images.
     """
     model = load_model(f"{DIR_PREFIX}{run.path}", device=device)
-    return score_images(model, split.read(), split.labels, split.class_names, progress=progress)
+    return score_images(model, split.images, progress=progress)
 
 
 def check_held_out(run: FinishedRun, scores: Scores) -> str:

@@ -8,19 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from seattn.evaluation.figures import confusion_plot, reliability_plot
-from seattn.evaluation.scoring import ClassScore, Evaluation, Scores, wilson_interval
+from seattn.evaluation.scoring import Evaluation, Scores
 from seattn.evaluation.statistics import confused_pairs
 from seattn.reports.images import images_plot, pair_images, worst_images
-from seattn.reports.page import FOLD, Bar, Folded, Grid, Group, Page, Part, Picture, Row, Table, Text
+from seattn.reports.page import FOLD, Bar, Folded, Group, Page, Part, Picture, Row, Table, Text
 from seattn.reports.plots import classes_plot, curves_plot
 from seattn.reports.runs import RunGroup, changed_keys, value_text
 
 PAIRS = 5
-
-
-def hardest_first(evaluation: Evaluation) -> list[ClassScore]:
-    """The classes by recall, the lowest first."""
-    return sorted(evaluation.per_class, key=lambda score: (score.recall, score.precision))
 
 
 def score_tiles(evaluation: Evaluation) -> dict[str, str]:
@@ -49,10 +44,10 @@ def add_training(page: Page, groups: Sequence[RunGroup]) -> None:
 def add_classes(page: Page, scores: Scores, name: str) -> None:
     """Recall and precision of each class, the hardest class first, and the classes that it is taken for."""
     evaluation = scores.evaluation
-    ordered = hardest_first(evaluation)
+    ordered = sorted(evaluation.per_class, key=lambda score: (score.recall, score.precision))
     rows: list[Row] = []
     for score in ordered:
-        low, high = wilson_interval(round(score.recall * score.support), score.support)
+        low, high = score.recall_interval
         rows.append(
             [
                 score.name,
@@ -90,7 +85,6 @@ def _taken_for(evaluation: Evaluation, name: str) -> str:
 def confusions(page: Page, scores: Scores, name: str, suffix: str = "") -> Group:
     """The confusion matrix and the reliability diagram, side by side."""
     evaluation = scores.evaluation
-    reliability = reliability_plot(evaluation, scores.probabilities, scores.labels, name=name)
     return Group(
         "pair",
         (
@@ -113,7 +107,7 @@ def confusions(page: Page, scores: Scores, name: str, suffix: str = "") -> Group
                         "The share of right images among those of a confidence. The expected calibration error, the "
                         f"mean gap, is {evaluation.ece:.3f}."
                     ),
-                    page.figure(f"reliability{suffix}", reliability),
+                    page.figure(f"reliability{suffix}", reliability_plot(evaluation, name=name)),
                 ),
             ),
         ),
@@ -136,7 +130,7 @@ def add_pairs(page: Page, scores: Scores, name: str) -> None:
         )
         pictures = pair_images(scores, pair)
         sheet += pictures
-        parts += [Text(f"{a} and {b}", "h3"), Text(text), Grid(pictures)]
+        parts += [Text(f"{a} and {b}", "h3"), Text(text), Group("grid", pictures)]
     page.plots["hardest-pairs"] = images_plot(sheet, f"Hardest pairs: {name}")
     note = "Both directions are counted together; the pictures are the mistakes with the highest confidence."
     page.add("Hardest pairs", *parts, note=note)
@@ -150,7 +144,7 @@ def add_worst(page: Page, scores: Scores, name: str) -> None:
         return page.add("Worst images", note="Every image is right.")
     page.plots["worst-images"] = images_plot(pictures, f"Surest mistakes: {name}")
     text = f"The {len(pictures)} of {wrong:,} mistakes with the highest confidence."
-    page.add("Worst images", Grid(pictures), note=text)
+    page.add("Worst images", Group("grid", pictures), note=text)
 
 
 def add_recipe(page: Page, groups: Sequence[RunGroup]) -> None:

@@ -8,10 +8,10 @@ import pytest
 from benchmarks.evidence.studies import ROWS, committed, render_page
 from benchmarks.evidence.study_classes import StudyClasses, look_at_classes, read_study_classes, render_hardest
 from seattn.core.errors import UserError
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.experiments.study.results import StudyResult, StudyRow, VariantResult
 from seattn.models.load import load_model
-from tests.helpers.report_runs import write_images, write_run
+from tests.helpers.report_runs import fake_run, write_images
 from tests.helpers.studies import ROW
 
 NAMES = ("cat", "dog", "owl")
@@ -21,8 +21,8 @@ NAMES = ("cat", "dog", "owl")
 def looked_at(tmp_path):
     """A run in `tmp_path`/runs, its images and its row."""
     data = write_images(tmp_path / "data", {"train": 2, "validation": 6}, NAMES)
-    run = write_run(tmp_path / "runs" / "net-s0", NAMES, result=False)
-    scores = evaluate_folder(load_model(str(run)), data / "validation", workers=0)
+    run = fake_run(tmp_path / "runs" / "net-s0", NAMES, result=False)
+    scores = evaluate(load_model(str(run)), data / "validation", workers=0)
     row = StudyRow("x", "a", "net-s0", replace(ROW, top1=scores.top1, n=scores.n))
     return row, tmp_path / "runs", data, scores
 
@@ -32,7 +32,7 @@ def test_the_counts_of_a_run_are_those_of_evaluate_and_others_join_them(looked_a
     path = look_at_classes([row], runs, data, tmp_path)
     kept = read_study_classes("x", tmp_path)
     assert kept == StudyClasses(NAMES, {"net-s0": scores.confusion})
-    write_run(runs / "other-s0", NAMES, result=False)  # the same weights
+    fake_run(runs / "other-s0", NAMES, result=False)  # the same weights
     look_at_classes([replace(row, run="other-s0")], runs, data, tmp_path)
     assert set(read_study_classes("x", tmp_path).runs) == {"net-s0", "other-s0"}
     assert path == tmp_path / "x.classes.json"

@@ -13,7 +13,7 @@ from PIL import Image
 from seattn.__main__ import main
 from seattn.cli.timm_scripts import find_script
 from seattn.data.samples import load_sample
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_timms_scripts_train_our_recipe_and_score_what_we_export(images, tmp_pat
     result = shell(SCRIPTS / "train.py", "--config", RECIPE, "--data-dir", images, *short, *where)
     assert result.returncode == 0, result.stderr
     checkpoint, arch = tmp_path / "timm" / "last.pth.tar", RECIPE.stem.removesuffix(".cpu")
-    ours = evaluate_folder(load_model(arch, checkpoint=checkpoint), images / "test", workers=0)
+    ours = evaluate(load_model(arch, checkpoint=checkpoint), images / "test", workers=0)
     assert ours.n == 80
     assert validate(images, "--model", arch, "--checkpoint", checkpoint, "--use-ema") == percent(ours)
 
@@ -125,6 +125,6 @@ def test_timms_scripts_train_our_recipe_and_score_what_we_export(images, tmp_pat
     changes = ("--epochs", "1", "--set", "warmup_epochs=0", "--set", "batch_size=32", "--set", "seattn.holdout=0.2")
     result = shell("-m", "seattn", "train", RECIPE, "--data-dir", images, "--out", run, "--device", "cpu", *changes)
     assert result.returncode == 0, result.stderr
-    ours = evaluate_folder(load_model(str(run)), images / "test", workers=0)
+    ours = evaluate(load_model(str(run)), images / "test", workers=0)
     assert ours.top1 == json.loads((run / "result.json").read_text())["top1"]
     assert validate(images, "--model", f"local-dir:{run}", "--pretrained") == percent(ours)

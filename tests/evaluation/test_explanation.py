@@ -15,6 +15,8 @@ from torch import nn
 
 import seattn
 from seattn.__main__ import main
+from seattn.data.images import read_image
+from seattn.evaluation import explanation
 from seattn.evaluation.cam import METHODS, class_map, find_layer
 from seattn.evaluation.explanation import explain
 from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
@@ -254,8 +256,9 @@ def test_a_class_can_be_asked_for_by_name_or_index(pictures):
     assert by_name.picture.shape == (32, 32, 3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("arch", ["resnet20_cifar", "cbam_resnet20_cifar"])
+@pytest.mark.parametrize(
+    ("arch", "method"), [("resnet20_cifar", "gradcam"), *(("cbam_resnet20_cifar", name) for name in METHODS)]
+)
 def test_each_method_works_with_and_without_gates(arch, method, pictures, tmp_path):
     save_for_hf(learned(arch), str(tmp_path / "net"), safe_serialization=True)
     out = tmp_path / "out"
@@ -285,10 +288,12 @@ def test_what_cannot_be_explained_is_one_line(pictures, saved, tmp_path, fails, 
     torch.manual_seed(0)
     save_for_hf(timm.create_model("test_vit", num_classes=3), str(tmp_path / "vit"), safe_serialization=True)
     assert "returns a tensor of 1 x 101 x 64, not a feature map" in fails("explain", tmp_path / "vit", image, *out)
-    assert "has no class 'sheep'; did you mean ship" in fails("explain", saved, image, "--class", "sheep", *out)
+    assert "has no class 'sheep' (a name, or an index from 0 to 9); did you mean 'ship'?" in fails(
+        "explain", saved, image, "--class", "sheep", *out
+    )
     assert "has no class '10'" in fails("explain", saved, image, "--class", "10", *out)
-    assert "has no layer 'layer4'; it has layer" in fails("explain", saved, image, "--layer", "layer4", *out)
-    assert "--layer fc returns a tensor of 1 x 10" in fails("explain", saved, image, "--layer", "fc", *out)
+    assert "has no layer 'layer4'; did you mean 'layer" in fails("explain", saved, image, "--layer", "layer4", *out)
+    assert "the layer fc of" in fails("explain", saved, image, "--layer", "fc", *out)
     assert "--method must be one of gradcam" in fails("explain", saved, image, "--method", "magic", *out)
     assert "no such image file" in fails("explain", saved, tmp_path / "none.png", *out)
     (tmp_path / "text.png").write_text("text")
@@ -298,7 +303,25 @@ def test_what_cannot_be_explained_is_one_line(pictures, saved, tmp_path, fails, 
     assert "cannot write to" in fails("explain", saved, image, "--out", tmp_path / "file" / "out")
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     assert 'pip install "seattn[explain]"' in fails("explain", saved, image, *out)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_read_one_by_one(pictures, monkeypatch):
+    done = []
+    monkeypatch.setattr(explanation, "read_image", lambda *args: done.append("read") or read_image(*args))
+    monkeypatch.setattr(explanation, "class_map", lambda *args, **kw: done.append("drawn") or class_map(*args, **kw))
+    explain(timm.create_model(ARCH), pictures[:3])
+    assert done == ["read", "drawn"] * 3
+
+
+def test_a_folder_of_images_is_explained_and_refused_weights_leave_no_folder(pictures, saved, tmp_path, fails):
+    broken, out = tmp_path / "broken.pth", tmp_path / "out"
+    broken.write_text("no weights")
+    folder = pictures[0].parent
+    assert "broken.pth is a text that begins" in fails("explain", ARCH, folder, "--checkpoint", broken, "--out", out)
+    assert not out.exists()
+    assert main(["explain", str(saved), str(folder), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} >= {"explain.html", "image-1-0.png", "image-2-1.png"}
 
 
 def test_opencv_without_libgl_is_one_line(pictures, saved, tmp_path, fails, monkeypatch):

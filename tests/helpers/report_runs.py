@@ -1,22 +1,19 @@
 """Folders of training runs that were never trained: their files, with nets of random weights."""
 
-import csv
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from timm.models import save_for_hf
 
 from seattn.core.recipe import Recipe
-from seattn.core.rows import AccuracyRow, Conditions
+from seattn.training.run_dir import RunDir
+from tests.helpers.runs import ROW
 
 ARCH = "resnet20_cifar"
-CONDITIONS = Conditions("a CPU", 1, "3.11", "2.11", "1.0", "", "0.1", "abc", "2026-01-02")
 
 
 def write_images(root, counts, names, size=32):
@@ -44,16 +41,15 @@ def spread_net(classes, seed, arch=ARCH):
     return net
 
 
-def write_run(path, names, *, seed=0, weights=0, epochs=3, result=True, finished=True, recipe=None):
-    """A run's folder.
+def fake_run(path, names, *, seed=0, weights=0, epochs=3, result=True, finished=True, recipe=None):
+    """A run's folder with a log.
 
     `weights` is the seed of its net; `result`: False omits the file, a dict replaces values; a recipe with holdout 0
     gives a run without held-out accuracies.
     """
-    path = Path(path)
-    path.mkdir(parents=True)
     recipe = replace(recipe or Recipe(model=ARCH, lr=0.1, epochs=epochs, warmup_epochs=0), seed=seed)
-    recipe.write(path / "recipe.yaml")
+    run = RunDir(Path(path), recipe, resume=False)
+    run.start(recipe)
     rows = [
         {
             "epoch": e,
@@ -65,19 +61,11 @@ def write_run(path, names, *, seed=0, weights=0, epochs=3, result=True, finished
         }
         for e in range(epochs)
     ]
-    with (path / "summary.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    if not finished:
-        return path
-    net = spread_net(len(names), weights)
-    save_for_hf(net, str(path), model_config={"label_names": list(names)}, safe_serialization=True)
-    if result:
-        row = AccuracyRow(
-            *("x", "", "held-out", 9, 0.5, 0.4, 0.6, 0.9, 1.0, 0.1, seed, epochs, 27, 9, 0.5, 1000, 180.0),
-            *("float32", "contiguous", CONDITIONS),
-        )
-        values = {**asdict(row), **(result if isinstance(result, dict) else {})}
-        (path / "result.json").write_text(json.dumps(values))
-    return path
+    run.write_summary(rows)
+    if finished:
+        run.export(spread_net(len(names), weights), names)
+    if finished and result:
+        values = {"split": "held-out", "n": 9, "held_out_images": 9, "train_images": 27, "seed": seed, "epochs": epochs}
+        run.write_result(replace(ROW, dataset="", **{**values, **(result if isinstance(result, dict) else {})}))
+    run.close()
+    return run.path

@@ -12,7 +12,7 @@ from seattn.__main__ import main
 from seattn.core.recipe import OurKeys, Recipe
 from seattn.data.open import open_data
 from seattn.evaluation.prediction import predict
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.evaluation.style import Plot
 from seattn.models.load import load_model
 from seattn.reports.page import Bold, Headline, Table
@@ -20,7 +20,7 @@ from seattn.reports.page import Page as ReportPage
 from seattn.reports.run_report import report_runs
 from seattn.reports.runs import group_runs, open_split, read_run, score_run
 from tests.helpers.page import Page
-from tests.helpers.report_runs import ARCH, write_images, write_run
+from tests.helpers.report_runs import ARCH, fake_run, write_images
 
 NAMES = ("cat", "dog", "<b>emu</b>".replace("/", "|"))
 FIGURE = "data:image/svg+xml;base64," + b64encode(b"<style>@media (prefers-color-scheme: dark)</style>").decode()
@@ -38,10 +38,10 @@ def data(tmp_path_factory):
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     return {
-        "before": write_run(root / "before", NAMES, weights=0, recipe=BASE, result={"held_out_images": 36}),
-        "after": write_run(root / "after", NAMES, weights=1, recipe=FOCAL, result=False),
-        "before-s1": write_run(root / "before-s1", NAMES, weights=2, seed=1, recipe=BASE, result=False),
-        "going": write_run(root / "going", NAMES, epochs=2, recipe=replace(BASE, epochs=9), finished=False),
+        "before": fake_run(root / "before", NAMES, weights=0, recipe=BASE, result={"held_out_images": 36}),
+        "after": fake_run(root / "after", NAMES, weights=1, recipe=FOCAL, result=False),
+        "before-s1": fake_run(root / "before-s1", NAMES, weights=2, seed=1, recipe=BASE, result=False),
+        "going": fake_run(root / "going", NAMES, epochs=2, recipe=replace(BASE, epochs=9), finished=False),
     }
 
 
@@ -49,7 +49,7 @@ def runs(tmp_path_factory):
 def quick(monkeypatch):
     """Figures that are not drawn, where they are not what is tested: they take most of a report's time."""
     monkeypatch.setattr(Plot, "uri", lambda self: FIGURE)
-    monkeypatch.setattr(Plot, "write_png", lambda self, path: path.touch())
+    monkeypatch.setattr(Plot, "titled", lambda self, kind: b"")
 
 
 def report(out, *args):
@@ -76,15 +76,13 @@ def test_the_page_of_one_run_stands_alone_beside_its_figures(single):
     figures = {path.name for path in out.iterdir()} - {"report.html"}
     assert figures == {
         f"{name}.png"
-        for name in (
-            *("curves", "classes", "hardest-class", "confusion", "reliability", "hardest-pairs", "worst-images"),
-        )
+        for name in ("curves", "classes", "hardest-class", "confusion", "reliability", "hardest-pairs", "worst-images")
     }
     assert len(page.figures()) == 5
 
 
 def test_its_numbers_are_those_of_evaluate(single, runs, data):
-    scores = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
+    scores = evaluate(load_model(str(runs["before"])), data / "validation", workers=0)
     text = single[1].text
     assert 0 < scores.top1 < 1
     assert f"{scores.top1:.1%}top-1 accuracy on 36 images, 95% interval {scores.top1_low:.1%}" in text
@@ -132,7 +130,7 @@ def test_weights_of_single_classes_are_one_change_with_names(tmp_path):
     cats = replace(BASE, seattn=OurKeys(class_weights={"cat": 2.0, "dog": 0.5}))
     recipes = {"before": BASE, "cats": cats}
     runs = [
-        read_run(write_run(tmp_path / name, NAMES, recipe=recipe, finished=False)) for name, recipe in recipes.items()
+        read_run(fake_run(tmp_path / name, NAMES, recipe=recipe, finished=False)) for name, recipe in recipes.items()
     ]
     assert [group.label for group in group_runs(runs, None)] == ["before", "class_weights=cat 2, dog 0.5"]
 
@@ -141,8 +139,7 @@ def test_runs_of_one_recipe_are_one_group_with_mean_and_deviation(runs, data, tm
     page = report(tmp_path, runs["before"], runs["before-s1"], runs["after"], "--data-dir", data, "--labels", "a,b")
     assert page.stands_alone()
     tops = [
-        evaluate_folder(load_model(str(runs[key])), data / "validation", workers=0).top1
-        for key in ("before", "before-s1")
+        evaluate(load_model(str(runs[key])), data / "validation", workers=0).top1 for key in ("before", "before-s1")
     ]
     assert f"{np.mean(tops):.2%} ± {np.std(tops, ddof=1):.2%} (n = 2)" in page.text
     assert "b against a" in page.text
@@ -152,7 +149,7 @@ def test_runs_of_one_recipe_are_one_group_with_mean_and_deviation(runs, data, tm
     assert "All sections below are about seed 0" in alone.text
 
 
-def test_without_images_there_are_curves_and_what_more_there_could_be(runs, tmp_path):
+def test_without_images_there_are_curves_and_what_more_there_could_be(runs, tmp_path, quick):
     page = report(tmp_path, runs["before"])
     assert page.stands_alone()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["curves.png", "report.html"]
@@ -174,7 +171,7 @@ def test_a_run_that_goes_on_has_its_curves_only(runs, data, tmp_path, quick):
 def test_the_test_split_is_read_only_when_asked_for(runs, tmp_path, fails, quick):
     root = write_images(tmp_path / "data", {"train": 4, "validation": 4, "test": 5}, NAMES)
     (root / "test" / "cat" / "0.png").write_bytes(b"no image")
-    run = write_run(tmp_path / "run", NAMES, result={"held_out_images": 12})
+    run = fake_run(tmp_path / "run", NAMES, result={"held_out_images": 12})
     page = report(tmp_path / "held", run, "--data-dir", root)
     assert "test split" not in page.text.lower()
     assert "cannot read image" in fails("report", run, "--data-dir", root, "--split", "test", "--out", tmp_path / "t")
@@ -187,18 +184,18 @@ def test_the_test_split_is_read_only_when_asked_for(runs, tmp_path, fails, quick
 def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
     root = write_images(tmp_path / "data", {"train": 20}, NAMES)
     recipe = replace(BASE, seattn=OurKeys(holdout=0.25, holdout_seed=3), workers=0)
-    run = read_run(write_run(tmp_path / "run", NAMES, recipe=recipe, result={"held_out_images": 15}))
+    run = read_run(fake_run(tmp_path / "run", NAMES, recipe=recipe, result={"held_out_images": 15}))
     model = load_model(str(run.path))
     trained = open_data(recipe, root, model.pretrained_cfg, torch.device("cpu")).held_out
     split = open_split([run], root, "held-out")
-    assert split.labels.tolist() == trained.labels.tolist()
+    assert split.images.labels.tolist() == trained.labels.tolist()
     logits = torch.cat([model(x) for x in trained.in_order()]).detach()
     ours = score_run(run, split, "cpu").probabilities
     np.testing.assert_allclose(ours, logits.double().softmax(1).numpy(), atol=1e-5)
 
 
 def test_a_log_that_says_something_else_is_told(single, runs, data):
-    scored = evaluate_folder(load_model(str(runs["before"])), data / "validation", workers=0)
+    scored = evaluate(load_model(str(runs["before"])), data / "validation", workers=0)
     assert abs(scored.top1 - 0.32) > 0.04
     assert (
         f"The run's own log says 32.00 % on the images that it held out, here the accuracy is {scored.top1:.2%}"
@@ -209,7 +206,7 @@ def test_a_log_that_says_something_else_is_told(single, runs, data):
 def test_75_classes_stay_readable(tmp_path):
     names = [f"species {i:02d} of a long name" for i in range(75)]
     root = write_images(tmp_path / "data", {"train": 1, "validation": 2}, names)
-    run = write_run(tmp_path / "run", names, result=False)
+    run = fake_run(tmp_path / "run", names, result=False)
     page = report(tmp_path / "one", run, "--data-dir", root)
     assert page.stands_alone()
     assert "the other 60 classes" in page.text
@@ -221,7 +218,7 @@ def test_75_classes_stay_readable(tmp_path):
 def test_75_classes_before_and_after(tmp_path):
     names = [f"species {i:02d} of a long name" for i in range(75)]
     root = write_images(tmp_path / "data", {"train": 1, "validation": 2}, names)
-    runs = [write_run(tmp_path / str(i), names, weights=i, result=False, recipe=r) for i, r in enumerate((BASE, FOCAL))]
+    runs = [fake_run(tmp_path / str(i), names, weights=i, result=False, recipe=r) for i, r in enumerate((BASE, FOCAL))]
     assert report(tmp_path / "two", *runs, "--data-dir", root).stands_alone()
 
 
@@ -229,17 +226,17 @@ TESTED = {"split": "test", "n": 1000, "top1": 0.8, "top1_low": 0.77, "top1_high"
 
 
 def test_the_score_on_the_test_split_comes_first(data, tmp_path, quick):
-    run = write_run(tmp_path / "run", NAMES, recipe=BASE, result=TESTED)
-    scores = evaluate_folder(load_model(str(run)), data / "validation", workers=0)
+    run = fake_run(tmp_path / "run", NAMES, recipe=BASE, result=TESTED)
+    scores = evaluate(load_model(str(run)), data / "validation", workers=0)
     headline = "80.0%top-1 accuracy on 1,000 test images, as the run recorded it; 95% interval 77.0% to 83.0%"
     page = report(tmp_path / "one", run, "--data-dir", data)
     assert page.text.index(headline) < page.text.index(f"{scores.top1:.2%}")
     assert "top-1, 36 images below" in page.text
     assert headline in report(tmp_path / "curves", run).text
-    again = write_run(tmp_path / "run-s1", NAMES, seed=1, recipe=BASE, result={**TESTED, "top1": 0.9})
+    again = fake_run(tmp_path / "run-s1", NAMES, seed=1, recipe=BASE, result={**TESTED, "top1": 0.9})
     page = report(tmp_path / "seeds", run, again)
     assert "85.0%top-1 accuracy on 1,000 test images, as the run recorded it; mean of 2 seeds ± 7.1%" in page.text
-    focal = write_run(tmp_path / "focal", NAMES, recipe=FOCAL, weights=1, result=False)
+    focal = fake_run(tmp_path / "focal", NAMES, recipe=FOCAL, weights=1, result=False)
     page = report(tmp_path / "two", run, focal, "--data-dir", data)
     assert "run, test80.00%" in page.text
     assert "test top-1, as recorded" in page.text
@@ -247,13 +244,13 @@ def test_the_score_on_the_test_split_comes_first(data, tmp_path, quick):
 
 
 @pytest.mark.parametrize("tested", [True, False])
-def test_a_run_that_held_out_no_images_says_so(tmp_path, fails, tested):
+def test_a_run_that_held_out_no_images_says_so(tmp_path, fails, tested, quick):
     root = write_images(tmp_path / "data", {"train": 4, "test": 5}, NAMES)
     everything = replace(BASE, seattn=OurKeys(holdout=0.0))
     values = {**TESTED, "held_out_images": 0, "held_out_top1": None}
-    run = write_run(tmp_path / "run", NAMES, recipe=everything, result=values if tested else False)
+    run = fake_run(tmp_path / "run", NAMES, recipe=everything, result=values if tested else False)
     assert "no images were held out; give --split test" in fails("report", run, "--data-dir", root, "--out", tmp_path)
-    other = write_run(tmp_path / "other", NAMES, recipe=replace(everything, smoothing=0.0), result=False, weights=1)
+    other = fake_run(tmp_path / "other", NAMES, recipe=replace(everything, smoothing=0.0), result=False, weights=1)
     images = ("--data-dir", root, "--split", "test")
     for name, args in {
         "one": (run, *images),
@@ -283,7 +280,7 @@ def test_only_sure_changes_are_bold_and_keys_are_not_broken(comparison):
 
 def test_progressive_resizing_and_early_stopping_are_marked(tmp_path, quick):
     recipe = replace(BASE, epochs=5, seattn=OurKeys(resize=((16, 2),), early_stop=2))
-    path = write_run(tmp_path / "run", NAMES, epochs=4, recipe=recipe)
+    path = fake_run(tmp_path / "run", NAMES, epochs=4, recipe=recipe)
     lines = (path / "summary.csv").read_text().splitlines()
     lines[2] = lines[2].replace("31.0", "77.0")  # the second epoch is the best
     (path / "summary.csv").write_text("\n".join(lines) + "\n")
@@ -296,54 +293,44 @@ def test_progressive_resizing_and_early_stopping_are_marked(tmp_path, quick):
 
 def test_a_finetune_folder_of_one_class_right_has_a_report(tmp_path, quick):
     root = write_images(tmp_path / "data", {"train": 2, "validation": 3}, NAMES)
-    run = write_run(tmp_path / "run", NAMES, result=False)
+    run = fake_run(tmp_path / "run", NAMES, result=False)
     for name in NAMES[1:]:  # a class folder may be empty
         for path in (root / "validation" / name).iterdir():
             path.unlink()
     assert report(tmp_path / "out", run, "--data-dir", root).stands_alone()
 
 
-def _damage(path, name, text):
-    (path / name).write_text(text)
-
-
-DAMAGE = {
-    "no folder": (lambda p: [f.unlink() for f in p.iterdir()] and p.rmdir(), "no such run folder"),
-    "no recipe": (lambda p: (p / "recipe.yaml").unlink(), "has no recipe.yaml"),
-    "broken recipe": (lambda p: _damage(p, "recipe.yaml", "lr: [1"), "is not valid YAML"),
-    "no log": (lambda p: (p / "summary.csv").unlink(), "has not finished its first epoch"),
-    "empty log": (lambda p: _damage(p, "summary.csv", ""), "has no epoch"),
-    "log without rows": (
-        lambda p: _damage(p, "summary.csv", "epoch,train_loss,eval_loss,eval_top1,lr\n"),
-        "has no epoch",
-    ),
-    "cut log": (
-        lambda p: _damage(p, "summary.csv", (p / "summary.csv").read_text()[:-20]),
-        "line 4 is damaged",
-    ),
-    "binary log": (lambda p: (p / "summary.csv").write_bytes(b"\xff\xfe\x00"), "is not text in UTF-8"),
-    "broken result": (lambda p: _damage(p, "result.json", '{"top1": '), "result.json is not valid JSON"),
-    "other result": (lambda p: _damage(p, "result.json", "[]"), "result.json must hold a JSON object"),
-    "broken config": (lambda p: _damage(p, "config.json", "{"), "config.json is not valid JSON"),
-    "cut weights": (
-        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:500]),
-        "model.safetensors",
-    ),
+DAMAGE = {  # the file, its content (None: it is not there; a number: its first bytes), and the error
+    "no recipe": ("recipe.yaml", None, "has no recipe.yaml"),
+    "broken recipe": ("recipe.yaml", b"lr: [1", "is not valid YAML"),
+    "no log": ("summary.csv", None, "has not finished its first epoch"),
+    "empty log": ("summary.csv", b"", "has no epoch"),
+    "log without rows": ("summary.csv", b"epoch,train_loss,eval_loss,eval_top1,lr\n", "has no epoch"),
+    "cut log": ("summary.csv", -20, "line 4 is damaged"),
+    "binary log": ("summary.csv", b"\xff\xfe\x00", "is not text in UTF-8"),
+    "broken result": ("result.json", b'{"top1": ', "result.json is not valid JSON"),
+    "other result": ("result.json", b"[]", "result.json must hold a JSON object"),
+    "broken config": ("config.json", b"{", "config.json is not valid JSON"),
+    "cut weights": ("model.safetensors", 500, "model.safetensors"),
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_run_is_one_line_and_leaves_nothing(kind, data, tmp_path, fails):
-    damage, says = DAMAGE[kind]
-    run = write_run(tmp_path / "run", NAMES, result={"held_out_images": 36})
-    damage(run)
-    assert says in fails("report", run, "--data-dir", data, "--out", tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*"))
+@pytest.mark.parametrize(("name", "content", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_is_one_line_and_leaves_nothing(name, content, message, data, tmp_path, fails):
+    run = fake_run(tmp_path / "run", NAMES, result={"held_out_images": 36})
+    if isinstance(content, int):
+        content = (run / name).read_bytes()[:content]
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+    assert message in fails("report", run, "--data-dir", data, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_compared_is_one_line(runs, data, tmp_path, fails):
     out = ("--out", tmp_path / "out")
     before, after = runs["before"], runs["after"]
+    assert "no such run folder" in fails("report", tmp_path / "nowhere", *out)
     assert "is given twice" in fails("report", before, before, *out)
     assert "--labels must be 2 different names" in fails("report", before, after, "--labels", "a", *out)
     assert "--labels must be 2 different names" in fails("report", before, after, "--labels", "a,a", *out)
@@ -351,33 +338,47 @@ def test_what_cannot_be_compared_is_one_line(runs, data, tmp_path, fails):
     assert "no test split" in fails("report", before, "--data-dir", data, "--split", "test", *out)
     assert "no data folder" in fails("report", before, "--data-dir", tmp_path / "none", *out)
     assert "device" in fails("report", before, "--device", "quantum", *out)
-    named = write_run(tmp_path / "n", NAMES, recipe=replace(BASE, seattn=OurKeys(dataset="CIFAR-10")))
+    named = fake_run(tmp_path / "n", NAMES, recipe=replace(BASE, seattn=OurKeys(dataset="CIFAR-10")))
     assert "give runs on the same data" in fails("report", before, named, *out)
-    other = write_run(tmp_path / "o", NAMES, recipe=replace(BASE, seattn=OurKeys(holdout_seed=1)))
+    other = fake_run(tmp_path / "o", NAMES, recipe=replace(BASE, seattn=OurKeys(holdout_seed=1)))
     train_only = write_images(tmp_path / "train_only", {"train": 20}, NAMES)
     assert "held out other images" in fails("report", after, other, "--data-dir", train_only, *out)
-    counted = write_run(tmp_path / "c", NAMES, result={"held_out_images": 7})
+    counted = fake_run(tmp_path / "c", NAMES, result={"held_out_images": 7})
     assert "held out 7 images, the data folder gives 36" in fails("report", counted, "--data-dir", data, *out)
     strange = write_images(tmp_path / "strange", {"train": 1, "validation": 2}, ("a", "b"))
     assert "not one of the model's 3 classes" in fails("report", after, "--data-dir", strange, *out)
     (tmp_path / "file").write_text("in the way")
     assert "cannot write" in fails("report", before, "--out", tmp_path / "file" / "out")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_the_earlier_report_or_nothing(runs, tmp_path, fails, monkeypatch, quick):
+    report(tmp_path / "earlier", runs["before"])
+    before = (tmp_path / "earlier" / "report.html").read_text()
+
+    def full(self, title, headline):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ReportPage, "html", full)
+    for name in ("earlier", "new"):
+        assert "No space left on device" in fails("report", runs["after"], "--out", tmp_path / name)
+    assert (tmp_path / "earlier" / "report.html").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+    assert sorted(path.name for path in (tmp_path / "earlier").iterdir()) == ["curves.png", "report.html"]
 
 
 def test_a_class_can_be_looked_at_that_is_not_the_hardest(runs, data, tmp_path, fails, quick):
     page = report(tmp_path, runs["before"], runs["after"], "--data-dir", data, "--class", "dog")
     net = load_model(str(runs["before"]))
-    scores = evaluate_folder(net, data / "validation", workers=0)
+    scores = evaluate(net, data / "validation", workers=0)
     recall = next(score.recall for score in scores.per_class if score.name == "dog")
     assert f"The recall of dog is {recall:.1%} in before" in page.text
     wrong = ("report", runs["before"], "--data-dir", data, "--class", "dig", "--out", tmp_path / "wrong")
-    assert "no class 'dig'; they have dog" in fails(*wrong)
-    assert not list((tmp_path / "wrong").iterdir())
+    assert "no class 'dig'; did you mean 'dog'?" in fails(*wrong)
+    assert not (tmp_path / "wrong").exists()
 
 
-def test_by_default_the_page_stands_in_the_runs_folder(tmp_path):
-    run = write_run(tmp_path / "run", NAMES)
-    done = report_runs([run])
-    assert done.page == run / "report" / "report.html"
+def test_by_default_the_page_stands_in_the_runs_folder(tmp_path, quick):
+    done = report_runs([fake_run(tmp_path / "run", NAMES)])
+    assert done.page == tmp_path / "run" / "report" / "report.html"
     assert [path.name for path in done.figures] == ["curves.png"]

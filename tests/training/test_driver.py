@@ -24,7 +24,7 @@ from seattn.core import device
 from seattn.core.errors import UserError
 from seattn.core.files import is_locked
 from seattn.core.recipe import load_recipe
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.training.driver import train
 from seattn.training.loop import TrainingRun
 from seattn.training.run_dir import RunDir
@@ -72,7 +72,7 @@ def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe, cap
 
     model = timm.create_model(f"local-dir:{run}", pretrained=True)
     assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
-    again = evaluate_folder(model, data_dir / "test", workers=0, batch_size=8)
+    again = evaluate(model, data_dir / "test", workers=0, batch_size=8)
     assert again.top1 == pytest.approx(row.top1)
     assert again.loss == pytest.approx(row.loss, rel=1e-3)
 

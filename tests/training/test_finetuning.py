@@ -16,7 +16,7 @@ from seattn.__main__ import main
 from seattn.core.errors import UserError
 from seattn.data.folders import link_splits, read_folder
 from seattn.evaluation.prediction import predict
-from seattn.evaluation.scoring import evaluate_folder
+from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 from seattn.reports.net_report import write_run_report
 from seattn.training.finetuning import choose_recipe, finetune
@@ -82,7 +82,7 @@ def test_plain_class_folders_become_a_model_that_timm_loads_and_a_report(plain, 
     assert len(predict(model, [plain / "red" / "0.png"])[0].labels) == 3
     row = json.loads((run / "result.json").read_text())
     assert (row["n"], row["train_images"], row["held_out_images"], row["dataset"]) == (6, 48, 6, "colours")
-    assert evaluate_folder(model, run / "data" / "test", workers=0).top1 == row["top1"]
+    assert evaluate(model, run / "data" / "test", workers=0).top1 == row["top1"]
     html = (run / "report.html").read_text()
     assert f"{row['top1']:.1%}" in html
     assert "6 held out to choose by" in html
@@ -112,7 +112,7 @@ def test_grey_16_bit_images_under_names_that_are_not_utf_8_become_a_model_and_a_
     assert json.loads((done.run / "config.json").read_text())["label_names"] == ["caf\ufffd", "dog"]
     model = load_model(f"local-dir:{done.run}")
     assert model.conv1.weight.shape[1] == 1
-    score = evaluate_folder(model, data / "Testing", workers=0)
+    score = evaluate(model, data / "Testing", workers=0)
     assert (score.n, score.top1) == (done.row.n, done.row.top1) == (4, done.row.top1)
 
 

@@ -1,10 +1,8 @@
 """A profile as one figure: parameters and MACs of every part, of the model and of the model it is compared with."""
 
-import io
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -12,7 +10,7 @@ from seattn.core.errors import UserError
 from seattn.core.files import require_writable_file, write_bytes
 from seattn.evaluation.profile.compare import Comparison, Named
 from seattn.evaluation.profile.costs import number
-from seattn.evaluation.style import DPI, RIGHT, WRONG, figure_style
+from seattn.evaluation.style import RIGHT, WRONG, Plot, plain_axes
 
 SUFFIXES = (".png", ".svg")
 _PANELS = {"parameters": "parameters", "macs": "MACs of one image"}
@@ -30,38 +28,32 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(path: Path, comparison: Comparison) -> None:
-    """Draw the comparison into `path`, whole or not at all; the same comparison gives the same bytes."""
-    buffer = io.BytesIO()
-    kind = path.suffix.lower().removeprefix(".")
-    with mpl.rc_context(figure_style()):
-        metadata = {"Date": None} if kind == "svg" else None
-        draw(comparison).savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
-    write_bytes(path, buffer.getvalue())
+    """Draw the comparison into `path`, whole or not at all; the same comparison gives the same bytes.
 
-
-def draw(comparison: Comparison) -> Figure:
-    """A panel for parameters and one for MACs; parts from top to bottom, bars from zero."""
+    There is a panel for parameters and one for MACs, with the parts from top to bottom.
+    """
     shown = [(comparison.model, RIGHT)] + ([(comparison.against, WRONG)] if comparison.against else [])
     parts = list(dict.fromkeys(stage.name for named, _ in shown for stage in named.profile.stages))
+
+    def draw(figure: Figure) -> None:
+        for axes, (field, title) in zip(figure.subplots(1, 2, sharey=True), _PANELS.items(), strict=True):
+            for place, (named, color) in enumerate(shown):
+                _bars(axes, named, field, parts, color, place, len(shown))
+            axes.set_title(title, fontsize=10)
+            axes.set_yticks(range(len(parts)), parts)
+            axes.margins(x=0.18)  # for the numbers
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_formatter(lambda value, _: number(value))
+            plain_axes(axes, grid="x")
+        axes.invert_yaxis()
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(shown), frameon=False)
+
+    names = " against ".join(named.name for named, _ in shown)
     size = "x".join(map(str, comparison.model.profile.input_size))
-    figure = Figure(figsize=(9, 1.4 + 0.24 * len(parts) * (1 + len(shown))), layout="constrained")
-    for axes, (field, title) in zip(figure.subplots(1, 2, sharey=True), _PANELS.items(), strict=True):
-        for place, (named, color) in enumerate(shown):
-            _bars(axes, named, field, parts, color, place, len(shown))
-        axes.set_title(title, fontsize=10)
-        axes.set_yticks(range(len(parts)), parts)
-        axes.margins(x=0.18)  # for the numbers
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(lambda value, _: number(value))
-        axes.grid(axis="x", color="#000000", alpha=0.12, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        if field == "parameters":
-            axes.invert_yaxis()
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(shown), frameon=False)
-    figure.suptitle(f"{' against '.join(named.name for named, _ in shown)}, {size}", fontsize=11)
-    return figure
+    height = 1.05 + 0.24 * len(parts) * (1 + len(shown))
+    plot = Plot(draw, width=9, height=height, alt=f"Costs of {names}", title=f"{names}, {size}")
+    write_bytes(path, plot.titled(path.suffix.lower().removeprefix(".")))
 
 
 def _bars(axes: Any, named: Named, field: str, parts: list[str], color: str, place: int, count: int) -> None:
