@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,20 +45,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     target = file_target(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_hidden(target), suffix=".part")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give a folder that can be written to") from error
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        _give_usual_permissions(part)
-        part.replace(target)
+        with _made(target.parent):
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=_hidden(target), suffix=".part")
+            os.close(handle)
+            part = Path(name)
+            try:
+                yield part
+                _give_usual_permissions(part)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {path}: {system_reason(error)}") from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make `folder` and its parents; if the body fails, those of them that are new and empty are removed."""
+    missing = _missing(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        _remove_empty(missing)
+        raise
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for path in folders:
+        with suppress(OSError):  # it was not made, or holds something by now
+            path.rmdir()
 
 
 def system_reason(error: BaseException) -> str:
@@ -113,7 +133,7 @@ def require_writable(folder: Path, *, keep: bool = True) -> None:
     """
     made: list[Path] = []
     try:
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        made = _missing(folder)
         Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # also the target of a link to nothing
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -124,9 +144,7 @@ def require_writable(folder: Path, *, keep: bool = True) -> None:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; give a folder that can be written to") from error
     finally:
-        for path in () if keep else made:
-            with suppress(OSError):  # it was not made, or another process has put something there
-                path.rmdir()
+        _remove_empty([] if keep else made)
 
 
 def require_writable_file(path: Path) -> None:
@@ -154,19 +172,17 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(folder))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target), suffix=".part"))
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; give a folder that can be written to") from error
-    try:
-        yield part
-        for path in (part, *part.rglob("*")):
-            _give_usual_permissions(path)
-        _replace(part, target)
+        with _made(target.parent):
+            part = Path(tempfile.mkdtemp(dir=target.parent, prefix=_hidden(target), suffix=".part"))
+            try:
+                yield part
+                for path in (part, *part.rglob("*")):
+                    _give_usual_permissions(path)
+                _replace(part, target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write {folder}: {system_reason(error)}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
@@ -176,20 +192,18 @@ def whole_files(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: if the folder cannot be written, or the body raises an OSError.
     """
-    is_new = not folder.exists()
-    require_writable(folder)
+    require_writable(folder, keep=False)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part", ignore_cleanup_errors=True) as part:
+        with (
+            _made(Path(os.path.realpath(folder))),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part", ignore_cleanup_errors=True) as part,
+        ):
             yield Path(part)
             targets = {path: file_target(folder / path.name) for path in sorted(Path(part).iterdir())}
             for path, target in targets.items():
                 path.replace(target)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {system_reason(error)}") from error
-    finally:
-        if is_new:
-            with suppress(OSError):  # it holds the files
-                folder.rmdir()
 
 
 def _give_usual_permissions(path: Path) -> None:

@@ -10,7 +10,15 @@ from safetensors import SafetensorError
 
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, not_found, require_writable, require_writable_file, whole_folder, write_text
+from seattn.core.files import (
+    atomic_path,
+    not_found,
+    require_writable,
+    require_writable_file,
+    whole_files,
+    whole_folder,
+    write_text,
+)
 
 
 def test_a_link_stays_and_its_target_is_written(tmp_path):
@@ -65,11 +73,33 @@ def test_an_output_folder_that_is_a_device_is_refused(capsys):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")]
 )
-@pytest.mark.parametrize("open_whole", [atomic_path, whole_folder])
-def test_a_full_disk_leaves_the_old_and_nothing_half_written(tmp_path, error, open_whole):
-    path = tmp_path / "out"
-    with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"), open_whole(path):
+@pytest.mark.parametrize("open_whole", [atomic_path, whole_folder, whole_files])
+@pytest.mark.parametrize("name", ["out", "new/folder/out"])
+def test_a_full_disk_leaves_the_old_and_nothing_half_written(tmp_path, error, open_whole, name):
+    path = tmp_path / name
+    with pytest.raises(UserError, match=f"cannot write (to )?{path}: No space left on device"), open_whole(path):
         raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_replaced_together_or_not_at_all(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+
+    def replace_both():
+        with whole_files(tmp_path) as part:
+            (part / "a").write_text("new")
+            (part / "b").write_text("new")
+
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/b: it is a folder"):
+        replace_both()
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_check_before_the_work_leaves_no_folder(tmp_path):
+    require_writable(tmp_path / "new" / "folder", keep=False)
+    require_writable_file(tmp_path / "new" / "file")
     assert list(tmp_path.iterdir()) == []
 
 
