@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -131,7 +132,9 @@ app.add_typer(
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line on `args`; returns the exit code."""
     try:
-        with _log_to_stderr():
+        with _log_to_stderr(), warnings.catch_warnings():
+            if not sys.warnoptions:  # python -W shows the warnings of libraries: they are for programmers
+                warnings.simplefilter("ignore")
             code = app(args=None if args is None else list(args), prog_name="seattn", standalone_mode=False)
     except UserError as error:
         return _fail(str(error))

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -300,6 +301,15 @@ def test_predict_takes_patterns_and_prints_csv(run_dir, album, capsys):
     assert 1 > float(rows[0]["probability"]) > float(rows[1]["probability"]) > 0
     names = timm.create_model(ARCH).pretrained_cfg["label_names"]
     assert [row["label"] for row in rows] == [names[int(row["index"])] for row in rows]
+
+
+def test_warnings_of_libraries_are_not_shown(run_dir, image, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow warns of larger images, and refuses twice the size
+    Image.new("RGB", (15, 15)).save(image)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert main(["predict", str(image), "--model", run_dir]) == 0
+    assert seen == []
 
 
 def test_predict_refuses_a_folder_without_images_and_two_formats(run_dir, image, fails, tmp_path):
