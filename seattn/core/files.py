@@ -190,7 +190,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a new folder inside `folder`; all its files move into `folder` if the body succeeds, else none does.
 
     Raises:
-        UserError: if the folder cannot be written, or the body raises an OSError.
+        UserError: if the folder cannot be written, or the body raises an error of the system.
     """
     require_writable(folder, keep=False)
     try:
@@ -202,7 +202,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
             targets = {path: file_target(folder / path.name) for path in sorted(Path(part).iterdir())}
             for path, target in targets.items():
                 path.replace(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write to {folder}: {system_reason(error)}") from error
 
 
