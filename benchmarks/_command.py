@@ -1,4 +1,4 @@
-"""What the commands of this folder share: a user's mistake gives one line on stderr and exit code 2."""
+"""What the commands of this folder share: a user's mistake or a full disk gives one line on stderr and exit code 2."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from functools import wraps
 from typing import NoReturn
 
 from seattn.core.errors import UserError
+from seattn.core.files import describe_system_error
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -30,8 +31,13 @@ def command(name: str) -> Callable[[Main], Callable[..., int]]:
             try:
                 return main(arguments)
             except UserError as error:
-                print(f"{name}: {error}", file=sys.stderr)
-                return 2
+                message = str(error)
+            except BrokenPipeError:  # the reader of the output has ended
+                raise
+            except OSError as error:
+                message = describe_system_error(error)
+            print(f"{name}: {message}", file=sys.stderr)
+            return 2
 
         return run
 

@@ -3,7 +3,6 @@
 Everything that needs torch is imported inside the commands: `--help`, completion and usage errors do not wait for it.
 """
 
-import errno
 import logging
 import os
 import shlex
@@ -25,7 +24,7 @@ from seattn.cli.reports import explain, report
 from seattn.cli.training import finetune, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
-from seattn.core.files import system_reason
+from seattn.core.files import describe_system_error
 
 # typer has its own copy of click since 0.16: this is ClickException of the copy that it uses.
 ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -141,7 +140,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has ended
         raise
     except (OSError, SafetensorError) as error:
-        return _fail(_describe(error))
+        return _fail(describe_system_error(error))
     except ClickException as error:
         return _fail(error.format_message() if hasattr(error, "format_message") else str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -154,15 +153,6 @@ def run(args: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"seattn: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-def _describe(error: OSError | SafetensorError) -> str:
-    """The reason and the file of an error of the system, such as a full disk or a folder that may not be read."""
-    names = [getattr(error, "filename", None), getattr(error, "filename2", None)]
-    files = " to ".join(str(name) for name in names if name is not None)
-    if not files and getattr(error, "errno", None) == errno.ENOSPC:
-        files = "the output or a temporary file"
-    return f"{system_reason(error)}: {files}" if files else system_reason(error)
 
 
 def _interrupted(args: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Files and folders that are whole or absent: written beside the target, then renamed; and locks of folders."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -84,6 +85,15 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 def system_reason(error: BaseException) -> str:
     """Why the system refused to read or write, in its own words, such as "No space left on device"."""
     return getattr(error, "strerror", None) or first_line(error)
+
+
+def describe_system_error(error: OSError | SafetensorError) -> str:
+    """The reason and the file of an error of the system, such as a full disk or a folder that may not be read."""
+    names = [getattr(error, "filename", None), getattr(error, "filename2", None)]
+    files = " to ".join(str(name) for name in names if name is not None)
+    if not files and getattr(error, "errno", None) == errno.ENOSPC:
+        files = "the output or a temporary file"
+    return f"{system_reason(error)}: {files}" if files else system_reason(error)
 
 
 def _hidden(path: Path) -> str:

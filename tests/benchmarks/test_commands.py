@@ -92,6 +92,10 @@ def test_record_names_a_damaged_result(command_fails, tmp_path, text, message):
     assert re.search(f"{tmp_path / 'result.json'} .*{message}", command_fails(record, tmp_path))
 
 
+def test_an_error_of_the_system_is_one_line(command_fails, tmp_path):
+    assert "File name too long: " in command_fails(record, tmp_path / ("a" * 300))
+
+
 def test_record_names_a_run_that_is_not_there(command_fails, tmp_path):
     assert "holds no finished run: it has no result.json" in command_fails(record, tmp_path / "nowhere")
 
