@@ -49,3 +49,16 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable 
 ListRecipes = Annotated[bool, _option_list("", "recipes")]
 ListStudies = Annotated[bool, _option_list("ablations", "studies")]
 ListSearches = Annotated[bool, _option_list("searches", "searches")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Table of images below --data-dir and their classes (CSV with columns such as filename, label).",
+        show_default="classes are folders",
+    ),
+]
+TestLabels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Such a table of the test images.", show_default="a tenth of each class"),
+]
+LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_WORKERS = 1_000_000, 2**32 - 1, 1_000_000, 1024  # as in recipes

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seattn.cli import Checkpoint, Device, Json, NoExif
+from seattn.cli import LARGEST_BATCH, MOST_WORKERS, Checkpoint, Device, Json, Labels, NoExif
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable_file, write_text
 
@@ -41,8 +41,10 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(help="The part of DIR to score.")] = "test",
     checkpoint: Checkpoint = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one forward pass.")] = 256,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads in this one.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in one forward pass.")] = 256,
+    workers: Annotated[
+        int, typer.Option(min=0, max=MOST_WORKERS, help="Processes that read images; 0 reads in this one.")
+    ] = 2,
     device: Device = "cpu",
     no_exif: NoExif = False,
     class_map: Annotated[
@@ -53,6 +55,7 @@ def evaluate(
             show_default="by the names of the folders",
         ),
     ] = None,
+    labels: Labels = None,
     as_json: Json = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the scores to this JSON file.", show_default="none")
@@ -68,7 +71,7 @@ def evaluate(
     if out is not None:
         require_writable_file(out)
     cifar = cifar_folder(data_dir)  # bad data are refused before the model is loaded
-    data = f"{data_dir / cifar}, {split}" if cifar else str(split_folder(data_dir, split))
+    data = f"{data_dir / cifar}, {split}" if cifar else str(labels or split_folder(data_dir, split))
     net = load_model(model, checkpoint=checkpoint, device=device)
     evaluation = evaluate_split(
         net,
@@ -78,6 +81,7 @@ def evaluate(
         workers=workers,
         exif=not no_exif,
         class_map=class_map,
+        labels=labels,
         progress=True,
     )
     text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
@@ -96,7 +100,7 @@ def predict(
     model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
     checkpoint: Checkpoint = None,
     topk: Annotated[int, typer.Option(min=1, help="The number of classes to show for each image.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in memory at a time.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in memory at a time.")] = 64,
     device: Device = "cpu",
     no_exif: NoExif = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from seattn.cli import ListRecipes, SkipBad, TrainingDevice
+from seattn.cli import (
+    LARGEST_BATCH,
+    LARGEST_SEED,
+    MOST_EPOCHS,
+    Checkpoint,
+    Labels,
+    ListRecipes,
+    NoExif,
+    SkipBad,
+    TestLabels,
+    TrainingDevice,
+)
 from seattn.core.errors import UserError
 
 Settings = Annotated[
@@ -28,16 +39,23 @@ def parse_settings(settings: Sequence[str], **options: object) -> dict[str, obje
     """
     import yaml
 
+    from seattn.core.records import parse_yaml
+
     parsed: dict[str, object] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not (key and equals):
             raise UserError(f"--set takes KEY=VALUE, for example lr=0.05 or seattn.cutout=8; got {setting!r}")
         try:
-            parsed[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            parsed[key] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {setting}: the value is not valid YAML: {' '.join(str(error).split())}") from error
     return {**parsed, **{key: value for key, value in options.items() if value is not None}}
+
+
+def _exif_key(no_exif: bool) -> dict[str, object]:
+    """The recipe key of --no-exif."""
+    return {"seattn.exif": False} if no_exif else {}
 
 
 def reuse_memory(device: str | None) -> None:
@@ -49,10 +67,18 @@ def reuse_memory(device: str | None) -> None:
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="Any model of timm or of this package: arch or arch.tag.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Any model of timm or of this package (arch or arch.tag), a run's folder, hf-hub:org/name."
+        ),
+    ],
     data_dir: Annotated[
         Path, typer.Option(help="Images as DIR/CLASS/IMAGE; or already split, as DIR/train/CLASS/IMAGE and DIR/test/…")
     ],
+    checkpoint: Checkpoint = None,
+    labels: Labels = None,
+    test_labels: TestLabels = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,28 +86,36 @@ def finetune(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs to train.", show_default="by the number of images")
+        int | None,
+        typer.Option(min=1, max=MOST_EPOCHS, help="Epochs to train.", show_default="by the number of images"),
     ] = None,
     device: TrainingDevice = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=2, help="Images in a batch.", show_default="by the number of images")
+        int | None,
+        typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="by the number of images"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the training.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split and of the training.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out; a finished run with more --epochs.")
+    ] = False,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start without pretrained weights.")] = False,
     skip_bad: SkipBad = False,
+    no_exif: NoExif = False,
     settings: Settings = None,
 ) -> None:
     """Train a classifier of your own images: a folder for each class in, weights and an HTML report out."""
     from seattn.reports.net_report import write_run_report
     from seattn.training.finetuning import finetune as run_finetune
 
-    overrides = parse_settings(settings or [], epochs=epochs, batch_size=batch_size)
+    overrides = parse_settings(settings or [], epochs=epochs, batch_size=batch_size, **_exif_key(no_exif))
     reuse_memory(device)
     done = run_finetune(
         model,
         data_dir,
         out,
+        checkpoint=checkpoint,
+        labels=labels,
+        test_labels=test_labels,
         device=device,
         seed=seed,
         resume=resume,
@@ -121,7 +155,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/MODEL-sSEED", metavar="RUN")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out after its last epoch.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out; a finished run with more --epochs.")
+    ] = False,
     device: TrainingDevice = None,
     model: Annotated[
         str | None, typer.Option(help="Any model of timm or of this package.", show_default="the recipe's")
@@ -131,18 +167,24 @@ def train(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_EPOCHS,
             help="Epochs to train; a warm-up with warmup_prefix is added to them.",
             show_default="the recipe's, or 300",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=2, help="Images in a batch.", show_default="the recipe's, or 128")
+        int | None,
+        typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="the recipe's, or 128"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the training.", show_default="the recipe's, or 42")
+        int | None,
+        typer.Option(min=0, max=LARGEST_SEED, help="Seed of the training.", show_default="the recipe's, or 42"),
     ] = None,
     settings: Settings = None,
     skip_bad: SkipBad = False,
+    labels: Labels = None,
+    test_labels: TestLabels = None,
+    no_exif: NoExif = False,
     no_test: Annotated[
         bool,
         typer.Option("--no-test", help="Do not read the test split: the score is that of the held-out images."),
@@ -155,7 +197,8 @@ def train(
     from seattn.data.images import cifar_folder
     from seattn.training.driver import train as run_recipe
 
-    changes = parse_settings(settings or [], model=model, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
+    options = {"model": model, "lr": lr, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    changes = parse_settings(settings or [], **options, **_exif_key(no_exif))
     if recipe is not None:
         plan = load_recipe(find_config(recipe), changes)
     elif "model" in changes and "lr" in changes:
@@ -165,4 +208,14 @@ def train(
     else:
         raise UserError("give a recipe (--list shows those of this package), or --model and --lr")
     reuse_memory(device)
-    run_recipe(plan, data_dir, out, resume=resume, device=device, skip_bad=skip_bad, read_test=not no_test)
+    run_recipe(
+        plan,
+        data_dir,
+        out,
+        resume=resume,
+        device=device,
+        skip_bad=skip_bad,
+        read_test=not no_test,
+        labels=labels,
+        test_labels=test_labels,
+    )

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 
@@ -27,6 +27,11 @@ def first_line(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """A number and its noun, as people write them: "1 epoch", "1,200 images"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first three of `names`, as one text."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

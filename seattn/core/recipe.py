@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from seattn.core.errors import UserError
@@ -36,6 +36,64 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
+def _keywords(value: Any, info: ValidationInfo) -> Any:
+    """Lists as tuples; numbers that are not finite are refused."""
+    if not _is_finite(value):
+        raise ValueError(f"{info.field_name} must hold finite numbers, got {value}")
+    return _tuples(value)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+# What a recipe can name for what it does not have: the field, other projects' names in small letters, the nearest.
+_NEAREST = {
+    "opt": {
+        "ranger ranger21 rangerlite lookahead": "lookahead_radam",
+        "sam": "seattn.sam_rho: 0.05, with any optimizer",
+        "swa": "model_ema: true",
+        "lbfgs asgd rprop": "sgd",
+        "sophia shampoo soap": "kron",
+    },
+    "sched": {
+        "exponential exp exponentiallr": "step with decay_epochs: 1 and decay_rate below 1",
+        "onecycle onecyclelr 1cycle": "poly with decay_rate: 1.0 and warmup_prefix: true",
+        "linear linearlr polynomial": "poly with decay_rate: 1.0",
+        "none constant fixed": "step with decay_rate: 1.0",
+        "plateau reducelronplateau": "multistep, or seattn.early_stop",
+        "warmrestarts cosinewarmrestarts cosineannealingwarmrestarts sgdr": "cosine with lr_cycle_limit",
+        "cosineannealing cosinelr cosineannealinglr": "cosine",
+        "wsd trapezoid": "multistep",
+    },
+    "loss": {
+        "ohem ohemcrossentropy hardmining asl asymmetric polyloss gce ghm": "focal",
+        "ce crossentropyloss softmax nll labelsmoothing": "cross_entropy, with smoothing",
+        "bce bceloss bcewithlogits": "bce_loss: true",
+        "ldam balancedsoftmax logitadjust classbalanced weightedcrossentropy": "cross_entropy with class_weights",
+        "kd distillation kldiv": "cross_entropy with kd_model_name",
+    },
+}
+
+
+def nearest(field: str, name: object) -> str | None:
+    """The nearest thing that a recipe has for another project's `name` in a field, if one is known."""
+    plain = "".join(character for character in str(name).lower() if character.isalnum())
+    return next((right for names, right in _NEAREST.get(field, {}).items() if plain in names.split()), None)
+
+
+def _known(value: object, info: ValidationInfo) -> object:
+    """Refuse a name of another project with the nearest thing that a recipe has."""
+    field = info.field_name or ""
+    if right := nearest(field, value):
+        raise ValueError(f"{'seattn.loss' if field == 'loss' else field} has no {value!r}; the nearest is {right}")
+    return value
+
+
 def _keep_default(value: float) -> float:
     """90, the default of decay_epochs, stays an int, as in every recipe.yaml until now."""
     return 90 if value == 90 else value
@@ -48,7 +106,7 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 CountFromOne = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # NumPy takes no larger one
-Keywords = Annotated[dict[str, Any], BeforeValidator(_tuples)]
+Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
 Scheduler = Literal["cosine", "multistep", "poly", "step", "tanh"]  # not "plateau": a resumed run forgets its state
 CONFIGS = Path(__file__).parents[1] / "zoo_configs"  # a link to the folder of the repository; in a wheel, its files
 CYCLIC = ("cosine", "poly", "tanh")
@@ -67,6 +125,7 @@ class OurKeys:
 
     Args:
         dataset: the name of the data set in the result rows.
+        exif: rotate images by their EXIF orientation, which timm does not do.
         data: "memory" keeps the decoded images on the device and augments whole batches there; "folder" reads files
             with timm's loader and transforms. "auto" is "memory" where the images fit, unless `aa` is set, or `scale`
             crops images that are larger than the model's input.
@@ -99,6 +158,7 @@ class OurKeys:
     """
 
     dataset: str = ""
+    exif: StrictBool = True
     data: Literal["auto", "memory", "folder"] = "auto"
     crop_padding: Count | None = None
     crop_border: Literal["black", "reflect"] = "black"
@@ -107,7 +167,7 @@ class OurKeys:
     policy: Literal["", "cifar10", "imagenet", "randaugment", "trivial"] = ""
     holdout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     holdout_seed: Seed = 0
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    loss: Annotated[Literal["cross_entropy", "focal"], BeforeValidator(_known)] = "cross_entropy"
     focal_gamma: NotNegative = 2.0
     class_weights: Literal["none", "balanced", "effective"] | dict[str, Positive] = "none"
     sampling: Literal["shuffle", "balanced"] = "shuffle"
@@ -133,7 +193,8 @@ class Recipe:
     A one-cycle schedule in timm's words: `sched: poly`, `decay_rate: 1.0`, `warmup_prefix: true`; the whole run is then
     `warmup_epochs + epochs` long. Warm restarts (Loshchilov and Hutter, SGDR, ICLR 2017): `lr_cycle_limit` cycles, the
     first of `epochs` epochs, each `lr_cycle_mul` times as long as the one before and from `lr_cycle_decay` times its
-    rate. Batch sizes are of one process.
+    rate. Batch sizes are of one process. `initial_checkpoint` is a file of weights to start from, of which a classifier
+    of another size is left out; `kd_model_name` may also be the folder of a run, or `hf-hub:org/name`.
 
     Raises:
         UserError: for an unknown, missing or ill-typed key, or a value out of range.
@@ -144,12 +205,13 @@ class Recipe:
     model_kwargs: Keywords = field(default_factory=dict)
     num_classes: CountFromOne | None = None
     pretrained: StrictBool = False
+    initial_checkpoint: str = ""
     batch_size: Annotated[int, Field(strict=True, ge=2, le=1_000_000)] = 128  # batch norm needs two values
     grad_accum_steps: CountFromOne = 1
     epochs: CountFromOne = 300
     seed: Seed = 42
 
-    opt: str = "sgd"
+    opt: Annotated[str, BeforeValidator(_known)] = "sgd"
     momentum: NotNegative = 0.9
     opt_betas: tuple[Number, Number] | None = None
     opt_eps: NotNegative | None = None
@@ -159,7 +221,7 @@ class Recipe:
     clip_grad: Positive | None = None
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
-    sched: Scheduler = "cosine"
+    sched: Annotated[Scheduler, BeforeValidator(_known)] = "cosine"
     sched_on_updates: StrictBool = False
     warmup_epochs: Count = 5
     warmup_lr: NotNegative = 1e-5
@@ -311,6 +373,11 @@ def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
     Raises:
         UserError: naming `source`, for an unknown, missing or ill-typed key, or a value out of range.
     """
+    for key in raw:
+        if key in OurKeys.__dataclass_fields__:
+            right = nearest(key, raw[key])
+            hint = f" The nearest to {raw[key]!r} is {right}" if right else ""
+            raise UserError(f"{source}: unknown key {key!r}; did you mean 'seattn.{key}'?{hint}")
     try:
         return Recipe(**{str(key): value for key, value in raw.items()})
     except UserError as error:

@@ -6,6 +6,7 @@ A record is a frozen dataclass. pydantic checks its values, by the annotations o
 import csv
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from seattn.core.files import not_found, write_text
 
 Record = TypeVar("Record")
 LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
+MOST_VALUES = 100_000  # in a YAML file; the largest of zoo_configs has 200
 _EXPECTED = {  # for the errors of pydantic whose messages name types of Python
     "tuple_type": "a list",
     "list_type": "a list",
@@ -74,6 +76,35 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text.
+
+    Raises:
+        yaml.YAMLError, ValueError or RecursionError: if the text is not valid YAML, a key occurs twice, or aliases
+            stand for themselves or for more than `MOST_VALUES` values.
+    """
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _values(node, {}) > MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values; write the values out")
+    return loader.construct_document(node)
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """The number of values in `node`, where an alias counts as what it stands for; infinite if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until the number is known
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        known[id(node)] = 1 + sum(_values(child, known) for child in children)
+    return known[id(node)]
+
+
 def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
@@ -86,7 +117,7 @@ def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
     """
     text = read_text(path, what)
     try:
-        content = _Loader(text).get_single_data()
+        content = parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

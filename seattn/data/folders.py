@@ -4,7 +4,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from seattn.core.errors import UserError
 from seattn.core.files import not_found, printable
-from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder
+from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder, leave_out_unreadable, read_sizes
 
 # The names of a split's folder, in any case, with "-" or a space for "_"; the first that is there is taken.
 SPLITS = {
@@ -24,19 +23,51 @@ SPLITS = {
 # Copies, previews and waste that operating systems and servers put into folders, beside names that begin with a dot.
 _NO_DATA = {"@eadir", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found", "__pycache__"}
 _NO_DATA |= {"system volume information", "thumbs.db", "desktop.ini"}
-_COUNTS_SHOWN = 12  # classes whose counts are printed
+# A folder with two of these files is a run, a study or a search of ours, and no class.
+_RUN_FILES = ("recipe.yaml", "summary.csv", "last.pth.tar", "model.safetensors", "result.json", "rows.csv", "study.db")
 _logger = logging.getLogger("seattn")
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in `folder`, sorted, without hidden ones and those that are no data."""
+    """The names of the folders in `folder`, sorted, without hidden ones, those that are no data, and those of runs."""
     try:
-        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+        paths = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
+        return tuple(sorted(path.name for path in paths if not _holds_runs(path)))
     except OSError as error:
-        raise UserError(f"cannot list the folder {printable(folder)}: {error.strerror}") from error
+        raise UserError(f"cannot list the folder {printable(error.filename or folder)}: {error.strerror}") from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is that of a run, a study or a search, by its files."""
+    return sum((folder / name).is_file() for name in _RUN_FILES) >= 2
+
+
+def _holds_runs(folder: Path, depth: int = 3) -> bool:
+    """Whether `folder` is a run, or holds runs, at most `depth` folders below it, and no image."""
+    if is_run(folder):
+        return True
+    found = False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if Path(entry.name).suffix.lower() in SUFFIXES:
+                return False
+            if depth and not found and entry.is_dir() and not is_hidden(entry.name):
+                found = _holds_runs(Path(entry.path), depth - 1)
+    return found
+
+
+def check_out(out: Path, data_dir: Path) -> None:
+    """Refuse a folder for a new run inside the folder of the images, where its files could be taken for images.
+
+    Raises:
+        UserError: if `out` is `data_dir` or a folder below it.
+    """
+    if data_dir.is_dir() and out.resolve().is_relative_to(data_dir.resolve()):
+        raise UserError(f"--out {out} is inside --data-dir {printable(data_dir)}; give a folder outside of the images")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or is known to hold no data."""
     return name.startswith(".") or name.lower() in _NO_DATA
 
 
@@ -139,7 +170,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _images_in(folder: Path) -> list[str]:
-    return [name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES and not _is_hidden(name)]
+    return [name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES and not is_hidden(name)]
 
 
 def list_files(folder: Path, *, exif: bool = True) -> FileSet:
@@ -162,7 +193,7 @@ def list_files(folder: Path, *, exif: bool = True) -> FileSet:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = sorted(_walk_images(folder / name, ignored))
+        images = sorted(walk_images(folder / name, ignored))
         paths += images
         labels += [label] * len(images)
     if ignored:
@@ -181,13 +212,13 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         UserError: if there is no image.
     """
-    images = sorted(_walk_images(folder, Counter()))
+    images = sorted(walk_images(folder, Counter()))
     if not images:
         raise UserError(f"no images in {printable(folder)}; an image is a file such as .jpg, .png or .tif")
     return images
 
 
-def _walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
+def walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
     """The images below `folder`; each folder is visited once, however many links lead to it."""
 
     def refuse(error: OSError) -> None:
@@ -200,12 +231,12 @@ def _walk_images(folder: Path, ignored: Counter[str]) -> Iterator[Path]:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not is_run(Path(root, name)))
         for name in files:
             suffix = Path(name).suffix.lower()
-            if suffix in SUFFIXES and not _is_hidden(name):
+            if suffix in SUFFIXES and not is_hidden(name):
                 yield Path(root) / name
-            elif not _is_hidden(name):
+            elif not is_hidden(name):
                 ignored[printable(suffix) or "no suffix"] += 1
 
 
@@ -237,38 +268,6 @@ def check_no_class_empty(files: FileSet, folder: Path) -> None:
         raise UserError(f"the class folder {printable(folder)}/{empty[0]} holds no images; fill it or remove it")
 
 
-def read_sizes(files: FileSet) -> list[Size | None]:
-    """Decode each image once: its (H, W), or None if it cannot be read."""
-
-    def size(index: int) -> Size | None:
-        try:
-            image = files.read(index, "RGB")
-        except UserError:
-            return None
-        return image.height, image.width
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(size, range(len(files))))
-
-
-def leave_out_unreadable(
-    files: FileSet, split: str, *, sizes: Sequence[Size | None] = (), warn: bool = True
-) -> FileSet:
-    """Leave out the images that cannot be read, and count them; without `sizes`, each image is decoded once for this.
-
-    Raises:
-        UserError: if none can be read.
-    """
-    sizes = sizes or read_sizes(files)
-    bad = [printable(path) for path, size in zip(files.paths, sizes, strict=True) if size is None]
-    if len(bad) == len(files):
-        raise UserError(f"none of the {len(files)} {split} images can be read; the first is {bad[0]}")
-    if bad and warn:
-        shown = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-        _logger.warning("%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), split, shown)
-    return files.subset(torch.tensor([i for i, size in enumerate(sizes) if size is not None], dtype=torch.int64))
-
-
 @dataclass(frozen=True)
 class UserImages:
     """The splits of a folder, as files; a folder without splits is all "train".
@@ -276,12 +275,14 @@ class UserImages:
     Args:
         splits: name ("train", "validation", "test") -> its files.
         folders: name -> its folder.
+        class_folders: name -> the folder of each class, by label; where there are none, the names of the classes.
         sizes: the different (H, W) of the images that can be read.
         skipped: the number of images that cannot be read.
     """
 
     splits: Mapping[str, FileSet]
     folders: Mapping[str, Path]
+    class_folders: Mapping[str, tuple[str, ...]]
     sizes: frozenset[Size]
     skipped: int
 
@@ -295,7 +296,7 @@ class UserImages:
         return torch.bincount(self.splits["train"].labels, minlength=len(self.class_names)).tolist()
 
 
-def read_folder(data_dir: Path, *, skip_bad: bool) -> UserImages:
+def read_folder(data_dir: Path, *, skip_bad: bool, exif: bool = True) -> UserImages:
     """List the images of `data_dir` and decode each once, so that a damaged one is found before any training.
 
     Args:
@@ -313,14 +314,31 @@ def read_folder(data_dir: Path, *, skip_bad: bool) -> UserImages:
     if not folders:
         check_class_folders(data_dir)
         folders = {"train": data_dir}
-    listed = {name: list_files(folder) for name, folder in folders.items()}
-    train = listed["train"]
-    if len(train.class_names) < 2:
+    listed = {name: list_files(folder, exif=exif) for name, folder in folders.items()}
+    names = {name: class_folders(folder) for name, folder in folders.items()}
+    if len(names["train"]) < 2:
         raise UserError(
-            f"{printable(folders['train'])} has one class, {train.class_names[0]!r}; it should hold two or more "
-            "class folders"
+            f"{printable(folders['train'])} has one class, {printable(names['train'][0])!r}; it should hold two or "
+            "more class folders"
         )
-    check_no_class_empty(train, folders["train"])
+    check_no_class_empty(listed["train"], folders["train"])
+    images = read_images(listed, folders, names, skip_bad=skip_bad)
+    check_no_class_empty(images.splits["train"], folders["train"])
+    return images
+
+
+def read_images(
+    listed: Mapping[str, FileSet],
+    folders: Mapping[str, Path],
+    class_folders: Mapping[str, tuple[str, ...]],
+    *,
+    skip_bad: bool,
+) -> UserImages:
+    """Decode each of the `listed` images once; the arguments are those of `UserImages`.
+
+    Raises:
+        UserError: naming a damaged image, unless `skip_bad` leaves such images out.
+    """
     sizes = {name: read_sizes(files) for name, files in listed.items()}
     bad = [path for name in listed for path, size in zip(listed[name].paths, sizes[name], strict=True) if size is None]
     if bad and not skip_bad:
@@ -331,29 +349,20 @@ def read_folder(data_dir: Path, *, skip_bad: bool) -> UserImages:
     readable = {
         name: leave_out_unreadable(files, name, sizes=sizes[name], warn=False) for name, files in listed.items()
     }
-    check_no_class_empty(readable["train"], folders["train"])
     seen = frozenset(size for split in sizes.values() for size in split if size is not None)
-    return UserImages(readable, folders, seen, len(bad))
+    return UserImages(readable, folders, class_folders, seen, len(bad))
 
 
-def describe(names: Sequence[str], counts: Sequence[int]) -> str:
-    """The classes and the number of their images, in a line."""
-    if len(names) <= _COUNTS_SHOWN:
-        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
-    most, least = counts.index(max(counts)), counts.index(min(counts))
-    return f"from {counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) images each"
+def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[str] = ("test", "validation")) -> None:
+    """Make `root`/<split>/<class>/… of links to the images, where images of train fill missing splits.
 
-
-def link_splits(images: UserImages, root: Path, seed: int) -> None:
-    """Make `root`/<split>/<class>/… of links to the images, where images of train fill the missing splits.
-
-    A missing split gets a tenth of each class, at least one image; the same images for the same seed.
+    A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
 
     Raises:
         UserError: if a class has too few images for that, or the links cannot be made.
     """
     generator = torch.Generator().manual_seed(seed)
-    missing = [name for name in ("test", "validation") if name not in images.splits]
+    missing = [name for name in needed if name not in images.splits]
     for split, files in images.splits.items():
         if split != "train":
             _link(images, split, range(len(files)), root / split)
@@ -378,12 +387,14 @@ def _link(images: UserImages, split: str, index: Iterable[int], target: Path) ->
 
     A folder in a class folder becomes a part of the file's name, and a number is added to a name that is in use.
     """
-    files, folder = images.splits[split], images.folders[split]
-    for name in class_folders(folder):
+    files, folder, names = images.splits[split], images.folders[split], images.class_folders[split]
+    for name in names:
         (target / name).mkdir(parents=True, exist_ok=True)
     for i in index:
-        path = files.paths[i]
-        name, *inside = path.relative_to(folder).parts
+        path, name = files.paths[i], names[int(files.labels[i])]
+        inside = path.relative_to(folder).parts
+        if inside[0] == name:
+            inside = inside[1:]
         flat = Path("__".join(inside))
         link = target / name / flat
         number = 1

@@ -7,7 +7,7 @@ import logging
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +154,38 @@ def _say_first_page(path: Path) -> None:
         _logger.warning(
             "%s has several pages or frames; the first one is read, here and in other such files", printable(path)
         )
+
+
+def read_sizes(files: FileSet) -> list[Size | None]:
+    """Decode each image once: its (H, W), or None if it cannot be read."""
+
+    def size(index: int) -> Size | None:
+        try:
+            image = files.read(index, "RGB")
+        except UserError:
+            return None
+        return image.height, image.width
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(size, range(len(files))))
+
+
+def leave_out_unreadable(
+    files: FileSet, split: str, *, sizes: Sequence[Size | None] = (), warn: bool = True
+) -> FileSet:
+    """Leave out the images that cannot be read, and count them; without `sizes`, each image is decoded once for this.
+
+    Raises:
+        UserError: if none can be read.
+    """
+    sizes = sizes or read_sizes(files)
+    bad = [printable(path) for path, size in zip(files.paths, sizes, strict=True) if size is None]
+    if len(bad) == len(files):
+        raise UserError(f"none of the {len(files)} {split} images can be read; the first is {bad[0]}")
+    if bad and warn:
+        shown = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+        _logger.warning("%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), split, shown)
+    return files.subset(torch.tensor([i for i, size in enumerate(sizes) if size is not None], dtype=torch.int64))
 
 
 def squash(size: Size) -> Fit:

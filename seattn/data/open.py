@@ -7,7 +7,10 @@ size. Evaluation is the same on both: timm's transform for the model's config.
 Shapes: N images of a set, B of a process' batch, C channels, H x W pixels.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +21,11 @@ from PIL import Image
 from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.core.recipe import Recipe
-from seattn.data.duplicates import warn_of_shared_files, warn_of_shared_images
 from seattn.data.folders import (
     check_classes,
     check_no_class_empty,
     find_split,
     has_split,
-    leave_out_unreadable,
     list_files,
 )
 from seattn.data.images import (
@@ -38,14 +39,17 @@ from seattn.data.images import (
     cifar_folder,
     decode,
     hold_out,
+    leave_out_unreadable,
     load_cifar,
 )
 from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import EvalSplit, MemoryEval, MemoryTrain, TrainSplit
 from seattn.data.transforms import channels_mode, check_policy, eval_transform_uint8
 
+_HEAD = 2**16  # bytes of a file that are compared first, to find an image that is in two splits
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images in one set
 _HEADERS_READ = 64  # images whose headers are read, to see whether a set is of large ones
+_logger = logging.getLogger("seattn")
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class _Opener:
     def _files(self, split: str) -> FileSet:
         folder, train = find_split(self.data_dir, split), find_split(self.data_dir, "train")
         check_classes(train, folder)
-        files = list_files(folder)
+        files = list_files(folder, exif=self.recipe.seattn.exif)
         if self.skip_bad:
             files = leave_out_unreadable(files, split, warn=self.rank == 0)
         if folder == train:
@@ -252,3 +256,47 @@ def _any_larger(files: FileSet, size: Size) -> bool:
 def _refuse_aa(recipe: Recipe) -> None:
     if recipe.aa:
         raise UserError(f"aa {recipe.aa!r} needs seattn.data 'folder'; in memory the key for a policy is seattn.policy")
+
+
+def warn_of_shared_files(test: Sequence[Path], train: Sequence[Path]) -> None:
+    """Warn, in one line, of test files whose bytes (SHA-256) are those of a training file."""
+    train_heads = _by_digest(_head, train)
+    candidates = [path for path in test if _head(path) in train_heads]
+    if candidates:  # few: all their bytes are compared with those of every training file with the same first bytes
+        heads = {_head(path) for path in candidates}
+        contents = _by_digest(_content, [path for path in train if _head(path) in heads])
+        pairs = [(path, contents.get(_content(path))) for path in candidates]
+        _warn_of_pairs([(printable(path), printable(twin)) for path, twin in pairs if twin is not None], len(test))
+
+
+def warn_of_shared_images(test: torch.Tensor, train: torch.Tensor) -> None:
+    """Warn, in one line, of test images (N, H, W, 3) whose pixels (SHA-256) are those of a training image."""
+    known = {hashlib.sha256(image.tobytes()).digest(): i for i, image in enumerate(train.numpy())}
+    pairs = [(i, known.get(hashlib.sha256(image.tobytes()).digest())) for i, image in enumerate(test.numpy())]
+    _warn_of_pairs([(f"image {i}", f"image {j}") for i, j in pairs if j is not None], len(test))
+
+
+def _warn_of_pairs(pairs: Sequence[tuple[str, str]], count: int) -> None:
+    if pairs:
+        _logger.warning(
+            "%d of %d test images are also in train, by content: the score is too high; the first is %s, in train %s",
+            len(pairs),
+            count,
+            pairs[0][0],
+            pairs[0][1],
+        )
+
+
+def _by_digest(digest: Callable[[Path], bytes], paths: Sequence[Path]) -> dict[bytes, Path]:
+    """Digest -> the first path that has it."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(reversed(list(pool.map(digest, paths))), reversed(paths), strict=True))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return path.stat().st_size.to_bytes(8, "big") + hashlib.sha256(file.read(_HEAD)).digest()
+
+
+def _content(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

@@ -21,6 +21,7 @@ from seattn.core.errors import UserError
 from seattn.core.progress import progress_bar
 from seattn.data.folders import list_files, split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
+from seattn.data.labels import read_labels
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
 from seattn.evaluation.prediction import as_seen, predict_logits
@@ -272,6 +273,7 @@ def evaluate(
     workers: int = 2,
     exif: bool = True,
     class_map: Path | None = None,
+    labels: Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate on images of any size, with timm's transform for the model.
@@ -282,14 +284,18 @@ def evaluate(
         exif: turn images by their EXIF orientation, which timm does not do.
         class_map: a text file with the class folder of each output of the model, one on each line, for folders that
             are not the model's label names.
+        labels: a table of the images below `data_dir` and their classes, instead of class folders
+            (`seattn.data.labels.read_labels`).
         progress: show a progress bar on stderr.
 
     Raises:
         UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
             the folder, the class or the file.
     """
-    if cifar_folder(data_dir) is None:
-        images: FileSet | ImageSet = list_files(split_folder(data_dir, split), exif=exif)
+    if labels is not None:
+        images: FileSet | ImageSet = read_labels(labels, data_dir, split, exif=exif)
+    elif cifar_folder(data_dir) is None:
+        images = list_files(split_folder(data_dir, split), exif=exif)
     else:
         images = load_cifar(data_dir, split)
     outputs, names = match_classes(images.class_names, model, class_map)

@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
-from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
+from timm.models import get_arch_pretrained_cfgs, load_model_config_from_hf, split_model_name_tag
 from torch import nn
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
+from seattn.core.records import read_json
 from seattn.models import models_with_weights
 from seattn.models._hub import hub_call, split_revision, timm_repository
 from seattn.models.checkpoints.foreign import load_foreign
@@ -46,7 +48,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         model = _from_hub(spec, pretrained=own_weights)
     elif timm.is_model(spec):
         model = _from_registry(spec, pretrained=own_weights)
-    elif spec.startswith(DIR_PREFIX) or Path(spec).is_dir() or "/" in spec:
+    elif is_source(spec):
         model = _from_directory(Path(spec.removeprefix(DIR_PREFIX)), pretrained=own_weights)
     else:
         raise unknown_model(spec)
@@ -54,6 +56,28 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         load_checkpoint(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
     return model.eval().to(target)
+
+
+def is_source(spec: str) -> bool:
+    """Whether `spec` is written like a directory or a repository of the Hub, and not like a name of the registry."""
+    return spec.startswith((HUB_PREFIX, DIR_PREFIX)) or Path(spec).is_dir() or "/" in spec
+
+
+def read_architecture(spec: str) -> tuple[str, dict[str, Any]]:
+    """The architecture and its options in config.json of a model directory or a repository of the Hub.
+
+    Raises:
+        UserError: if there is no such file, or it names no architecture that is known here.
+    """
+    if spec.startswith(HUB_PREFIX):
+        with hub_call(spec.removeprefix(HUB_PREFIX), HUB_ERRORS):
+            _, name, args = load_model_config_from_hf(spec.removeprefix(HUB_PREFIX))
+    else:
+        config = read_json(Path(spec.removeprefix(DIR_PREFIX)) / CONFIG)
+        name, args = config.get("architecture"), config.get("model_args")
+    if not (isinstance(name, str) and timm.is_model(name) and isinstance(args, dict | None)):
+        raise UserError(f"{spec}: {CONFIG} names no architecture that is known here, it has {name!r}")
+    return name, {key: value for key, value in (args or {}).items() if key != "num_classes"}
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:

@@ -10,8 +10,10 @@ from PIL import Image
 from torch import nn
 
 from seattn.core.errors import counted
+from seattn.core.recipe import load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import find_split, leave_out_unreadable, list_files
+from seattn.data.folders import find_split, list_files
+from seattn.data.images import leave_out_unreadable
 from seattn.data.transforms import eval_transform, image_mode
 from seattn.evaluation.gates import collect_gates
 from seattn.evaluation.scoring import Scores, score_images
@@ -93,7 +95,7 @@ def write_run_report(
 ) -> Path:
     """Write `run`/report.html about the exported weights of the run on the test split of `root`."""
     model = load_model(f"{DIR_PREFIX}{run}", device=device)
-    files = list_files(find_split(root, "test"))
+    files = list_files(find_split(root, "test"), exif=load_recipe(run / "recipe.yaml").seattn.exif)
     if skip_bad:
         files = leave_out_unreadable(files, "test", warn=False)
     scores = score_images(model, files, progress="scoring the test split" if progress else "")

@@ -1,56 +1,116 @@
 """The parts of a run that a recipe names: the model, its optimizer, its schedule, the mixing of batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import scheduler_kwargs
 from torch import nn
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError, did_you_mean, first_line, shorten
 from seattn.core.recipe import Recipe
-from seattn.models.listing import check_name
-from seattn.models.load import HUB_ERRORS
+from seattn.data.transforms import data_config
+from seattn.models.checkpoints.foreign import load_foreign
+from seattn.models.checkpoints.read import read_state_dict, require_finite
+from seattn.models.load import HUB_ERRORS, load_model
 
 
 def create_model(recipe: Recipe) -> Any:
     """The recipe's net.
 
     Raises:
-        UserError: if its weights cannot be loaded, or a keyword of `model_kwargs` is wrong.
+        UserError: if its weights or those of `initial_checkpoint` cannot be loaded, or a keyword of `model_kwargs` is
+            wrong.
     """
     # A keyword that the recipe does not set is omitted: the model's own default then holds.
     given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
     kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
-        return timm.create_model(
+        model = timm.create_model(
             recipe.model, pretrained=recipe.pretrained, drop_rate=recipe.drop, **kwargs, **recipe.model_kwargs
         )
     except HUB_ERRORS as error:
         raise UserError(f"cannot load the weights of {recipe.model}: {first_line(error)}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         if not recipe.model_kwargs:
             raise
-        raise UserError(f"model_kwargs {recipe.model_kwargs} for {recipe.model}: {error}") from error
+        reason = " ".join(str(error).split())[:200]  # the second line names weights that do not fit
+        raise UserError(f"model_kwargs {recipe.model_kwargs} for {recipe.model}: {reason}") from error
+    if recipe.initial_checkpoint:
+        load_all_but_classifier(model, Path(recipe.initial_checkpoint))
+    return model
 
 
-def create_teacher(name: str, classes: int) -> Any:
-    """The trained net called `name`.
+def load_all_but_classifier(model: Any, path: Path) -> None:
+    """Load the weights in `path`; a classifier that is not in the file, or is of another size there, stays random.
 
     Raises:
-        UserError: if there is no such net, it has no weights, or they cannot be loaded.
+        UserError: if the file is damaged, or holds weights of another net.
     """
-    check_name(name)
+    state, own = read_state_dict(path), model.state_dict()
+    for key in classifier_keys(model):
+        if key not in state or state[key].shape != own[key].shape:
+            state[key] = own[key]
+    load_foreign(model, state)
+    require_finite(model.state_dict(), str(path))
+
+
+def classifier_keys(model: Any) -> list[str]:
+    """The keys of the parameters of the model's classifier, or of its two classifiers, in its state dict."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return [key for key in model.state_dict() if key.startswith(tuple(f"{name}." for name in names))]
+
+
+def create_teacher(name: str, student: Mapping[str, Any], class_names: Sequence[str]) -> tuple[Any, list[int]]:
+    """The trained net called `name`, and the number of its output for each class of the data.
+
+    Args:
+        name: `arch` or `arch.tag`, the folder of a run, or `hf-hub:org/name`.
+        student: the data config of the student.
+        class_names: those of the data.
+
+    Raises:
+        UserError: if there is no such net, its weights cannot be loaded, or it does not fit the data: its classes, by
+            their names where it has names, else by their number; its channels; the size of its images.
+    """
+    teacher: Any = load_model(name)
+    outputs = _outputs_of_teacher(name, teacher, class_names)
+    channels, size = student["input_size"][0], tuple(student["input_size"])
+    own_channels = data_config(teacher)["input_size"][0]
+    if own_channels != channels:
+        raise UserError(
+            f"the teacher {name} takes images of {own_channels} channels, the student of {channels}: set "
+            "model_kwargs.in_chans, or another kd_model_name"
+        )
     try:
-        return timm.create_model(name, pretrained=True, num_classes=classes)
-    except HUB_ERRORS as error:
-        raise UserError(f"cannot load the weights of {name}: {first_line(error)}") from error
+        with torch.no_grad():
+            teacher(torch.zeros(1, *size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"the teacher {name} cannot take the student's images {size}: {first_line(error)}") from error
+    return teacher, outputs
+
+
+def _outputs_of_teacher(name: str, teacher: Any, class_names: Sequence[str]) -> list[int]:
+    known = tuple(teacher.pretrained_cfg.get("label_names") or ())
+    if len(known) != teacher.num_classes:
+        known = ()
+    if set(known) == set(class_names):
+        return [known.index(class_name) for class_name in class_names]
+    if not known and teacher.num_classes == len(class_names):
+        return list(range(len(class_names)))
+    theirs = f" ({shorten(known)})" if known else ""
+    raise UserError(
+        f"the teacher {name} has {teacher.num_classes} classes{theirs}, the data {len(class_names)} "
+        f"({shorten(class_names)}): distillation needs a teacher of the same classes"
+    )
 
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -62,6 +122,11 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     try:
         return create_optimizer_v2(model, **optimizer_kwargs(recipe), **recipe.opt_kwargs)
     except (ValueError, TypeError) as error:
+        name = recipe.opt.lower().removeprefix("lookahead_")
+        known = [str(optimizer) for optimizer in list_optimizers()]
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UserError(f"opt must be an optimizer of timm, got {recipe.opt!r}; {hint}") from error
         raise UserError(f"cannot make the optimizer {recipe.opt!r}: {first_line(error)}") from error
 
 

@@ -1,6 +1,7 @@
 """Train a recipe on a data folder: weights, their config and one row with the accuracy on the test split."""
 
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,13 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import find_split, has_split
+from seattn.data.folders import check_out, find_split, has_split, link_splits
+from seattn.data.labels import read_labelled
 from seattn.models.listing import check_name
 from seattn.training.log import check_log
 from seattn.training.loop import TrainingRun
 from seattn.training.processes import Distributed
-from seattn.training.run_dir import Row, RunDir
+from seattn.training.run_dir import DATA, Row, RunDir
 
 
 def train(
@@ -30,6 +32,8 @@ def train(
     skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
     read_test: bool = True,
+    labels: Path | None = None,
+    test_labels: Path | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> AccuracyRow | None:
     """Train the recipe's model on `data_dir`, and read the test split once, at the end.
@@ -41,11 +45,14 @@ def train(
         recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
         data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
         out_dir: the folder for the run's files; `runs/<model>-s<seed>` by default.
-        resume: continue the run in `out_dir` after its last finished epoch, if it has one.
+        resume: continue the run in `out_dir` after its last finished epoch; a finished run only with more epochs.
         device: "cuda", "cpu", …; by default CUDA where there is one.
         skip_bad: leave unreadable images out, with a warning that counts them.
         overrides: recipe keys to replace, where `recipe` is a file.
         read_test: False does not read the test split, which may then be absent; the row is of the held-out images.
+        labels: a table of the training images below `data_dir` and their classes, as `seattn.data.labels` reads it. The
+            images are linked into `out_dir`/data, where a tenth of each class is for the test without `test_labels`.
+        test_labels: such a table of the test images.
         on_epoch: called after each epoch with its row of `summary.csv`, in the first process; an exception from it ends
             the run, which `resume` continues.
 
@@ -65,19 +72,31 @@ def train(
     target = torch_device(processes.device(device))
     if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
         raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
-    for split in ("train", "test") if read_test else ("train",):  # before hours of training
-        if not has_split(data_dir, split):
-            find_split(data_dir, split)  # raises an error that names the missing split
-    if not (read_test or recipe.seattn.holdout or has_split(data_dir, "validation")):
-        raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
     path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
+    if not resume:
+        check_out(path, data_dir)
+    if labels is None and test_labels is not None:
+        raise UserError(f"test labels {test_labels} need labels of the training images, too; give --labels")
+    if labels is None:
+        _check_splits(recipe, data_dir, read_test=read_test)  # before hours of training
+    elif not (read_test or recipe.seattn.holdout):
+        raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
     with processes.group(target), _unchanged_random_state(target):
         run_dir = RunDir(path, recipe, resume=resume) if processes.first else None
-        processes.wait()
+        links = path / DATA
+        links_are_new = labels is not None and not (resume and links.is_dir())
+        if run_dir is not None and links_are_new and links.exists():
+            run_dir.close()
+            raise UserError(f"{links} exists, where links to the labelled images are made; give another --out")
         try:
+            if labels is not None and run_dir is not None and links_are_new:
+                exif = recipe.seattn.exif
+                images = read_labelled(data_dir, labels, test_labels, skip_bad=skip_bad, exif=exif)
+                link_splits(images, links, recipe.seed, needed=("test",) if read_test else ())
+            processes.wait()
             run = TrainingRun(
                 recipe,
-                data_dir,
+                data_dir if labels is None else links,
                 path=path,
                 run_dir=run_dir,
                 device=target,
@@ -91,7 +110,18 @@ def train(
                     run.log.close()
         finally:
             if run_dir is not None:
+                if links_are_new and not (path / "recipe.yaml").exists():  # the run has not started
+                    shutil.rmtree(links, ignore_errors=True)
                 run_dir.close()
+
+
+def _check_splits(recipe: Recipe, data_dir: Path, *, read_test: bool) -> None:
+    """Raise UserError if `data_dir` lacks a split that the run reads."""
+    for split in ("train", "test") if read_test else ("train",):
+        if not has_split(data_dir, split):
+            find_split(data_dir, split)  # raises an error that names the missing split
+    if not (read_test or recipe.seattn.holdout or has_split(data_dir, "validation")):
+        raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
 
 
 @contextmanager

@@ -14,18 +14,26 @@ from typing import Any
 
 import timm
 import yaml
+from safetensors.torch import save
 
 from seattn.core.device import default_device, torch_device
 from seattn.core.errors import UserError, counted
-from seattn.core.files import printable, require_writable, write_text
+from seattn.core.files import atomic_path, printable, require_writable, write_text
+from seattn.core.recipe import parse_recipe, replace_keys
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import UserImages, describe, link_splits, read_folder
+from seattn.data.folders import UserImages, check_out, link_splits, read_folder
+from seattn.data.labels import read_labelled
 from seattn.models.listing import check_name
-from seattn.models.load import DIR_PREFIX
+from seattn.models.load import DIR_PREFIX, is_source, load_model, read_architecture
+from seattn.training.build import classifier_keys, load_all_but_classifier
 from seattn.training.driver import train
+from seattn.training.run_dir import DATA, no_run
 
 RECIPE = "recipe.yaml"
-DATA = "data"
+START = "start.safetensors"
+# The keys of a net's cfg that say how images are prepared for it.
+_PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+_COUNTS_SHOWN = 12  # classes whose counts are printed
 _IMBALANCE = 10  # largest class over smallest class; above this ratio all classes are drawn equally often
 _logger = logging.getLogger("seattn")
 
@@ -57,6 +65,9 @@ def finetune(
     data_dir: Path,
     out_dir: Path | None = None,
     *,
+    checkpoint: Path | None = None,
+    labels: Path | None = None,
+    test_labels: Path | None = None,
     device: str | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -67,13 +78,16 @@ def finetune(
     """Train `model` on the classes of `data_dir`, and score it on images that took no part in the training.
 
     Args:
-        model: `arch` or `arch.tag` of timm's registry; its trained weights are the start if it has any.
+        model: `arch` or `arch.tag` of timm's registry, the folder of a run, `local-dir:FOLDER`, `hf-hub:ORG/NAME`, or a
+            checkpoint in the folder of a run; its trained weights are the start if it has any.
         data_dir: <class>/<image>, of which a tenth is held out for choices and a tenth for the test; or
             train/<class>/<image> with test/… and, if there is one, validation/….
         out_dir: the folder for the run's files; `runs/<model>-<folder>-s<seed>` by default.
+        checkpoint: weights to start from instead, as for `load_model`.
+        labels, test_labels: tables of the images below `data_dir` and their classes, instead of class folders.
         device: "cuda", "cpu", …; by default CUDA where there is one.
         seed: the seed of the split and of the training.
-        resume: continue the run in `out_dir`, if there is one.
+        resume: continue the run in `out_dir`; a finished run only with more `epochs` in `overrides`.
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.
         overrides: recipe keys and their values, in place of those that the rules choose.
@@ -81,18 +95,28 @@ def finetune(
     Raises:
         UserError: for a bad folder, an unknown model, or an `out_dir` in use; no file is left behind.
     """
-    check_name(model)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("finetune runs in one process; write a recipe and use torchrun -m seattn train for more")
+    overrides = overrides or {}
     name = device or default_device()
     target = torch_device(name)
-    run = out_dir or Path("runs") / f"{model}-{data_dir.resolve().name}-s{seed}"
-    if not (resume and (run / RECIPE).exists()):
+    run = out_dir or Path("runs") / f"{Path(model).name}-{data_dir.resolve().name}-s{seed}"
+    if resume and not (run / RECIPE).exists():
+        raise no_run(run)
+    if not resume:
+        start = find_start(model, checkpoint, pretrained=pretrained)
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise UserError(f"{run} exists; give another --out, or --resume to continue the run in it")
-        images = read_folder(data_dir, skip_bad=skip_bad)
-        recipe = _recipe_for(images, model, data_dir, pretrained=pretrained, on_gpu=target.type == "cuda")
-        _write_start({**recipe, "seed": seed}, images, run, overrides or {})
+        check_out(run, data_dir)
+        exif = overrides.get("seattn.exif") is not False
+        if labels is None and test_labels is not None:
+            raise UserError(f"test labels {test_labels} need labels of the training images, too; give --labels")
+        if labels is None:
+            images = read_folder(data_dir, skip_bad=skip_bad, exif=exif)
+        else:
+            images = read_labelled(data_dir, labels, test_labels, skip_bad=skip_bad, exif=exif)
+        recipe = _recipe_for(images, start, data_dir, on_gpu=target.type == "cuda")
+        _write_start({**recipe, "seed": seed}, images, start, run, overrides)
     root = run / DATA if (run / DATA).is_dir() else data_dir
     try:
         row = train(run / RECIPE, root, run, resume=resume, device=name, skip_bad=skip_bad, overrides=overrides)
@@ -104,6 +128,72 @@ def finetune(
     return FineTuned(run, row, root, name)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a fine-tuning starts from.
+
+    Args:
+        arch: `arch` or `arch.tag` of timm's registry.
+        origin: the origin of the weights, as the end of a sentence about the net.
+        model_kwargs: the net's options, with its preprocessing where this is not the architecture's.
+        input_size: C, H, W.
+        label_names: those of the classifier, if they are known.
+        pretrained: whether the registry has the weights.
+        net: the net with its weights, where they are not in the registry.
+    """
+
+    arch: str
+    origin: str
+    model_kwargs: Mapping[str, Any]
+    input_size: tuple[int, int, int]
+    label_names: tuple[str, ...]
+    pretrained: bool = False
+    net: Any = None
+
+
+def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Start:
+    """The start of a fine-tuning; the arguments are those of `finetune`.
+
+    Raises:
+        UserError: if there is no such model, or its weights cannot be loaded.
+    """
+    if checkpoint is None and Path(model).is_file():
+        model, checkpoint = str(Path(model).parent), Path(model)  # a checkpoint in the folder of a run
+    if timm.is_model(model) or not is_source(model):
+        check_name(model)
+        cfg = timm.get_pretrained_cfg(model)
+        assert cfg is not None
+        names = tuple(cfg.label_names or ())
+        if checkpoint is None or not pretrained:
+            if not pretrained:
+                origin = "starts from random weights, as asked"
+            elif cfg.has_weights:
+                origin = "starts from its trained weights"
+            else:
+                origin = "has no trained weights: it starts from scratch, which needs more images and longer"
+            return Start(model, origin, {}, cfg.input_size, names, pretrained=pretrained and bool(cfg.has_weights))
+        net: Any = timm.create_model(model, pretrained=False)
+        load_all_but_classifier(net, checkpoint)
+        return Start(model, f"starts from the weights in {checkpoint}", {}, cfg.input_size, (), net=net)
+    net = load_model(model, pretrained=pretrained and checkpoint is None)
+    arch, model_kwargs = read_architecture(model)
+    if checkpoint is not None:
+        load_all_but_classifier(net, checkpoint)
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in net.pretrained_cfg.items()}
+    usual = timm.get_pretrained_cfg(arch)
+    overlay = {key: own[key] for key in _PREPROCESSING if key in own and own[key] != getattr(usual, key)}
+    if overlay:
+        model_kwargs = {**model_kwargs, "pretrained_cfg_overlay": overlay}
+    return Start(
+        arch,
+        f"starts from the weights in {checkpoint or model}" if pretrained else "starts from random weights, as asked",
+        model_kwargs,
+        tuple(own["input_size"]),
+        tuple(own.get("label_names") or ()),
+        net=net if pretrained else None,
+    )
+
+
 def choose_recipe(
     model: str,
     *,
@@ -112,6 +202,7 @@ def choose_recipe(
     pretrained: bool,
     same_size: bool,
     on_gpu: bool,
+    side: int | None = None,
 ) -> dict[str, Any]:
     """The recipe that suits a number of images.
 
@@ -121,6 +212,7 @@ def choose_recipe(
         counts: the number of training images of each class.
         pretrained: whether to start from the model's trained weights.
         same_size: whether all images have the model's input size, as CIFAR's have for a CIFAR net.
+        side: the side of that size; None is the architecture's.
     """
     images, cfg = sum(counts), timm.get_pretrained_cfg(model)
     assert cfg is not None
@@ -158,7 +250,7 @@ def choose_recipe(
         if cfg.num_classes == len(class_names) and tuple(cfg.label_names or ()) != tuple(class_names):
             recipe["model_kwargs"] = {"pretrained_cfg_overlay": {"num_classes": 0}}  # else timm keeps the old head
     if same_size:
-        ours["crop_padding"] = max(1, cfg.input_size[1] // 8)
+        ours["crop_padding"] = max(1, (side or cfg.input_size[1]) // 8)
     else:
         recipe["scale"] = [0.5, 1.0]
     if max(counts) > _IMBALANCE * min(counts):
@@ -171,44 +263,59 @@ def _power_of_two(value: int, low: int, high: int) -> int:
     return min(max(1 << max(0, value.bit_length() - 1), low), high)
 
 
-def _recipe_for(images: UserImages, model: str, data_dir: Path, *, pretrained: bool, on_gpu: bool) -> dict[str, Any]:
-    """The recipe for `model` on the images in `data_dir`; logs what was found there and where the training starts."""
+def _recipe_for(images: UserImages, start: Start, data_dir: Path, *, on_gpu: bool) -> dict[str, Any]:
+    """The recipe for the images in `data_dir`; logs what was found there and where the training starts."""
     names, counts = images.class_names, images.counts()
     total = sum(map(len, images.splits.values()))
     _logger.info("%d images in %d classes in %s: %s", total, len(names), data_dir, describe(names, counts))
     if images.skipped:
-        _logger.warning("left out, because reading failed: %s", counted(images.skipped, "image"))
-    cfg = timm.get_pretrained_cfg(model)
-    assert cfg is not None
-    starts_trained = bool(pretrained and cfg.has_weights)  # has_weights need not be a bool
-    if not pretrained:
-        _logger.info("%s starts from random weights, as asked", model)
-    elif not starts_trained:
-        _logger.info("%s has no trained weights: it starts from scratch, which needs more images and longer", model)
-    elif tuple(cfg.label_names or ()) == names:
-        _logger.info("%s starts from its trained weights, classifier included: the classes are the same", model)
+        _logger.info("left out, because reading failed: %s", counted(images.skipped, "image"))
+    is_trained = start.pretrained or start.net is not None
+    if not is_trained:
+        classifier = ""
+    elif start.label_names == names:
+        classifier = ", classifier included: the classes are the same"
     else:
-        _logger.info("%s starts from its trained weights, with a new classifier of %d classes", model, len(names))
+        classifier = f", with a new classifier of {len(names)} classes"
+    _logger.info("%s %s%s", start.arch, start.origin, classifier)
     recipe = choose_recipe(
-        model,
+        start.arch,
         counts=counts,
         class_names=names,
-        pretrained=starts_trained,
-        same_size=images.sizes == {cfg.input_size[1:]},
+        pretrained=is_trained,
+        same_size=images.sizes == {start.input_size[1:]},
         on_gpu=on_gpu,
+        side=start.input_size[1],
     )
+    if not start.pretrained:
+        recipe.update(pretrained=False, model_kwargs=dict(start.model_kwargs))
     recipe["seattn"]["dataset"] = printable(data_dir.resolve().name)
     return recipe
 
 
-def _write_start(recipe: Mapping[str, Any], images: UserImages, run: Path, overrides: Mapping[str, object]) -> None:
-    """Write RUN/recipe.yaml and, where the images are not split yet, RUN/data of links; all or nothing."""
+def describe(names: Sequence[str], counts: Sequence[int]) -> str:
+    """The classes and the number of their images, in a line."""
+    if len(names) <= _COUNTS_SHOWN:
+        return ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    most, least = counts.index(max(counts)), counts.index(min(counts))
+    return f"from {counts[least]} ({names[least]}) to {counts[most]} ({names[most]}) images each"
+
+
+def _write_start(
+    recipe: dict[str, Any], images: UserImages, start: Start, run: Path, overrides: Mapping[str, object]
+) -> None:
+    """Write the recipe, the weights to start from, and links to images that are not split yet; all or nothing."""
+    if start.net is not None:
+        recipe["initial_checkpoint"] = str(run / START)
+    parse_recipe(replace_keys(recipe, overrides), source="recipe")  # before anything is written
     require_writable(run)
     try:
-        if "test" not in images.splits:
+        if "test" not in images.splits or images.folders["train"] == images.folders["test"]:  # of tables
             link_splits(images, run / DATA, recipe["seed"])
             _logger.info("%s", _split_line(images, run / DATA))
-        write_text(run / RECIPE, yaml.safe_dump(dict(recipe), sort_keys=False))
+        if start.net is not None:
+            _write_weights(start, images.class_names, run / START)
+        write_text(run / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     except BaseException:
         _remove(run)
         raise
@@ -223,6 +330,16 @@ def _write_start(recipe: Mapping[str, Any], images: UserImages, run: Path, overr
     _logger.info("recipe: %s", line)
 
 
+def _write_weights(start: Start, class_names: Sequence[str], path: Path) -> None:
+    """Write the weights to start from; the classifier only if its classes are those of the images, in their order."""
+    state = {key: value.contiguous() for key, value in start.net.state_dict().items()}
+    if start.label_names != tuple(class_names):
+        for key in classifier_keys(start.net):
+            del state[key]
+    with atomic_path(path) as part:
+        part.write_bytes(save(state))  # a full disk is an OSError here, and an error of its own in `save_file`
+
+
 def _split_line(images: UserImages, root: Path) -> str:
     made = [name for name in ("validation", "test") if name not in images.splits]
     counts = {
@@ -235,6 +352,7 @@ def _split_line(images: UserImages, root: Path) -> str:
 def _remove(run: Path) -> None:
     """Remove what `_write_start` wrote: links, not the images that they point to."""
     shutil.rmtree(run / DATA, ignore_errors=True)
-    (run / RECIPE).unlink(missing_ok=True)
+    for name in (RECIPE, START):
+        (run / name).unlink(missing_ok=True)
     if run.is_dir() and not any(run.iterdir()):
         run.rmdir()

@@ -7,6 +7,7 @@ It uses timm's optimizers, schedulers, mixing, weight averaging and checkpoints.
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ class TrainingRun:
         self.log: EpochLog | None = None
         self.amp = autocast_dtype(recipe, device)
         torch.manual_seed(recipe.seed)
-        self.model = create_model(recipe)
+        resumes = (path / "last.pth.tar").exists()  # which has all weights: those of the start may be gone
+        self.model = create_model(replace(recipe, initial_checkpoint="") if resumes else recipe)
         self.data = open_data(
             recipe,
             data_dir,
@@ -96,8 +98,9 @@ class TrainingRun:
         self.mixup = create_mixup(recipe, classes)
         self.teacher: Teacher | None = None
         if recipe.kd_model_name is not None:
-            teacher = create_teacher(recipe.kd_model_name, classes)
-            self.teacher = Teacher(teacher, recipe, self.model.pretrained_cfg).to(device)
+            config, names = data_config(self.model), self.data.class_names
+            teacher, teacher_outputs = create_teacher(recipe.kd_model_name, config, names)
+            self.teacher = Teacher(teacher, recipe, config, teacher_outputs).to(device)
         self._prepare(recipe)
 
     def _prepare(self, recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seattn.core.errors import UserError, did_you_mean
 from seattn.core.recipe import Recipe
+from seattn.data.transforms import data_config
 
 _BETA = 0.999  # beta in the effective number of images
 
@@ -106,20 +107,26 @@ class Teacher(nn.Module):
 
     Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2. Images x (B, 3, H, W) that are normalised for the
     student are normalised again for the teacher. The weights of the two losses mean the same as in timm.
+
+    Args:
+        outputs: the number of the teacher's output for each output of the student; None: they have the same order.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, net: nn.Module, recipe: Recipe, student_cfg: Mapping[str, Any]) -> None:
+    def __init__(
+        self, net: nn.Module, recipe: Recipe, student_cfg: Mapping[str, Any], outputs: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.net = net.eval().requires_grad_(False)
         self.temperature = recipe.kd_temperature
         task, distill = recipe.task_loss_weight, recipe.distill_loss_weight
         self.task_weight = 1.0 if task is None else task
         self.weight = distill if distill is not None else 1.0 if task is None else 1 - task
-        cfg: Any = self.net.pretrained_cfg
-        mean, std = (torch.tensor([student_cfg[key], cfg[key]]) for key in ("mean", "std"))  # (2, 3): student, teacher
+        cfg = data_config(self.net)
+        mean, std = (torch.tensor([student_cfg[key], cfg[key]]) for key in ("mean", "std"))  # (2, C): student, teacher
         # The teacher's input is (x * std_student + mean_student - mean_teacher) / std_teacher.
         self.register_buffer("scale", (std[0] / std[1]).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("shift", ((mean[0] - mean[1]) / std[1]).view(1, -1, 1, 1), persistent=False)
@@ -131,7 +138,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """The teacher's logits (B, K) for images that are normalised for the student."""
-        return self.net(x * self.scale + self.shift)
+        logits: Tensor = self.net(x * self.scale + self.shift)
+        return logits if self.outputs is None else logits[:, list(self.outputs)]
 
     def loss(self, logits: Tensor, task_loss: Tensor, x: Tensor) -> Tensor:
         """The student's whole loss."""

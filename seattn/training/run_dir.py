@@ -8,6 +8,7 @@ result.json       the test split's row; a run that has it is finished
 """
 
 import csv
+import difflib
 import io
 import json
 import math
@@ -22,16 +23,18 @@ from typing import Any
 
 import torch
 from filelock import Timeout
+from safetensors import SafetensorError
 from timm.utils import CheckpointSaver
 from torch import nn
 
 from seattn.core.errors import UserError
-from seattn.core.files import atomic_path, folder_lock, require_writable, write_text
+from seattn.core.files import atomic_path, folder_lock, require_writable, system_reason, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import read_text
 from seattn.core.rows import AccuracyRow
 from seattn.models.checkpoints.folder import save_net
 
+DATA = "data"  # the folder of links to the images, where the run has split them itself
 Row = dict[str, float]  # an epoch's numbers, by the column of summary.csv
 
 
@@ -82,6 +85,9 @@ class RunDir:
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
         self.path = path
         self.checkpoint = path / "last.pth.tar"
+        self._is_longer = False  # than the run was meant to be at its start
+        if resume and not path.exists():
+            raise no_run(path)
         self._made = not path.exists()
         require_writable(path)
         self._lock = folder_lock(path)
@@ -96,8 +102,9 @@ class RunDir:
             raise
 
     def start(self, recipe: Recipe) -> None:
-        """Write the resolved recipe, unless the run has one already."""
-        if not self.checkpoint.exists():
+        """Write the resolved recipe, unless the run has one already with as many epochs."""
+        if self._is_longer or not self.checkpoint.exists():
+            (self.path / "result.json").unlink(missing_ok=True)
             recipe.write(self.path / "recipe.yaml")
 
     def close(self) -> None:
@@ -109,17 +116,33 @@ class RunDir:
         self._lock.release()
 
     def _check(self, recipe: Recipe, *, resume: bool) -> None:
-        if (self.path / "result.json").exists():
-            raise UserError(f"the run in {self.path} is finished; give another --out to train again")
+        finished = (self.path / "result.json").exists()
         if not self.checkpoint.exists():
+            if finished:
+                raise UserError(f"the run in {self.path} is finished; give another --out to train again")
+            if resume and not (self.path / "recipe.yaml").exists():
+                raise no_run(self.path)
             return
-        if not resume:
+        if not (resume or finished):
             raise UserError(f"{self.path} holds an unfinished run; continue it with --resume or give another --out")
         # A key that is newer than the run has its default in `before`.
-        before = load_recipe(self.path / "recipe.yaml").to_dict()
-        now = recipe.to_dict()
-        changed = [key for key in now if before[key] != now[key]]
-        if changed:
+        before = load_recipe(self.path / "recipe.yaml")
+        changed = _changed_keys(before, recipe)
+        # timm's schedules depend on the number of epochs alone: the learning rate continues on the longer schedule.
+        self._is_longer = resume and set(changed) == {"epochs"} and recipe.epochs > before.epochs
+        if finished and not self._is_longer:
+            raise UserError(
+                f"the run in {self.path} is finished, with epochs: {before.epochs}; give another --out to train again, "
+                "or --resume with more --epochs to train it longer"
+            )
+        if self._is_longer and before.seattn.balanced_head_epochs:
+            raise UserError(f"{self.path} ends with balanced_head_epochs, after which no other epochs can follow")
+        if self._is_longer and is_stale(read_summary(self.path), recipe.seattn.early_stop):
+            raise UserError(
+                f"the run in {self.path} stopped early, by seattn.early_stop: {recipe.seattn.early_stop}: no more "
+                "would be trained; give another --out, with a larger seattn.early_stop"
+            )
+        if changed and not self._is_longer:
             raise UserError(
                 f"{self.path} was started with another recipe (differs in {', '.join(changed)}); resume with the same "
                 "one or give another --out"
@@ -136,15 +159,37 @@ class RunDir:
     def export(self, model: nn.Module, class_names: Sequence[str]) -> None:
         """Write `model.safetensors` and `config.json`; `class_names` in the order of the outputs."""
         plain = deepcopy(model).cpu().to(memory_format=torch.contiguous_format)  # safetensors takes no other layout
-        with tempfile.TemporaryDirectory(dir=self.path) as part:
-            save_net(plain, Path(part), class_names)
-            for name in ("model.safetensors", "config.json"):
-                with atomic_path(self.path / name) as target:  # for the permissions that any other file gets
-                    shutil.copyfile(Path(part) / name, target)
+        try:
+            with tempfile.TemporaryDirectory(dir=self.path) as part:
+                save_net(plain, Path(part), class_names)
+                for name in ("model.safetensors", "config.json"):
+                    with atomic_path(self.path / name) as target:  # for the permissions that any other file gets
+                        shutil.copyfile(Path(part) / name, target)
+        except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+            reason = system_reason(error)
+            raise UserError(f"cannot write the weights into {self.path}: {reason}; make room and --resume") from error
 
     def write_result(self, row: AccuracyRow) -> None:
         """Write result.json, the last file of a run."""
         write_text(self.path / "result.json", json.dumps(asdict(row), indent=2) + "\n")
+
+
+def _changed_keys(before: Recipe, now: Recipe) -> list[str]:
+    """The dotted keys in which two recipes differ."""
+    old, new = before.to_dict(), now.to_dict()
+    ours, new_ours = old.pop("seattn"), new.pop("seattn")
+    return [key for key in new if old[key] != new[key]] + [
+        f"seattn.{key}" for key in ours if ours[key] != new_ours[key]
+    ]
+
+
+def no_run(path: Path) -> UserError:
+    """The error that `path` holds no run to resume; it names up to three runs near it."""
+    found = {folder.parent for place in {path, path.parent, Path("runs")} for folder in place.glob("*/recipe.yaml")}
+    runs = [str(folder) for folder in sorted(found) if (folder / "last.pth.tar").exists()]
+    near = difflib.get_close_matches(str(path), runs, n=3, cutoff=0.0)
+    hint = f"runs near it: {', '.join(near)}" if near else "no run is near it"
+    return UserError(f"{path} holds no run to resume; {hint}; omit --resume to start a new run")
 
 
 def read_summary(run_dir: Path) -> list[Row]:

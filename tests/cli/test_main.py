@@ -476,14 +476,17 @@ def trained(monkeypatch):
 
 
 def test_train_passes_its_options_on(trained):
+    labels = ["--labels", "a.csv", "--test-labels", "b.csv", "--no-exif"]
     assert main(["train", RECIPE, "--data-dir", "d"]) == 0
-    assert main(["train", RECIPE, "--data-dir", "d", *OPTIONS, *SETTINGS]) == 0
+    assert main(["train", RECIPE, "--data-dir", "d", *OPTIONS, *SETTINGS, *labels]) == 0
     packaged = load_recipe(packaged_configs()[RECIPE])
-    changes = {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2}
+    changes = {"lr": 0.05, "seattn.resize": [[16, 2]], "aa": None, "seed": 3, "epochs": 2, "seattn.exif": False}
     changed = parse_recipe(replace_keys(packaged.to_dict(), changes))
+    plain = {"resume": False, "device": None, "skip_bad": False, "read_test": True, "labels": None, "test_labels": None}
+    given = {"resume": True, "device": "cuda", "skip_bad": True, "read_test": False}
     assert trained == [
-        ((packaged, Path("d"), None), {"resume": False, "device": None, "skip_bad": False, "read_test": True}),
-        ((changed, Path("d"), Path("o")), {"resume": True, "device": "cuda", "skip_bad": True, "read_test": False}),
+        ((packaged, Path("d"), None), plain),
+        ((changed, Path("d"), Path("o")), {**given, "labels": Path("a.csv"), "test_labels": Path("b.csv")}),
     ]
 
 

@@ -8,11 +8,12 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from timm.optim import list_optimizers
 from timm.scheduler import create_scheduler_v2
 
 import seattn  # noqa: F401  registers the models
 from seattn.core.errors import UserError
-from seattn.core.recipe import CYCLIC, OurKeys, Recipe, Scheduler, load_recipe, parse_recipe
+from seattn.core.recipe import _NEAREST, CYCLIC, OurKeys, Recipe, Scheduler, load_recipe, parse_recipe
 from seattn.training.build import create_schedule
 
 CONFIGS = sorted((Path(__file__).parents[2] / "zoo_configs").glob("*.yaml"))
@@ -59,8 +60,15 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
         ({"epochs": 10**9}, "epochs must be less than or equal to 1000000, got 1000000000"),
         ({"workers": 10**5}, "workers must be less than or equal to 1024, got 100000"),
         ({"seed": -1}, "seed must be greater than or equal to 0, got -1"),
-        ({"sched": "onecycle"}, "sched must be 'cosine', .*'poly'.*, got 'onecycle'"),
-        ({"sched": "none"}, "sched must be 'cosine', .*'poly'.*, got 'none'"),
+        ({"sched": "cubic"}, "sched must be 'cosine', .*'poly'.*, got 'cubic'"),
+        ({"sched": "exponential"}, "sched has no 'exponential'; the nearest is step with decay_epochs: 1"),
+        ({"sched": "OneCycleLR"}, "sched has no 'OneCycleLR'; the nearest is poly with decay_rate: 1.0"),
+        ({"opt": "ranger"}, "opt has no 'ranger'; the nearest is lookahead_radam"),
+        ({"seattn": {"loss": "ohem"}}, "seattn.loss has no 'ohem'; the nearest is focal"),
+        ({"loss": "ohem"}, "unknown key 'loss'; did you mean 'seattn.loss'. The nearest to 'ohem' is focal"),
+        ({"cutout": 8}, "unknown key 'cutout'; did you mean 'seattn.cutout'"),
+        ({"opt_kwargs": {"a": [1, {"b": math.nan}]}}, "opt_kwargs must hold finite numbers, got .*nan"),
+        ({"model_kwargs": {"rd_ratio": math.inf}}, "model_kwargs must hold finite numbers, got .*inf"),
         ({"smoothing": 1.0}, "smoothing must be less than 1, got 1.0"),
         ({"amp_dtype": "float64"}, "amp_dtype must be 'bfloat16' or 'float16', got 'float64'"),
         ({"mixup": 0.2, "batch_size": 9}, "batch_size must be even where mixup or cutmix is on"),
@@ -188,3 +196,12 @@ def test_each_cycle_starts_lower_and_ends_at_zero():
         schedule.step(epoch)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1 * (1 - e / 8) for e in range(8)] + [0.025 * (1 - e / 4) for e in range(4)])
+
+
+def test_what_is_near_another_projects_name_is_there():
+    optimizers = list_optimizers()
+    for field, hints in _NEAREST.items():
+        for names, right in hints.items():
+            first = right.replace(",", " ").split()[0].removeprefix("lookahead_")
+            assert first in (*optimizers, *get_args(Scheduler), "cross_entropy", "focal") or ":" in right, right
+            assert not set(names.split()) & {*(optimizers if field == "opt" else ()), *get_args(Scheduler)}

@@ -34,6 +34,9 @@ def recipe(path):
     return load_recipe(path)
 
 
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)
+)
 READERS = {"yaml": recipe, "json": read_json, "csv": lambda path: read_rows(Stay, path)}
 
 
@@ -66,6 +69,9 @@ def test_what_is_not_a_plain_text_file_of_sane_size_is_refused(tmp_path, read):
         ("lr: 1\nmodel: x\nlr: 2\n", r"the key 'lr' occurs twice; remove one in .*line 3"),
         ("seattn:\n  cutout: 1\n  cutout: 2\n", r"the key 'cutout' occurs twice"),
         ("a: &a {lr: 1, lr: 2}\n", r"the key 'lr' occurs twice"),
+        ("a: &a [1, *a]\n", "aliases stand for more than 100,000 values"),
+        ("a: &a {b: *a}\n", "aliases stand for more than 100,000 values"),
+        (BOMB, "aliases stand for more than 100,000 values"),
     ],
 )
 def test_what_is_not_a_yaml_mapping_is_refused(tmp_path, content, message):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from seattn.core.errors import UserError
-from seattn.data.folders import find_splits, link_splits, list_files, read_folder, split_folder
+from seattn.data.folders import check_out, find_splits, link_splits, list_files, read_folder, split_folder
 
 
 def save(path, colour="red", **options):
@@ -160,3 +160,20 @@ def test_a_set_keeps_its_choice_about_exif(tmp_path):
     files = list_files(tmp_path, exif=False).subset(torch.tensor([0]))
     assert files.read(0, "RGB").size == (8, 4)
     assert list_files(tmp_path).read(0, "RGB").size == (4, 8)
+
+
+def test_a_folder_of_runs_is_no_class_and_no_run_is_started_among_the_images(tmp_path):
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "x.png")
+    for run in ("runs/photos-s0", "runs/deeper/study", "dog/run"):
+        save(tmp_path / run / "data" / "train" / "cat" / "y.png")
+        for file in ("recipe.yaml", "summary.csv"):
+            (tmp_path / run / file).write_text("")
+    (tmp_path / "cat" / "recipe.yaml").write_text("")  # one of the names is no run
+    files = list_files(tmp_path)
+    assert (files.class_names, names(files)) == (("cat", "dog"), ["x.png", "x.png"])
+    check_out(tmp_path.parent / "run", tmp_path)
+    (tmp_path.parent / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "run", tmp_path / "cat" / ".." / "run", tmp_path.parent / "link" / "run"):
+        with pytest.raises(UserError, match=f"is inside --data-dir {tmp_path}; give a folder outside of the images"):
+            check_out(out, tmp_path)

@@ -10,12 +10,11 @@ from timm.data import create_transform
 import seattn.data.open
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
-from seattn.data.duplicates import warn_of_shared_files
 from seattn.data.folders import has_split, list_files
 from seattn.data.images import ImageSet, decode, hold_out, load_cifar, read_image
 from seattn.data.loader import FolderEval
 from seattn.data.memory import MemoryTrain
-from seattn.data.open import open_data
+from seattn.data.open import open_data, warn_of_shared_files
 from seattn.data.sampling import epoch_order
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
 

@@ -18,6 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import seattn.data.images
 import seattn.data.open
 from seattn.__main__ import main
 from seattn.core import device
@@ -297,16 +298,121 @@ def test_a_full_disk_is_said_in_a_line_and_the_run_goes_on_from_the_epoch_before
     finally:
         signal.signal(signal.SIGXFSZ, before)
     assert torch.load(run / "last.pth.tar", weights_only=True)["epoch"] == 0
+    assert not list(run.glob("tmp*"))
     train(recipe(), data_dir, run, resume=True, device="cpu")
     train(recipe(), data_dir, tmp_path / "whole", device="cpu")
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-def test_finished_run_is_not_overwritten(tmp_path, data_dir, recipe):
-    train(recipe(epochs=1), data_dir, tmp_path / "run", device="cpu")
+def test_a_finished_run_is_not_overwritten_and_trains_more_epochs_where_asked(tmp_path, data_dir, recipe):
+    run = tmp_path / "run"
+    train(recipe(epochs=1), data_dir, run, device="cpu")
+    first, weights = summary(run), (run / "model.safetensors").read_bytes()
     for resume in (False, True):
-        with pytest.raises(UserError, match="is finished"):
-            train(recipe(epochs=1), data_dir, tmp_path / "run", resume=resume, device="cpu")
+        with pytest.raises(UserError, match=r"is finished, with epochs: 1; .*--resume with more --epochs"):
+            train(recipe(epochs=1), data_dir, run, resume=resume, device="cpu")
+    with pytest.raises(UserError, match="is finished"):
+        train(recipe(epochs=2, lr=0.01), data_dir, run, resume=True, device="cpu")
+    assert json.loads((run / "result.json").read_text())["epochs"] == 1
+    assert train(recipe(epochs=2), data_dir, run, resume=True, device="cpu").epochs == 2
+    assert summary(run)[:1] == first
+    assert len(summary(run)) == 2
+    assert load_recipe(run / "recipe.yaml").epochs == 2
+    assert (run / "model.safetensors").read_bytes() != weights
+
+
+def test_no_more_epochs_after_an_early_stop_or_a_second_stage(tmp_path, data_dir, recipe, monkeypatch):
+    def ours(**keys):
+        return {**BASE["seattn"], **keys}
+
+    train(recipe(epochs=1, seattn=ours(balanced_head_epochs=1)), data_dir, tmp_path / "head", device="cpu")
+    path = recipe(epochs=2, seattn=ours(balanced_head_epochs=1))
+    with pytest.raises(UserError, match="ends with balanced_head_epochs, after which no other epochs can follow"):
+        train(path, data_dir, tmp_path / "head", resume=True, device="cpu")
+    train(recipe(epochs=1, seattn=ours(early_stop=1)), data_dir, tmp_path / "early", device="cpu")
+    monkeypatch.setattr("seattn.training.run_dir.is_stale", lambda history, patience: True)
+    with pytest.raises(UserError, match=r"stopped early, by seattn\.early_stop: 1: no more would be trained"):
+        train(recipe(epochs=2, seattn=ours(early_stop=1)), data_dir, tmp_path / "early", resume=True, device="cpu")
+    assert (tmp_path / "early" / "result.json").exists()
+
+
+def test_resuming_where_no_run_is_names_the_runs_near_it(tmp_path, data_dir, recipe, fails):
+    for name in ("birds-a", "birds-b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        for file in ("recipe.yaml", "last.pth.tar"):
+            (tmp_path / "runs" / name / file).write_text("")
+    out = tmp_path / "runs" / "birds"
+    for command in (["train", recipe(epochs=1)], ["finetune", "resnet20_cifar"]):
+        line = fails(*command, "--data-dir", data_dir, "--out", out, "--device", "cpu", "--resume")
+        assert f"{out} holds no run to resume; runs near it: " in line
+        assert f"{tmp_path}/runs/birds-a" in line
+        assert f"{tmp_path}/runs/birds-b" in line
+    out.mkdir()
+    line = fails("train", recipe(epochs=1), "--data-dir", data_dir, "--out", out, "--device", "cpu", "--resume")
+    assert "holds no run to resume" in line
+    assert not list(out.glob("*.yaml"))
+
+
+def test_a_run_among_the_images_is_refused(data_dir, recipe, fails):
+    for command in (["train", recipe()], ["finetune", "resnet20_cifar"]):
+        line = fails(*command, "--data-dir", data_dir, "--out", data_dir / "run", "--device", "cpu")
+        assert f"--out {data_dir / 'run'} is inside --data-dir {data_dir}; give a folder outside of the images" in line
+    assert not (data_dir / "run").exists()
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a table of the images of `data_dir`/SPLIT."""
+
+    def write(data_dir, split):
+        path = tmp_path / f"{split}.csv"
+        images = sorted((data_dir / split).glob("*/*.png"))
+        lines = [f"{image.relative_to(data_dir / split)},{image.parent.name}" for image in images]
+        path.write_text("\n".join(["filename,label", *lines]))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("with_test", [True, False], ids=["test table", "a tenth for the test"])
+def test_a_table_of_labels_trains_as_class_folders_do(tmp_path, data_dir, recipe, table, with_test):
+    test = table(data_dir, "test") if with_test else None
+    labels, run = table(data_dir, "train"), tmp_path / "run"
+    row = train(recipe(epochs=1), data_dir, run, device="cpu", labels=labels, test_labels=test)
+    assert (row.train_images + row.held_out_images, row.n) == ((60, 30) if with_test else (54, 6))
+    if with_test:
+        train(recipe(epochs=1), data_dir, tmp_path / "folders", device="cpu")
+        assert (run / "model.safetensors").read_bytes() == (tmp_path / "folders" / "model.safetensors").read_bytes()
+    labels.unlink()  # a resumed run has its links
+    assert train(recipe(epochs=2), data_dir, run, device="cpu", resume=True, labels=labels).epochs == 2
+
+
+def test_a_table_that_does_not_fit_leaves_nothing(tmp_path, data_dir, recipe, table, fails):
+    labels, run = table(data_dir, "train"), tmp_path / "run"
+    options = ["--data-dir", data_dir, "--out", run, "--device", "cpu", "--labels", labels]
+    with pytest.raises(UserError, match="did you mean 'sgd'"):
+        train(recipe(opt="sdg"), data_dir, run, device="cpu", labels=labels)
+    labels.write_text(labels.read_text() + "\nnone.png,red\n")
+    for command in (["train", recipe()], ["finetune", "resnet20_cifar"]):
+        assert "1 of the 61 images in labels" in fails(*command, *options)
+    assert not run.exists()
+    (run / "data").mkdir(parents=True)
+    (run / "data" / "mine.txt").write_text("")
+    assert "data exists, where links to the labelled images are made" in fails("train", recipe(), *options)
+    assert (run / "data" / "mine.txt").exists()
+
+
+def test_images_are_rotated_by_exif_unless_the_recipe_says_otherwise(tmp_path, data_dir, recipe, monkeypatch):
+    seen = []
+    read = seattn.data.images.read_image
+    monkeypatch.setattr(
+        seattn.data.images, "read_image", lambda path, mode, exif: seen.append(exif) or read(path, mode, exif=exif)
+    )
+    for exif in (True, False):
+        seen.clear()
+        keys = {**BASE["seattn"], "exif": exif}
+        train(recipe(epochs=1, seattn=keys), data_dir, tmp_path / str(exif), device="cpu")
+        assert set(seen) == {exif}
 
 
 def test_a_second_training_in_a_folder_is_refused_until_the_first_process_ends(tmp_path, data_dir, recipe, fails):

@@ -8,8 +8,10 @@ import re
 import numpy as np
 import pytest
 import timm
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import seattn.training.finetuning
 from seattn.__main__ import main
@@ -125,6 +127,70 @@ def test_a_split_folder_is_used_as_it_is(split, tmp_path, caplog):
     page = write_run_report(done.run, done.images, done.row, done.device, skip_bad=False)
     assert page == tmp_path / "run" / "report.html"
     assert "Loss, held-out accuracy and learning rate by epoch" in page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of three classes."""
+    root = tmp_path_factory.mktemp("trained")
+    for part, count in (("train", 10), ("test", 4)):
+        for name in COLOURS:
+            paint(root / "data" / part, name, count, size=(32, 32))
+    keys = {**FAST, "epochs": 1, "seattn.holdout": 0.2, "model_kwargs.rd_ratio": 0.25}
+    return finetune(ARCH, root / "data", root / "run", device="cpu", pretrained=False, overrides=keys).run
+
+
+@pytest.mark.parametrize("form", ["{}", "local-dir:{}", "{}/last.pth.tar", "checkpoint"])
+@pytest.mark.parametrize("classes", ["the same", "others"])
+def test_a_run_is_the_start_of_another(split, tmp_path, monkeypatch, trained, form, classes):
+    """The first forward of the new run has the old run's weights, and its classifier where the classes are the same."""
+    started = []
+    step = TrainingRun._train_epoch
+
+    def spied(self, epoch):
+        started.append({key: value.clone() for key, value in self.model.state_dict().items()})
+        return step(self, epoch)
+
+    monkeypatch.setattr(TrainingRun, "_train_epoch", spied)
+    if classes == "others":
+        for part in ("train", "test"):
+            (split / part / "red").rename(split / part / "pink")
+    keys = {**FAST, "epochs": 1, "seattn.holdout": 0.2}
+    model, checkpoint = form.format(trained), None
+    if form == "checkpoint":
+        model, checkpoint, keys["model_kwargs.rd_ratio"] = str(trained), trained / "model_best.pth.tar", 0.25
+    done = finetune(model, split, tmp_path / "run", checkpoint=checkpoint, device="cpu", overrides=keys)
+    assert done.row.name == ARCH
+    old = load_file(trained / "model.safetensors")
+    same = {key for key, value in old.items() if torch.equal(value, started[0][key])}
+    assert old.keys() - same == ({"fc.weight", "fc.bias"} if classes == "others" else set())
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert recipe["model_kwargs"]["rd_ratio"] == 0.25
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_args"]["rd_ratio"] == 0.25
+    (tmp_path / "run" / "start.safetensors").unlink()  # a resumed run has its own weights
+    more = {"epochs": 2, "seattn.early_stop": recipe["seattn"]["early_stop"]}
+    assert finetune(model, split, tmp_path / "run", resume=True, device="cpu", overrides=more).row.epochs == 2
+
+
+def test_labels_in_a_table_become_a_model_and_a_report(plain, tmp_path, capsys):
+    table = tmp_path / "labels.csv"
+    for name in COLOURS:  # of the classes only the table knows
+        for path in (plain / name).iterdir():
+            path.rename(plain / f"{name}{path.name}")
+        (plain / name).rmdir()
+    table.write_text(
+        "id,breed\n" + "".join(f"{path.stem},{path.stem.rstrip('0123456789')}\n" for path in plain.iterdir())
+    )
+    run = tmp_path / "run"
+    options = ["--epochs", "1", "--batch-size", "8", "--set", "workers=0", "--device", "cpu", "--labels", str(table)]
+    assert main(["finetune", ARCH, "--data-dir", str(plain), "--out", str(run), *options]) == 0
+    assert (run / "report.html").exists()
+    assert json.loads((run / "config.json").read_text())["label_names"] == ["blue", "green", "red"]
+    row = json.loads((run / "result.json").read_text())
+    assert (row["n"], row["train_images"], row["held_out_images"]) == (6, 48, 6)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data-dir", str(plain), "--labels", str(table), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 60
 
 
 def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):

@@ -18,9 +18,11 @@ from safetensors.torch import load_file
 from seattn.core.errors import UserError
 from seattn.training.driver import train
 from seattn.training.loop import TrainingRun
+from seattn.training.losses import Teacher
 from seattn.training.run_dir import AtomicSaver, RunDir
 from seattn.training.update import Updater
 from tests.helpers.colours import RECIPE, write_colours
+from tests.helpers.runs import write_run
 
 BASE = {
     **RECIPE,
@@ -118,17 +120,48 @@ def test_a_run_that_holds_out_no_image_knows_no_accuracy_before_the_end(fit, tmp
         train(tmp_path / "run.yaml", root, tmp_path / "other", device="cpu", read_test=False)
 
 
-def test_distillation_learns_from_a_trained_net(fit, monkeypatch):
-    asked = []
-    create = timm.create_model
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Writes the run of an untrained net with the given classes and channels; returns its folder."""
 
-    def teacher(name, pretrained=False, **kwargs):
-        asked.append((name, pretrained))
-        return create(name, **kwargs)
+    def write(class_names, channels=3):
+        kwargs = {"model_kwargs": {"in_chans": channels}}
+        return str(write_run(tmp_path_factory.mktemp("teacher") / "run", class_names, kwargs))
 
-    monkeypatch.setattr("seattn.training.build.timm.create_model", teacher)
-    fit(epochs=1, kd_model_name="se_resnet20_cifar", kd_temperature=2.0, task_loss_weight=0.5)
-    assert ("se_resnet20_cifar", True) in asked
+    return write
+
+
+@pytest.mark.parametrize(
+    "names", [("blue", "green", "red"), ("red", "blue", "green"), ()], ids=["same", "order", "none"]
+)
+def test_distillation_takes_the_teachers_output_of_each_class_by_name(fit, monkeypatch, teacher, names):
+    """A teacher whose classes are in another order gives the outputs in the student's; without names, in its own."""
+    outputs, init = [], Teacher.__init__
+    monkeypatch.setattr(Teacher, "__init__", lambda self, *args: outputs.append(args[3]) or init(self, *args))
+    run = teacher(names or ("a", "b", "c"))
+    if not names:
+        config = json.loads((Path(run) / "config.json").read_text())
+        for place in (config, config["pretrained_cfg"]):
+            place.pop("label_names", None)
+        (Path(run) / "config.json").write_text(json.dumps(config))
+    fit(epochs=1, kd_model_name=run, kd_temperature=2.0, task_loss_weight=0.5)
+    assert outputs == [[names.index(name) for name in ("blue", "green", "red")] if names else [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("names", "channels", "message"),
+    [
+        (("blue", "green"), 3, r"has 2 classes \(blue, green\), the data 3 \(blue, green, red\)"),
+        (("blue", "green", "pink"), 3, r"has 3 classes \(blue, green, pink\), the data 3 \(blue, green, red\)"),
+        (tuple("abcde"), 3, r"has 5 classes \(a, b, c, …\), the data 3"),
+        (("blue", "green", "red"), 1, "takes images of 1 channels, the student of 3"),
+    ],
+    ids=["fewer", "others", "more", "grey"],
+)
+def test_a_teacher_that_does_not_fit_the_data_is_refused(fit, tmp_path, teacher, names, channels, message):
+    with pytest.raises(UserError, match=message):
+        fit(epochs=1, kd_model_name=teacher(names, channels))
+    assert not (tmp_path / "run").exists()
 
 
 def test_early_stopping_ships_the_best_epoch_of_the_held_out_images(fit, tmp_path, monkeypatch):
@@ -238,8 +271,9 @@ def test_model_kwargs_reach_the_net_and_its_config(fit, tmp_path):
         ({"model_kwargs": {"attn_placement": "before"}}, {}, "model_kwargs .*placement must be one of standard, pre"),
         ({"model_kwargs": {"atn": 1}}, {}, "model_kwargs .*atn"),
         ({"kd_model_name": "resnet21_cifar"}, {}, "unknown model 'resnet21_cifar'"),
-        ({"kd_model_name": "resnet20_cifar"}, {}, "resnet20_cifar.cifar10 has no pretrained weights yet"),
-        ({"kd_model_name": "resnet18"}, {}, "cannot load the weights of resnet18"),
+        ({"kd_model_name": "resnet20_cifar"}, {}, "resnet20_cifar has no trained weights"),
+        ({"kd_model_name": "resnet18"}, {}, "resnet18"),
+        ({"initial_checkpoint": "nowhere.pth"}, {}, "no such checkpoint: nowhere.pth"),
         ({"log_wandb": True}, {}, "needs the package wandb"),
     ],
 )
