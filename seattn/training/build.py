@@ -58,7 +58,7 @@ def load_all_but_classifier(model: Any, path: Path) -> None:
     for key in classifier_keys(model):
         if key not in state or state[key].shape != own[key].shape:
             state[key] = own[key]
-    load_foreign(model, state)
+    load_foreign(model, state, origin=str(path))
     require_finite(model.state_dict(), str(path))
 
 
