@@ -4,8 +4,9 @@ import re
 import sys
 from typing import Any
 
-# A request that sends data may take this many times HF_HUB_DOWNLOAD_TIMEOUT, which is 10 seconds by default.
-UPLOAD_FACTOR = 6
+# A request may take these many times HF_HUB_DOWNLOAD_TIMEOUT, which is 10 seconds by default; connecting, as HEAD.
+UPLOAD_FACTOR = 6  # for requests that send data
+_FACTORS = {"GET": 1.0, "HEAD": 0.5}
 _STATISTICS = "/api/agent-harnesses"  # asked once a day before the first request, and waited for up to 3 seconds
 
 
@@ -32,8 +33,7 @@ def bound_waits() -> None:
         return
 
     def time_limit(method: str) -> float:
-        seconds = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        return seconds * UPLOAD_FACTOR if method in ("POST", "PUT", "PATCH", "DELETE") else seconds
+        return float(constants.HF_HUB_DOWNLOAD_TIMEOUT) * _FACTORS.get(method, UPLOAD_FACTOR)
 
     silent: dict[str, Exception] = {}  # the error of each host that did not answer
 
@@ -45,7 +45,7 @@ def bound_waits() -> None:
             if request.url.path == _STATISTICS:
                 raise OfflineModeIsEnabled(f"{_STATISTICS} is not needed")
             limit, timeout = time_limit(request.method), request.extensions.get("timeout", {})
-            limits = {"connect": limit / 2, "read": limit, "write": limit, "pool": limit}
+            limits = {"connect": time_limit("HEAD"), "read": limit, "write": limit, "pool": limit}
             request.extensions["timeout"] = {
                 phase: min(timeout.get(phase) or most, most) for phase, most in limits.items()
             }
