@@ -28,6 +28,7 @@ MOST_VALUES = 100_000  # in a YAML file; the largest of zoo_configs has 200
 _EXPECTED = {  # for the errors of pydantic whose messages name types of Python
     "tuple_type": "a list",
     "list_type": "a list",
+    "model_type": "a mapping of keys to values",
     "dict_type": "a mapping of keys to values",
     "dataclass_type": "a mapping of keys to values",
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from timm.layers import make_divisible
+from torch import nn
 
 # Names of the two matrices in other projects. moskomule/senet.pytorch: an nn.Sequential of Linears; timm's
 # EfficientNets and MobileNetV3: conv_reduce, conv_expand. timm's SEModule, torchvision's SqueezeExcitation and
@@ -52,8 +53,36 @@ def remap_bottleneck(state: Mapping[str, torch.Tensor], prefix: str = "") -> dic
     return result
 
 
-def remap_in_place(state: dict[str, Any], prefix: str) -> None:
-    """`remap_bottleneck` on the dict itself, as `load_state_dict`'s pre-hook needs it."""
-    remapped = remap_bottleneck(state, prefix)
-    state.clear()
-    state.update(remapped)
+class Bottleneck(nn.Module):
+    """The matrices C -> R -> C of a channel gate, as 1 x 1 convolutions; states with other `SPELLINGS` load, too."""
+
+    def __init__(
+        self, channels: int, width: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        remapped = remap_bottleneck(state_dict, prefix)
+        state_dict.clear()
+        state_dict.update(remapped)
+        given = [f"{prefix}{layer}.bias" in state_dict for layer in ("fc1", "fc2")]
+        needs = self.fc1.bias is not None
+        if f"{prefix}fc1.weight" in state_dict and given == [not needs] * 2:
+            # torch shows these lists in the error of a strict load, and returns them from any other.
+            wrong_keys = missing_keys if needs else unexpected_keys
+            where = f"the state of {prefix[:-1]}" if prefix else "this state"
+            wrong_keys.append(f"{where} has {'no ' if needs else ''}biases: build the layer with bias={not needs}")
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

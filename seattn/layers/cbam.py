@@ -12,7 +12,7 @@ import torch
 from timm.models import register_notrace_function
 from torch import nn
 
-from seattn.layers._bottleneck import bottleneck_width, remap_bottleneck
+from seattn.layers._bottleneck import Bottleneck, bottleneck_width, remap_bottleneck
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.layers._watched import reads_weights
@@ -22,7 +22,7 @@ from seattn.ops._tail.activations import check_names, gate_fn
 register_notrace_function(cbam_channel_gate)  # fx keeps the op whole: which kernel runs is chosen when the graph runs
 
 
-class ChannelAttn(nn.Module):
+class ChannelAttn(Bottleneck):
     """y = x * gate(mlp(mean(x)) + mlp(max(x))), equation 2; one MLP C -> R -> C with ReLU for both poolings."""
 
     def __init__(
@@ -35,11 +35,9 @@ class ChannelAttn(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         check_names("relu", gate)
+        super().__init__(channels, width, bias, device, dtype)
         self.gate_name = gate
-        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
-        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.jit.is_scripting():  # TorchScript knows neither autograd functions nor our choice of implementation

@@ -5,13 +5,11 @@ weights load both ways; `fc.0`/`fc.2` (Linear) and `conv_reduce`/`conv_expand` a
 Shapes: B images, C channels, H x W pixels, R hidden channels.
 """
 
-from typing import Any
-
 import torch
 from timm.models import register_notrace_function
 from torch import nn
 
-from seattn.layers._bottleneck import bottleneck_width, remap_in_place
+from seattn.layers._bottleneck import Bottleneck, bottleneck_width
 from seattn.layers._registry import Paper, register_attn, require_two_sigmoid
 from seattn.layers._watched import reads_weights
 from seattn.ops import squeeze_excite, squeeze_excite_gate_reference, squeeze_excite_reference
@@ -34,7 +32,7 @@ _PAPER = Paper(
 
 
 @register_attn("se", _PAPER)
-class SqueezeExcite(nn.Module):
+class SqueezeExcite(Bottleneck):
     """y = x * gate(W2 act(W1 mean(x) + b1) + b2): the means of all channels give the gate of each channel.
 
     Args:
@@ -65,13 +63,10 @@ class SqueezeExcite(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
         check_names(act, gate)
-        width = bottleneck_width(channels, rd_ratio, rd_channels, rd_divisor)
+        super().__init__(channels, bottleneck_width(channels, rd_ratio, rd_channels, rd_divisor), bias, device, dtype)
         self.act_name = act
         self.gate_name = gate
-        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias, device=device, dtype=dtype)
-        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         w1, w2 = self.fc1.weight.flatten(1), self.fc2.weight.flatten(1)  # (R, C), (C, R)
@@ -100,34 +95,6 @@ class SqueezeExcite(nn.Module):
         nn.init.zeros_(self.fc2.weight)
         if self.fc2.bias is not None:
             nn.init.zeros_(self.fc2.bias)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        remap_in_place(state_dict, prefix)
-        names = {f"{prefix}{name}" for name in ("fc1.weight", "fc2.weight", "fc1.bias", "fc2.bias")}
-        if (
-            strict
-            and self.fc1.bias is not None
-            and {name for name in names if name in state_dict}
-            == {
-                f"{prefix}fc1.weight",
-                f"{prefix}fc2.weight",
-            }
-        ):
-            error_msgs.append(
-                f"the squeeze-excite {prefix[:-1] or 'of this state'} has no biases: build it with bias=False"
-            )
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
     def extra_repr(self) -> str:
         return f"act={self.act_name}, gate={self.gate_name}"

@@ -1,7 +1,9 @@
 """The data sets that nets of this package are trained on: values for their cfgs, and texts for model cards."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
@@ -45,67 +47,9 @@ class Dataset:
     superclasses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
-
-_CIFAR100 = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-willow_tree wolf woman worm
-"""
-
-_CIFAR100_SUPERCLASSES = """
-aquatic_mammals: beaver dolphin otter seal whale
-fish: aquarium_fish flatfish ray shark trout
-flowers: orchid poppy rose sunflower tulip
-food_containers: bottle bowl can cup plate
-fruit_and_vegetables: apple mushroom orange pear sweet_pepper
-household_electrical_devices: clock keyboard lamp telephone television
-household_furniture: bed chair couch table wardrobe
-insects: bee beetle butterfly caterpillar cockroach
-large_carnivores: bear leopard lion tiger wolf
-large_man-made_outdoor_things: bridge castle house road skyscraper
-large_natural_outdoor_scenes: cloud forest mountain plain sea
-large_omnivores_and_herbivores: camel cattle chimpanzee elephant kangaroo
-medium_mammals: fox porcupine possum raccoon skunk
-non-insect_invertebrates: crab lobster snail spider worm
-people: baby boy girl man woman
-reptiles: crocodile dinosaur lizard snake turtle
-small_mammals: hamster mouse rabbit shrew squirrel
-trees: maple_tree oak_tree palm_tree pine_tree willow_tree
-vehicles_1: bicycle bus motorcycle pickup_truck train
-vehicles_2: lawn_mower rocket streetcar tank tractor
-"""
-
-# The names of the data set's folders, in their own spelling.
-_BUTTERFLY75 = """
-ADONIS, AFRICAN GIANT SWALLOWTAIL, AMERICAN SNOOT, AN 88, APPOLLO, ATALA, BANDED ORANGE HELICONIAN, BANDED PEACOCK,
-BECKERS WHITE, BLACK HAIRSTREAK, BLUE MORPHO, BLUE SPOTTED CROW, BROWN SIPROETA, CABBAGE WHITE, CAIRNS BIRDWING,
-CHECQUERED SKIPPER, CHESTNUT, CLEOPATRA, CLODIUS PARNASSIAN, CLOUDED SULPHUR, COMMON BANDED AWL, COMMON WOOD-NYMPH,
-COPPER TAIL, CRECENT, CRIMSON PATCH, DANAID EGGFLY, EASTERN COMA, EASTERN DAPPLE WHITE, EASTERN PINE ELFIN,
-ELBOWED PIERROT, GOLD BANDED, GREAT EGGFLY, GREAT JAY, GREEN CELLED CATTLEHEART, GREY HAIRSTREAK, INDRA SWALLOW,
-IPHICLUS SISTER, JULIA, LARGE MARBLE, MALACHITE, MANGROVE SKIPPER, MESTRA, METALMARK, MILBERTS TORTOISESHELL, MONARCH,
-MOURNING CLOAK, ORANGE OAKLEAF, ORANGE TIP, ORCHARD SWALLOW, PAINTED LADY, PAPER KITE, PEACOCK, PINE WHITE,
-PIPEVINE SWALLOW, POPINJAY, PURPLE HAIRSTREAK, PURPLISH COPPER, QUESTION MARK, RED ADMIRAL, RED CRACKER, RED POSTMAN,
-RED SPOTTED PURPLE, SCARCE SWALLOW, SILVER SPOT SKIPPER, SLEEPY ORANGE, SOOTYWING, SOUTHERN DOGFACE, STRAITED QUEEN,
-TROPICAL LEAFWING, TWO BARRED FLASHER, ULYSES, VICEROY, WOOD SATYR, YELLOW SWALLOW TAIL, ZEBRA LONG WING
-"""
-
-# The set of 100 classes also has these, and one name in other letters.
-_ONLY_BUTTERFLY100 = """
-ARCIGERA FLOWER MOTH, ATLAS MOTH, BANDED TIGER MOTH, BIRD CHERRY ERMINE MOTH, BROOKES BIRDWING, BROWN ARGUS,
-CHALK HILL BLUE, CINNABAR MOTH, CLEARWING MOTH, COMET MOTH, EMPEROR GUM MOTH, GARDEN TIGER MOTH, GIANT LEOPARD MOTH,
-GLITTERING SAPPHIRE, GREEN HAIRSTREAK, HERCULES MOTH, HUMMING BIRD HAWK MOTH, IO MOTH, LUNA MOTH,
-MADAGASCAN SUNSET MOTH, OLEANDER HAWK MOTH, POLYPHEMUS MOTH, ROSY MAPLE MOTH, SIXSPOT BURNET MOTH,
-WHITE LINED SPHINX MOTH
-"""
-
-_SPECIES = tuple(" ".join(name.split()) for name in _BUTTERFLY75.split(","))
-_MOTHS = tuple(" ".join(name.split()) for name in _ONLY_BUTTERFLY100.split(","))
-_RENAMED = {"IPHICLUS SISTER": "Iphiclus sister"}
+# The classes of each set, in the order of a net's outputs, and of CIFAR-100 by superclass, in no order.
+_CLASSES = json.loads((Path(__file__).resolve().parent / "classes.json").read_text(encoding="utf-8"))
+_SUPERCLASSES = {name: tuple(classes) for name, classes in _CLASSES["cifar100"].items()}
 
 _KRIZHEVSKY = """@techreport{krizhevsky2009learning,
   title = {Learning Multiple Layers of Features from Tiny Images},
@@ -124,7 +68,7 @@ _FOR_RESEARCH = "{} (Krizhevsky 2009) was published for research without a licen
 DATASETS = {
     "cifar10": Dataset(
         "CIFAR-10",
-        tuple(_CIFAR10.split()),
+        tuple(_CLASSES["cifar10"]),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         about=About(
@@ -137,7 +81,7 @@ DATASETS = {
     ),
     "cifar100": Dataset(
         "CIFAR-100",
-        tuple(_CIFAR100.split()),
+        tuple(sorted(name for classes in _SUPERCLASSES.values() for name in classes)),
         mean=(0.5071, 0.4866, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         about=About(
@@ -147,13 +91,11 @@ DATASETS = {
             hub="uoft-cs/cifar100",
             cite=_KRIZHEVSKY,
         ),
-        superclasses={
-            line.split(": ")[0]: tuple(line.split(": ")[1].split()) for line in _CIFAR100_SUPERCLASSES.split("\n")[1:-1]
-        },
+        superclasses=_SUPERCLASSES,
     ),
     "butterfly75": Dataset(
         "Butterfly-75",
-        _SPECIES,
+        tuple(_CLASSES["butterfly75"]),
         about=About(
             "75 species of butterfly, from the Kaggle set Butterfly Image Classification, in splits of our own: "
             "5,189 photographs for training; groups of near-duplicates are all in the training split",
@@ -164,7 +106,7 @@ DATASETS = {
             "weights and scores are published, the photographs are not.",
         ),
     ),
-    "butterfly100": Dataset("Butterfly-100", tuple(sorted(_RENAMED.get(name, name) for name in _SPECIES + _MOTHS))),
+    "butterfly100": Dataset("Butterfly-100", tuple(_CLASSES["butterfly100"])),
 }
 CIFAR = ("cifar10", "cifar100")
 BUTTERFLIES = ("butterfly75", "butterfly100")

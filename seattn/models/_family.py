@@ -69,19 +69,19 @@ def _construct(
     gate: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    given = {
-        "rd_ratio": rd_ratio,
-        "rd_divisor": rd_divisor,
-        "attn_stages": attn_stages,
-        "attn_placement": attn_placement,
-        "gate": gate,
-    }
+    model = make(**kwargs)
     if attn_layer is None:
+        given = {
+            "rd_ratio": rd_ratio,
+            "rd_divisor": rd_divisor,
+            "attn_stages": attn_stages,
+            "attn_placement": attn_placement,
+            "gate": gate,
+        }
         unused = [name for name, value in given.items() if value is not None]
         if unused:
             raise ValueError(f"{variant} has no attention for {', '.join(unused)} to act on; se_{variant} has")
-        return make(**kwargs)
-    model = make(**kwargs)
+        return model
     options = {"rd_divisor": rd_divisor, "gate": gate}
     placement = "standard" if attn_placement is None else attn_placement
     insert_attention(model, Attention(attn_layer, placement, attn_stages, rd_ratio, options))

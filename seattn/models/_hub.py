@@ -90,8 +90,14 @@ def timm_repository(name: str) -> str | None:
 
 
 def split_revision(repo: str) -> tuple[str, str | None]:
-    """`org/name` and the revision of `org/name@revision`; None where no revision is given."""
+    """`org/name` and the revision of `org/name@revision`; None where no revision is given.
+
+    Raises:
+        UserError: if the name has more than one @.
+    """
     name, _, revision = repo.partition("@")
+    if "@" in revision:
+        raise UserError(f"{repo!r} is not the name of a repository, ORG/NAME or ORG/NAME@REVISION")
     return name, revision or None
 
 

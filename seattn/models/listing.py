@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, split_model_name_tag
+from timm.models import get_arch_pretrained_cfgs, split_model_name_tag
 
 from seattn.core.errors import UserError
 from seattn.models._family import split_attn
@@ -112,15 +112,10 @@ def _family(name: str) -> str:
 
 
 def _weights(name: str) -> dict[str, str]:
-    return {_tag(name, key): _place(cfg) for key, cfg in get_arch_pretrained_cfgs(name).items()}
-
-
-def _tag(name: str, key: str) -> str:
-    return key.removeprefix(name).removeprefix(".")
-
-
-def _place(cfg: PretrainedCfg) -> str:
-    return "package" if cfg.file else "Hub" if cfg.has_weights else NO_WEIGHTS
+    return {
+        key.removeprefix(name).removeprefix("."): "package" if cfg.file else "Hub" if cfg.has_weights else NO_WEIGHTS
+        for key, cfg in get_arch_pretrained_cfgs(name).items()
+    }
 
 
 def our_models() -> list[str]:

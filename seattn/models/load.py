@@ -1,6 +1,5 @@
 """Build a model and load its weights: from a name, a directory, the Hub or a checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 from seattn.core.records import read_json
 from seattn.models import models_with_weights
-from seattn.models._hub import hub_call, split_revision, timm_repository
+from seattn.models._hub import fetch_file, hub_call, split_revision, timm_repository
+from seattn.models.checkpoints.config import read_config
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import require_finite
 from seattn.models.listing import check_name, our_models, unknown_model
@@ -53,7 +53,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
     else:
         raise unknown_model(spec)
     if checkpoint is not None:
-        load_checkpoint(model, checkpoint)
+        load_foreign(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
     return model.eval().to(target)
 
@@ -80,15 +80,6 @@ def read_architecture(spec: str) -> tuple[str, dict[str, Any]]:
     return name, {key: value for key, value in (args or {}).items() if key != "num_classes"}
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load the weights in `path`, in any layout that is known, into `model`; every key and shape must agree.
-
-    Raises:
-        UserError: if the file is missing, damaged, of another architecture, or of a net that computes something else.
-    """
-    load_foreign(model, path)
-
-
 def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
     check_name(spec)
     name, tag = split_model_name_tag(spec)
@@ -108,6 +99,7 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
 def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     repo = spec.removeprefix(HUB_PREFIX)
     try:
+        _check_config(repo)
         with hub_call(repo, HUB_ERRORS):
             return timm.create_model(spec, pretrained=pretrained)
     except UserError:
@@ -117,6 +109,14 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         message = " ".join(str(error).split())[:300]  # the second line names the keys that do not fit
         raise UserError(f"{spec} holds no model that timm can build here: {message or type(error).__name__}") from error
+
+
+def _check_config(repo: str) -> None:
+    path = fetch_file(repo, CONFIG)  # timm takes it from the cache
+    try:
+        read_config(path)
+    except UserError as error:
+        raise UserError(f"{HUB_PREFIX}{repo}: {str(error).replace(str(path), CONFIG)}") from error
 
 
 def _damaged(repo: str, error: SafetensorError) -> UserError:
@@ -134,13 +134,7 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     for path in (config, folder / WEIGHTS) if pretrained else (config,):
         if not path.is_file():
             raise UserError(f"{folder} has no {path.name}; a model directory holds {CONFIG} and {WEIGHTS}")
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{config} is not valid JSON: {first_line(error)}") from error
-    name = content.get("architecture") if isinstance(content, dict) else None
-    if not isinstance(name, str):
-        raise UserError(f"{config} names no architecture: expected a JSON object with the key 'architecture'")
+    name = read_config(config)["architecture"]
     if not timm.is_model(name):
         raise UserError(f"{config}: {unknown_model(name)}")
     try:
@@ -149,5 +143,5 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"{config} does not describe a model that can be built: {first_line(error)}") from error
     if pretrained:
-        load_checkpoint(model, folder / WEIGHTS)
+        load_foreign(model, folder / WEIGHTS)
     return model

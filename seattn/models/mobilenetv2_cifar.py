@@ -4,7 +4,6 @@ Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381, table 2, with the s
 stage taken out, so that the last map is 4 x 4. Blocks, head and parameter names are timm.models.efficientnet's.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,11 +34,8 @@ class MobileNetV2Cifar(EfficientNet):
 
     Args:
         channel_multiplier: on all widths; the head has 1280 channels at least.
-        num_classes: outputs; 0 leaves the classifier out.
-        in_chans: channels of the input.
-        global_pool: timm's name of the pooling before the classifier.
-        act_layer, norm_layer: timm's names of activation and norm.
-        drop_rate, drop_path_rate: probabilities, as in timm.
+
+    The other arguments are those of timm's EfficientNet, with layers by their names.
 
     Shape: (B, in_chans, H, W) -> (B, num_classes).
     """
@@ -78,13 +74,8 @@ class MobileNetV2Cifar(EfficientNet):
             info["reduction"] //= 2  # the builder counts from a stem of stride 2
 
 
-@dataclass(frozen=True)
-class _Net:
-    channel_multiplier: float = 1.0
-
-
-# A new net is one row: it gets a plain entry point and one for each attention layer.
-_NETS = {"mobilenetv2_cifar": _Net()}
+# A new net is one row, its channel_multiplier: it gets a plain entry point and one for each attention layer.
+_NETS = {"mobilenetv2_cifar": 1.0}
 
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
     {
@@ -95,13 +86,13 @@ default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
 )
 
 
-def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def _create(variant: str, width: float, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return create_net(
         MobileNetV2Cifar,
         variant,
         attn_layer,
         pretrained,
-        channel_multiplier=row.channel_multiplier,
+        channel_multiplier=width,
         feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
         **kwargs,
     )

@@ -6,7 +6,7 @@ He et al., ECCV 2016, https://arxiv.org/abs/1603.05027: `preact_resnet164_cifar`
 Shapes: B images, C channels, H x W pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -30,13 +30,10 @@ class PreActResNetCifar(ResNetV2):
         layers: number of blocks of each stage.
         channels: width of each stage, after a bottleneck.
         stem_chs: width of the stem.
-        num_classes: outputs; 0 leaves the classifier out.
-        in_chans: channels of the input.
-        global_pool: timm's name of the pooling before the classifier.
-        act_layer, norm_layer: timm's names of activation and of a norm that has one inside.
-        drop_rate, drop_path_rate: probabilities, as in timm.
         block_drop_rate: probability of dropout before the last convolution of each block (WRN, section 2.4).
         zero_init_last: start each residual branch at zero.
+
+    The other arguments are those of timm's ResNetV2.
 
     Shape: (B, in_chans, H, W) -> (B, num_classes).
     """
@@ -169,10 +166,7 @@ def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = 
         variant,
         attn_layer,
         pretrained,
-        block=row.block,
-        layers=row.layers,
-        channels=row.channels,
-        stem_chs=row.stem_chs,
+        **asdict(row),
         feature_cfg={"out_indices": tuple(range(len(row.layers) + 1)), "flatten_sequential": True},
         **kwargs,
     )

@@ -9,7 +9,7 @@ https://arxiv.org/abs/1611.05431. Four more are for a study of stems at 32 x 32:
 Blocks, head and parameter names are timm.models.resnet's. Shapes: B images, C channels, H x W pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -39,12 +39,9 @@ class ResNetCifar(ResNet):  # type: ignore[misc]  # timm's classes are untyped
         stem: "conv3" (3 x 3), "deep" (three 3 x 3), both of stride 1 without max-pool, or "conv7" (ImageNet's: 7 x 7
             of stride 2, then a max-pool).
         cardinality, base_width: groups of a bottleneck's 3 x 3 convolution and the width of each at 64 channels.
-        num_classes: number of outputs; 0 omits the classifier.
-        in_chans: channels of the input.
-        global_pool: timm's name of the pooling before the classifier.
-        act_layer, norm_layer: timm's names of activation and norm.
-        drop_rate, drop_path_rate, drop_block_rate: probabilities, as in timm.
         zero_init_last: start each residual branch at zero.
+
+    The other arguments are those of timm's ResNet, with layers by their names.
 
     Shape: (B, in_chans, H, W) -> (B, num_classes).
 
@@ -205,6 +202,10 @@ class _Net:
         """Height and width in pixels of the last feature map of a 32 x 32 image."""
         return 32 // _STEM_STRIDES[self.stem] >> (len(self.layers) - 1)
 
+    @property
+    def first_conv(self) -> str:
+        return "conv1.0" if self.stem == "deep" else "conv1"
+
 
 # A new net is one row: it gets a plain entry point and one for each attention layer.
 _NETS = {
@@ -224,29 +225,22 @@ _NETS = {
 }
 
 
-def _cfgs(variant: str, row: _Net) -> dict[str, dict[str, Any]]:
-    first_conv = "conv1.0" if row.stem == "deep" else "conv1"
-    return cifar_cfgs(variant, side=row.side, first_conv=first_conv, classifier="fc")
-
-
 default_cfgs: dict[str, PretrainedCfg] = generate_default_cfgs(
-    {name: cfg for variant, row, _ in variants(_NETS) for name, cfg in _cfgs(variant, row).items()}
+    {
+        name: cfg
+        for variant, row, _ in variants(_NETS)
+        for name, cfg in cifar_cfgs(variant, side=row.side, first_conv=row.first_conv, classifier="fc").items()
+    }
 )
 
 
 def _create(variant: str, row: _Net, attn_layer: str | None, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    make = ThreeStageResNetCifar if len(row.layers) == 3 else ResNetCifar
     return create_net(
-        make,
+        ThreeStageResNetCifar if len(row.layers) == 3 else ResNetCifar,
         variant,
         attn_layer,
         pretrained,
-        block=row.block,
-        layers=row.layers,
-        channels=row.channels,
-        stem=row.stem,
-        cardinality=row.cardinality,
-        base_width=row.base_width,
+        **asdict(row),
         feature_cfg={"out_indices": tuple(range(len(row.layers) + 1))},
         **kwargs,
     )

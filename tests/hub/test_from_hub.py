@@ -207,6 +207,10 @@ def test_a_repository_with_broken_weights_is_one_line(hub, staged, fails, weight
         {"num_classes": 5},
         {"pretrained_cfg": "x" * 1000},
         {"pretrained_cfg__input_size": None},
+        {"pretrained_cfg__input_size": [3, 10**6, 10**6]},
+        {"pretrained_cfg__std": [0, 0, 0]},
+        {"label_names": 5},
+        {"num_classes": -1},
     ],
     ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items())[:60],
 )

@@ -17,7 +17,7 @@ from tests.kernels._count_bytes import Traffic, counted
 from tests.kernels._tail_reference import Config
 from tests.kernels.test_attn_tail_launcher import FORMATS, backward, force, forward, gradient_for, make
 
-SHAPE = (3, 67, 5, 7, 6, 3)  # (N, C, H, W, R, k)
+SHAPE = (2, 67, 5, 7, 6, 3)  # (N, C, H, W, R, k)
 
 
 class Op(NamedTuple):

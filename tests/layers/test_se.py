@@ -89,12 +89,26 @@ def test_remap_leaves_the_given_state_and_our_own_names_alone():
     assert all(remap_bottleneck(own)[key] is value for key, value in own.items())
 
 
-def test_missing_bias_is_reported_not_invented():
-    with pytest.raises(RuntimeError, match=r"fc1\.bias(.|\n)*of this state has no biases: build it with bias=False"):
-        SqueezeExcite(32, rd_ratio=1 / 8).load_state_dict(LinearSE(32, 8).state_dict())
-    timm_layer = nn.Sequential(nn.Identity(), LinearSE(32, 8)).state_dict()
-    with pytest.raises(RuntimeError, match="the squeeze-excite 1 has no biases: build it with bias=False"):
-        nn.Sequential(nn.Identity(), SqueezeExcite(32, rd_ratio=1 / 8)).load_state_dict(timm_layer)
+def test_a_state_without_or_with_biases_says_how_to_build_the_layer():
+    without = LinearSE(32, 8).state_dict()
+    layer = SqueezeExcite(32, rd_ratio=1 / 8)
+    with pytest.raises(RuntimeError, match="this state has no biases: build the layer with bias=False"):
+        layer.load_state_dict(without)
+    inner = {f"1.{key}": value for key, value in without.items()}
+    with pytest.raises(RuntimeError, match="the state of 1 has no biases: build the layer with bias=False"):
+        nn.Sequential(nn.Identity(), layer).load_state_dict(inner)
+    with pytest.raises(RuntimeError, match="this state has biases: build the layer with bias=True"):
+        SqueezeExcite(32, rd_ratio=1 / 8, bias=False).load_state_dict(layer.state_dict())
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "fc1.bias"\. *$'):
+        layer.load_state_dict({key: value for key, value in layer.state_dict().items() if key != "fc1.bias"})
+
+
+def test_a_state_without_biases_loads_where_strict_is_false():
+    layer = SqueezeExcite(32, rd_ratio=1 / 8)
+    state = LinearSE(32, 8).state_dict()
+    found = layer.load_state_dict(state, strict=False)
+    assert {"fc1.bias", "fc2.bias"} < set(found.missing_keys)
+    assert torch.equal(layer.fc1.weight.flatten(1), state["fc.0.weight"])
 
 
 def test_two_sigmoid_with_zero_last_layer_is_the_identity():

@@ -108,6 +108,34 @@ def test_a_hook_on_a_part_fires_and_changes_no_value(name, part, hook):
     assert seen
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("se_resnet20_cifar", ["fc1", "fc2"]),
+        ("cbam_resnet20_cifar", ["fc1", "fc2", "spatial.conv"]),
+        ("se_preact_resnet18_cifar", ["fc1"]),
+    ],
+)
+def test_a_low_rank_adapter_of_peft_counts_learns_and_can_be_merged(name, parts):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = timm.create_model(name, rd_ratio=0.5, zero_init_last=False).eval()
+    x = torch.randn(2, 3, 32, 32)
+    before = model(x).detach()
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=parts, r=2))
+    torch.testing.assert_close(adapted(x), before)  # an adapter starts at zero
+    added = {key: p for key, p in adapted.named_parameters() if p.requires_grad}
+    assert len(added) >= 2 * len(parts)
+    for key, parameter in added.items():
+        if "lora_B" in key:
+            nn.init.normal_(parameter, std=0.1)
+    after = adapted(x)
+    assert not torch.allclose(after, before, rtol=0, atol=1e-4)
+    after.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in added.values())
+    torch.testing.assert_close(adapted.merge_and_unload()(x), after, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["se_resnet20_cifar", "cbam_resnet20_cifar", "eca_mobilenetv2_cifar"])
 def test_a_net_whose_channels_are_pruned_goes_on(name):
     pruning = pytest.importorskip("torch_pruning")

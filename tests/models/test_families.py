@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.helpers.nets import settle
-from tests.models._zoo import attention, build, create, images
+from tests.models._zoo import NETS, attention, build, create, family, images, kind
 
 
 def settled(name):
@@ -30,6 +30,13 @@ def test_nets_for_224_compute_what_timms_compute_with_its_width(name, timms):
     ours.load_state_dict(timm_net.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(images(name)), timm_net(images(name)), atol=1e-3, rtol=1e-4)
+
+
+def test_the_nets_that_the_readme_names_for_segmentation_have_strides_of_2_to_32():
+    names = [name for name in NETS if kind(name) == "se"]
+    nets = {name: create(name, features_only=True, device="meta") for name in names}
+    fitting = {name for name, net in nets.items() if net.feature_info.reduction() == [2, 4, 8, 16, 32]}
+    assert fitting == {name for name in names if family(name) == "resnet_attn" or "stem7" in name}
 
 
 def test_mobilenetv2_is_timms_with_two_strides_less():

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seattn import ops
 from seattn.ops import set_kernels
+from tests.ops._gate_cases import transformed
 from tests.ops._tail_cases import CASES, FORMATS, MAPS, SHAPES, TOLERANCES, run
 
 CHECKS = ("schema", "autograd_registration", "faketensor", "aot_dispatch_static", "aot_dispatch_dynamic")
@@ -186,25 +187,23 @@ def test_a_module_that_ran_a_tail_can_be_copied():
     assert torch.equal(copy.deepcopy(module)(*maps), want)
 
 
-@pytest.mark.parametrize("kind", ["jvp", "grad", "vmap"])
-@pytest.mark.parametrize("name", ["se-tail", "bn-se-tail-eval", "eca"])
-def test_function_transforms_get_right_answers_from_auto_and_an_error_from_torch(name, kind, device):
-    case, leaves = CASES[name], {key: t.double() for key, t in CASES[name].leaves(SHAPES["odd"], device=device).items()}
-    fn = lambda x: case(leaves | {"x": x})  # noqa: E731
-    x = leaves["x"]
-    if kind == "jvp":
-        transformed = lambda: torch.func.jvp(fn, (x,), (torch.ones_like(x),))[1]  # noqa: E731
-        want = (fn(x + 1e-6) - fn(x - 1e-6)) / 2e-6
-    elif kind == "grad":
-        transformed = lambda: torch.func.grad(lambda t: fn(t).square().sum())(x)  # noqa: E731
+@pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])
+@pytest.mark.parametrize("name", ["se", "se-tail", "bn-se-tail-eval", "eca"])
+def test_function_transforms_get_right_answers_from_auto_and_an_error_otherwise(name, kind, kernel_device):
+    case = CASES[name]
+    leaves = {key: t.double() for key, t in case.leaves(SHAPES["odd"], device=kernel_device).items()}
+    fn, x = lambda x: case(leaves | {"x": x}), leaves["x"]
+    if kind == "grad":
         leaf = x.clone().requires_grad_()
         (want,) = torch.autograd.grad(fn(leaf).square().sum(), leaf)
-    else:
-        transformed = lambda: torch.func.vmap(fn)(torch.stack([x, 2 * x]))  # noqa: E731
+    elif kind == "vmap":
         want = torch.stack([fn(x), fn(2 * x)])
-    torch.testing.assert_close(transformed(), want, rtol=1e-6, atol=1e-6)
-    with set_kernels("torch"), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
-        transformed()
+    else:  # central difference: independent of forward-mode AD
+        want = (fn(x + 1e-6) - fn(x - 1e-6)) / 2e-6
+    torch.testing.assert_close(transformed(kind, fn, x), want, rtol=1e-6, atol=1e-6)
+    for kernels in ("torch", "triton"):
+        with set_kernels(kernels), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
+            transformed(kind, lambda t: case({k: v.float() for k, v in leaves.items()} | {"x": t}), x.float())
 
 
 @pytest.mark.parametrize("kernels", ["torch", "triton"])

@@ -1,6 +1,5 @@
 """set_kernels, get_kernels and SEATTN_KERNELS: which implementation runs, and that falling back is never silent."""
 
-import copy
 import os
 import runpy
 import subprocess
@@ -12,7 +11,6 @@ from torch.autograd import forward_ad
 
 from seattn.ops import _kernel, get_kernels, set_kernels, squeeze_excite, squeeze_excite_reference
 from seattn.ops._tail import operator, run
-from tests.ops._gate_cases import transformed
 
 
 def inputs(dtype=torch.float32) -> list[torch.Tensor]:
@@ -175,38 +173,3 @@ def test_auto_takes_the_reference_on_a_cpu_where_code_is_traced_or_transformed(h
     else:
         torch.func.vmap(fn)(x[None])
     assert ran == []
-
-
-@pytest.mark.parametrize("kind", ["jvp", "grad", "vmap", "dual-level"])
-def test_function_transforms_get_right_answers_from_auto_and_an_error_from_the_others(kind, device, monkeypatch):
-    monkeypatch.setattr(_kernel, "INTERPRETED", True)
-    x, *weights = (t.to(device) for t in inputs())
-    with set_kernels("auto"):
-        got = transformed(kind, lambda t: squeeze_excite(t, *weights), x)
-    fn = lambda t: squeeze_excite_reference(t, *weights)  # noqa: E731
-    if kind == "grad":
-        leaf = x.clone().requires_grad_()
-        (want,) = torch.autograd.grad(fn(leaf).square().sum(), leaf)
-    elif kind == "vmap":
-        want = torch.stack([fn(x), fn(2 * x)])
-    else:  # central difference, in float64: independent of forward-mode AD
-        step = 1e-4
-        want = ((fn(x.double() + step) - fn(x.double() - step)) / (2 * step)).float()
-    torch.testing.assert_close(got, want)
-    for kernels in ("triton", "torch"):
-        with set_kernels(kernels), pytest.raises(RuntimeError, match="functorch transform or forward-mode AD"):
-            transformed(kind, lambda t: squeeze_excite(t, *weights), x)
-
-
-def test_a_module_that_ran_the_op_can_be_copied():
-    class Gate(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.x, *weights = inputs()
-            self.weights = torch.nn.ParameterList(weights)
-
-        def forward(self) -> torch.Tensor:
-            return squeeze_excite(self.x, *self.weights)
-
-    module = Gate()
-    assert torch.equal(copy.deepcopy(module)(), module())

@@ -17,7 +17,8 @@ from timm.models import split_model_name_tag
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import whole_folder
 from seattn.core.recipe import load_recipe
-from seattn.core.records import read_json, read_yaml
+from seattn.core.records import read_yaml
+from seattn.models.checkpoints.config import read_config
 from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_checkpoint, require_finite, unwrap
@@ -99,13 +100,13 @@ def _origin(run: Path) -> _Origin:
     """What the files beside the weights of a run say."""
     if (run / "recipe.yaml").is_file():
         recipe = load_recipe(run / "recipe.yaml")
-        labels = read_json(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
+        labels = read_config(run / CONFIG).get("label_names") if (run / CONFIG).is_file() else None
         return _Origin(recipe.model, recipe.model_kwargs, labels=labels)
     if (run / "args.yaml").is_file():
         path = run / "args.yaml"
         return _from_args(read_yaml(path, "arguments", "model: resnet18"), path)
     if (run / CONFIG).is_file():
-        config = read_json(run / CONFIG)
+        config = read_config(run / CONFIG)
         return _Origin(config.get("architecture"), config.get("model_args") or {}, labels=config.get("label_names"))
     return _Origin()
 
@@ -136,9 +137,9 @@ def _classes(name: str, state: Mapping[str, Any], names: Sequence[str] | None) -
     cfg = timm.get_pretrained_cfg(name)
     classifier = cfg.classifier if cfg is not None else None
     first = classifier[0] if isinstance(classifier, tuple | list) else classifier
-    weight = state.get(f"{first}.weight")
-    if weight is not None and weight.ndim > 1:
-        return int(weight.shape[0])
+    for key, weight in state.items():
+        if f".{key}".endswith(f".{first}.weight") and weight.ndim > 1:
+            return int(weight.shape[0])
     return None if names is None else len(names)
 
 

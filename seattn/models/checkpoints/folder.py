@@ -1,7 +1,6 @@
 """A folder for the Hub: config.json and model.safetensors, written from a model, and checked if others wrote them."""
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -15,8 +14,8 @@ from timm.models import PretrainedCfg, save_for_hf, split_model_name_tag
 from torch import nn
 
 from seattn.core.errors import UserError, first_line
-from seattn.core.records import read_json
 from seattn.data.transforms import class_names, eval_transform
+from seattn.models.checkpoints.config import read_config
 from seattn.models.load import CONFIG
 
 _ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
@@ -27,8 +26,6 @@ _PLACES = ("cache_dir", "device", "dtype")
 _FORMS = ("features_only", "out_indices", "feature_cfg", "scriptable", "exportable", "no_jit")
 NOT_OF_A_NET = _WEIGHTS + _PLACES + _FORMS  # arguments of timm.create_model that are not properties of a net
 _CFG = {field.name for field in fields(PretrainedCfg)} - set(_SOURCES)
-_MOST_CLASSES = 100_000
-_LARGEST_ARG = 10_000  # except num_classes: a depth of a billion would be built, even on "meta"
 
 
 def render_config(model: Any, name: str) -> str:
@@ -60,32 +57,22 @@ def check_config(path: Path) -> nn.Module:
     Raises:
         UserError: naming the key that is unknown, missing or of a wrong type, or that no net accepts.
     """
-    config = read_json(path)
+    config = read_config(path)
     _keys(config, _ROOT, path, "")
-    name, cfg, args = config.get("architecture"), config.get("pretrained_cfg"), config.get("model_args", {})
-    if not isinstance(name, str) or not timm.is_model(name):
+    name, cfg = config["architecture"], config.get("pretrained_cfg", {})
+    if not timm.is_model(name):
         raise UserError(f"{path}: architecture {_short(name)} is not a net of timm or seattn; is seattn up to date?")
-    if not isinstance(cfg, dict) or not isinstance(args, dict):
-        raise UserError(f"{path}: pretrained_cfg and model_args must be objects")
     _keys(cfg, _CFG, path, "pretrained_cfg.")
+    for key in ("input_size", "mean", "std"):
+        if not cfg.get(key):
+            raise UserError(f"{path}: pretrained_cfg has no {key}")
     for key in NOT_OF_A_NET:
-        if key in args:
+        if key in config.get("model_args", {}):
             raise UserError(f"{path}: model_args.{key} is not a property of a net; remove the key")
     if cfg.get("custom_load"):
         raise UserError(f"{path}: pretrained_cfg.custom_load reads other files than safetensors; it must be false")
-    if not _small(args):
-        raise UserError(f"{path}: model_args has a number above {_LARGEST_ARG:,}, which no net needs; is it damaged?")
     _check_classes(config, cfg, path)
-    _check_numbers(cfg, path)
     return _build(path, config)
-
-
-def _small(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(key == "num_classes" or _small(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_small, value))
-    return not isinstance(value, int | float) or abs(value) <= _LARGEST_ARG
 
 
 def _keys(found: Mapping[str, Any], known: set[str], path: Path, prefix: str) -> None:
@@ -96,10 +83,10 @@ def _keys(found: Mapping[str, Any], known: set[str], path: Path, prefix: str) ->
 
 def _check_classes(config: Mapping[str, Any], cfg: Mapping[str, Any], path: Path) -> None:
     classes, names = config.get("num_classes"), config.get("label_names")
-    if type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
-        raise UserError(f"{path}: num_classes must be from 1 to {_MOST_CLASSES:,}, it is {_short(classes)}")
-    if not isinstance(names, list) or not all(isinstance(n, str) and n and n.isprintable() for n in names):
-        raise UserError(f"{path}: label_names must be a list of names, each on one line")
+    if not classes:
+        raise UserError(f"{path}: num_classes must be at least 1, it is {_short(classes)}")
+    if not isinstance(names, list):
+        raise UserError(f"{path}: label_names must be a list of names")
     if len(names) != classes or len(set(names)) != classes:
         raise UserError(f"{path}: {len(set(names))} different label_names for num_classes {classes}; a name for each")
     for where, inner in (("pretrained_cfg", cfg), ("model_args", config.get("model_args", {}))):
@@ -107,16 +94,6 @@ def _check_classes(config: Mapping[str, Any], cfg: Mapping[str, Any], path: Path
             raise UserError(f"{path}: {where}.num_classes is {_short(inner['num_classes'])}, num_classes {classes}")
     if list(cfg.get("label_names", names)) != names:
         raise UserError(f"{path}: pretrained_cfg.label_names differ from label_names; they must agree")
-
-
-def _check_numbers(cfg: Mapping[str, Any], path: Path) -> None:
-    size = cfg.get("input_size")
-    if not isinstance(size, list) or len(size) != 3 or not all(type(s) is int and 1 <= s <= 4096 for s in size):
-        raise UserError(f"{path}: pretrained_cfg.input_size must be three numbers up to 4096, it is {_short(size)}")
-    for key in ("mean", "std"):
-        values = cfg.get(key)
-        if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
-            raise UserError(f"{path}: pretrained_cfg.{key} must be a list of numbers, it is {_short(values)}")
 
 
 def _build(path: Path, config: Mapping[str, Any]) -> nn.Module:

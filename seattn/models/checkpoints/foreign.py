@@ -103,6 +103,7 @@ def _recognise(state: State) -> tuple[CheckpointLayout, Names]:
 
 def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:
     wanted = model.state_dict()
+    state = _without_other_modules(state, wanted, origin)
     own = with_counters(state, wanted)
     if _shapes(own) != _shapes(wanted):
         own = _translate(state, model, origin)
@@ -111,6 +112,25 @@ def _remap(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dic
             dtype = str(value.dtype).removeprefix("torch.")
             raise UserError(f"{origin}: {key} has {dtype} values, {_architecture(model)} needs floating point")
     return own
+
+
+def _without_other_modules(state: dict[str, torch.Tensor], wanted: State, origin: str) -> dict[str, torch.Tensor]:
+    """The tensors under the one prefix that has all of the model's keys; `state` itself if there is no such prefix.
+
+    A training program's module may hold the net beside a criterion, metrics or a projection.
+    """
+    names = [key for key in wanted if not key.endswith(".num_batches_tracked")]  # old checkpoints have no counters
+    prefixes = [key.removesuffix(names[0]) for key in state if key.endswith(f".{names[0]}")] if names else []
+    prefixes = [prefix for prefix in prefixes if all(prefix + name in state for name in names)]
+    if (names and names[0] in state) or not prefixes:
+        return state
+    if len(prefixes) > 1:
+        raise UserError(f"{origin} holds {len(prefixes)} such nets, under {', '.join(prefixes)}; keep one of them")
+    (prefix,) = prefixes
+    others = [key for key in state if not key.startswith(prefix)]
+    if others:
+        _logger.info("%s: only the tensors under %s are loaded, not %s", origin, prefix, ", ".join(others[:3]))
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _translate(state: dict[str, torch.Tensor], model: nn.Module, origin: str) -> dict[str, torch.Tensor]:

@@ -4,8 +4,8 @@ import argparse
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,21 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 
 # The keys under which checkpoints hold weights: those of timm and others; averaged weights first.
-_AVERAGED = ("state_dict_ema", "model_ema")
-_WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
+_WRAPPERS = ("state_dict", "model", "net", "model_state_dict", "checkpoint")
 # The names of modules that hold the net: in Lightning, transformers, detectors and self-supervised training.
 _PREFIXES = ("model.", "timm_model.", "backbone.", "encoder.", "module.", "_orig_mod.")
 # The counters that thop and torch.optim.swa_utils add to the weights.
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
-# timm's checkpoints carry the argparse.Namespace of the run that wrote them; metrics are often scalars of numpy.
+_MOST_COMPRESSED = 10  # times that a file may be smaller than what it holds, if somebody compressed it
+# timm's checkpoints carry the argparse.Namespace of the run that wrote them; metrics are often numbers of numpy.
 _PLAIN_VALUES: list[Any] = [
     argparse.Namespace,
+    PosixPath,
     np.dtype,
+    np.ndarray,
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, 2
+    *((np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")),
 ]
 # Names in the archives of torch that hold programs, and what such a file is.
@@ -75,17 +79,34 @@ def unwrap(content: object, origin: str, *, averaged: bool = True) -> dict[str, 
     Raises:
         UserError: naming `origin`, if there is no state dict, or naming a tensor that is sparse.
     """
-    for key in (*(_AVERAGED if averaged else ()), *_WRAPPERS):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    found = _find_state(content, (*(_AVERAGED if averaged else ()), *_WRAPPERS))
+    if found is None:
         raise UserError(f"{origin} holds no weights: expected a state dict, alone or under 'state_dict'")
-    state = {key: value for key, value in content.items() if key.rpartition(".")[2] not in _COUNTERS}
+    state = {key: value for key, value in found.items() if key.rpartition(".")[2] not in _COUNTERS}
     for key, value in state.items():
         if value.layout is not torch.strided:
             raise UserError(f"{origin}: {key} is a sparse tensor; save {key}.to_dense() instead")
+        if value.is_meta or value.is_nested:
+            kind = "a nested tensor" if value.is_nested else "a tensor without values, on the device meta"
+            raise UserError(f"{origin}: {key} is {kind}; save a plain tensor instead")
     return _without_prefixes(clean_state_dict(state))
+
+
+def _find_state(content: object, wrappers: Sequence[str]) -> Mapping[str, torch.Tensor] | None:
+    """The state dict in `content`: under one of `wrappers`, or `content` itself, or the only one that is in it."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in wrappers:
+        if isinstance(content.get(key), Mapping):
+            return _find_state(content[key], wrappers)
+    if _is_state(content):
+        return content
+    states = [value for value in content.values() if _is_state(value)]
+    return states[0] if len(states) == 1 else None
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
 
 
 def require_finite(state: Mapping[str, torch.Tensor], origin: str) -> None:
@@ -108,7 +129,23 @@ def _without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return state
 
 
+def _check_size(path: Path) -> None:
+    """Refuse a zip file that is much smaller than what it unpacks to; torch does not compress checkpoints."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # torch also reads files of its old format, and names what is wrong with any other
+    packed = path.stat().st_size
+    if unpacked > _MOST_COMPRESSED * packed:
+        raise UserError(
+            f"{path} has {packed:,} bytes and would unpack to {unpacked:,}; checkpoints are not compressed, so it is "
+            "damaged or made to fill the memory"
+        )
+
+
 def _torch_load(path: Path) -> object:
+    _check_size(path)
     try:
         with torch.serialization.safe_globals(_PLAIN_VALUES), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a TorchScript program before it refuses the program

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -142,6 +143,10 @@ def _numpy(folder):
     torch.save({"state_dict": {"w": np.ones(3)}}, folder / "c.pth")
 
 
+def _fraction(folder):
+    torch.save({"state_dict": timm.create_model(ARCH).state_dict(), "best": Fraction(1, 2)}, folder / "c.pth")
+
+
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [
@@ -160,7 +165,8 @@ def _numpy(folder):
         (_loader, [], "pretrained_cfg_overlay is not a property of a net"),
         (_huge, [], "does not describe a net that can be built"),
         (_nameless, [], "c.pth: the arguments name no model and its model_kwargs; the file is not of timm's train.py"),
-        (_numpy, [], "never unpickled"),
+        (_numpy, ["--model", ARCH], "holds no weights"),
+        (_fraction, [], "holds other objects than weights, which are never unpickled"),
         (lambda folder: (folder / "c.pth").write_bytes(b"PK\3\4 no zip"), [], "c.pth"),
         (lambda folder: None, [], "no such checkpoint"),
         (lambda folder: (folder / "c.pth").mkdir(), [], "holds no weights: none of model_best.pth.tar"),

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -332,8 +333,11 @@ def test_blocks_of_another_kind_are_refused_by_their_keys(case):
             "conv1.weight has int8 values, ThreeStageResNetCifar needs floating point",
         ),
         (lambda weight: weight.to_sparse(), "conv1.weight is a sparse tensor; save conv1.weight.to_dense() instead"),
+        (lambda weight: weight.to("meta"), "conv1.weight is a tensor without values, on the device meta"),
+        (lambda weight: torch.nested.as_nested_tensor([weight]), "conv1.weight is a nested tensor"),
+        (lambda weight: weight.to(torch.complex64), "conv1.weight has complex64 values"),
     ],
-    ids=["integer", "sparse"],
+    ids=["integer", "sparse", "meta", "nested", "complex"],
 )
 def test_tensors_of_another_kind_are_refused_by_name(change, message):
     model = ours()
@@ -345,7 +349,9 @@ def test_tensors_of_another_kind_are_refused_by_name(change, message):
     assert torch.equal(model.conv1.weight, before)
 
 
-@pytest.mark.parametrize("prefix", ["model.", "timm_model.", "backbone.", "encoder.", "model.module.", "module.model."])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "timm_model.", "backbone.", "encoder.", "model.module.", "module.model.", "student.0.", "net."]
+)
 def test_prefixes_of_wrappers_and_counters_of_tools(prefix, tmp_path):
     expected, model = ours(), ours()
     for p in expected.parameters():
@@ -354,9 +360,29 @@ def test_prefixes_of_wrappers_and_counters_of_tools(prefix, tmp_path):
     state |= {f"{prefix}total_ops": torch.zeros(1), f"{prefix}layer1.0.total_params": torch.zeros(1)}
     state["n_averaged"] = torch.tensor(3)
     metrics = {"acc": np.float64(0.5), "best": np.float32(0.5), "epoch": np.int64(3), "ema": np.bool_(True)}
+    metrics |= {"curve": np.zeros(3), "data": Path("images")}
     torch.save({"state_dict": state, **metrics}, tmp_path / "theirs.ckpt")
     load_foreign(model, tmp_path / "theirs.ckpt")
     assert all(torch.equal(value, expected.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def prefixed(prefix, model):
+    return {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+
+
+def test_a_net_beside_other_modules_is_found_and_the_log_names_what_is_left_out(caplog):
+    expected, model = ours(), ours()
+    state = {**prefixed("model.", expected), "criterion.weight": torch.ones(10), "val_acc.tp": torch.zeros(10)}
+    with caplog.at_level(logging.INFO, "seattn"):
+        load_foreign(model, {"state_dict": state, "pytorch-lightning_version": "2.5"})
+    assert "only the tensors under model. are loaded, not criterion.weight, val_acc.tp" in caplog.text
+    assert torch.equal(model.fc.weight, expected.fc.weight)
+
+
+def test_two_nets_in_one_state_are_refused_by_their_prefixes():
+    state = {**prefixed("student.", ours()), **prefixed("teacher.", ours())}
+    with pytest.raises(UserError, match=r"holds 2 such nets, under student\., teacher\.; keep one of them"):
+        load_foreign(ours(), state)
 
 
 def test_pytorch_cifar100s_relu_is_put_into_the_net_that_loads_its_se_resnet(caplog):
@@ -387,7 +413,7 @@ def without_counters(state):
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "net"])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "net", "checkpoint", "weights"])
 def test_wrappers_prefixes_and_missing_counters(wrapper, tmp_path):
     net, model = theirs("pytorchcv"), ours()
     state = {f"module.{key}": value for key, value in without_counters(net.state_dict()).items()}
