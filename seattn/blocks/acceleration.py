@@ -1,7 +1,8 @@
 """seattn.accelerate(model): ops of this package replace steps of a timm or torchvision model.
 
 Each module that an op can compute gets a class with another `forward` and the same parameters. Nothing is copied: state
-dicts, optimisers, EMA copies and timm's methods still work. A report lists the other modules with the reasons.
+dicts, optimisers, EMA copies and timm's methods still work. A report lists the other modules with the reasons. With
+`fold=True` the batch norms are computed by the convolutions before them, with copies of their weights.
 """
 
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from torch import nn
 
 from seattn.blocks.attended.base import Attended
 from seattn.blocks.excitation import Reason, excitation_of, is_known, known_types
+from seattn.blocks.folded.layers import plain_type, put_in, take_out
+from seattn.blocks.folded.sites import find_sites
 from seattn.blocks.fused.base import Fused, fused_class, fused_types, plain_class
 from seattn.layers import get_attn, list_attn
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _MARK = "_seattn_accelerated"  # an attribute of the instances to which `restore` gives their class back
+_FOLDED = "_seattn_folds"  # an attribute of a model for which `fold=True` was asked
 # timm's attention for which there is no op: the report names these modules too.
 _WITHOUT_OP = (
     LightCbamModule,
@@ -41,22 +45,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Which modules run as one op, and which are left alone; `str()` gives a table."""
+    """Which modules run as one op, which norms are folded, and which are left alone; `str()` gives a table."""
 
     replaced: tuple[Row, ...]
     left: tuple[Row, ...]
+    folded: tuple[Row, ...] = ()
 
     def __str__(self) -> str:
-        rows = [*self.replaced, *self.left]
+        rows = [*self.replaced, *self.folded, *self.left]
         wide = [max((len(getattr(row, field)) for row in rows), default=0) for field in ("name", "kind")]
         lines = []
-        for title, part in (("runs as one op", self.replaced), ("left alone", self.left)):
+        titles = (("runs as one op", self.replaced), ("folded for inference", self.folded), ("left alone", self.left))
+        for title, part in titles:
+            if part is self.folded and not part:
+                continue
             lines.append(f"{title}: {len(part)}")
             lines += [f"  {row.name:<{wide[0]}}  {row.kind:<{wide[1]}}  {row.note}" for row in part]
         return "\n".join(lines)
 
 
-def accelerate(model: Model, *, verbose: bool = True) -> Model:
+def accelerate(model: Model, *, fold: bool = False, verbose: bool = True) -> Model:
     """Let the attention modules and residual tails of `model` run as ops of this package, in place; returns `model`.
 
     Outputs, gradients, running statistics and state dict stay the same up to rounding. Calling it again is harmless. A
@@ -65,12 +73,23 @@ def accelerate(model: Model, *, verbose: bool = True) -> Model:
 
     Args:
         model: any module; it is changed itself, not a copy.
+        fold: also fold batch norms into the convolutions before them, with the activations after them, for inference
+            without gradients, torch.export and ONNX. The model must be in evaluation mode, and its state dict stays the
+            same. In training mode, where a gradient is wanted, and while a hook watches a module, the modules run
+            unfolded. A changed weight is noticed, but not by a graph of torch.compile: if it was not changed by
+            `load_state_dict`, call `accelerate` again. The folded weights need memory beside the others.
         verbose: print `acceleration_report(model)`.
     """
     for _, module, target, reason in _candidates(model):
         if reason is None and not isinstance(module, Fused):
             module.__class__ = target
             setattr(module, _MARK, True)
+    if fold:
+        model.__dict__[_FOLDED] = True
+        for site in find_sites(model, make=True):
+            if site.fold is not None:
+                site.fold.refresh()
+                put_in(site.fold)
     if verbose:
         print(acceleration_report(model))
     return model
@@ -86,7 +105,15 @@ def acceleration_report(model: nn.Module) -> Report:
             replaced.append(Row(name, kind, target._label(module)))
         else:
             left.append(Row(name, kind, reason or "an op can compute it: call seattn.accelerate"))
-    return Report(tuple(replaced), tuple(left))
+    folded: list[Row] = []
+    for site in find_sites(model, make=False) if _FOLDED in model.__dict__ else []:
+        kind = plain_type(site.norm).__name__
+        if site.fold is None:
+            left.append(Row(site.name, kind, f"not folded: {site.reason}"))
+        else:
+            steps = ["convolution", kind] + ([] if site.fold.act_name == "identity" else [site.fold.act_name])
+            folded.append(Row(site.name, kind, " + ".join(steps)))
+    return Report(tuple(replaced), tuple(left), tuple(folded))
 
 
 def restore(model: Model) -> Model:
@@ -94,7 +121,9 @@ def restore(model: Model) -> Model:
 
     Models that are built fused stay as they are.
     """
+    model.__dict__.pop(_FOLDED, None)
     for module in model.modules():
+        take_out(module)
         kind = plain_class(type(module))
         if kind is not None and module.__dict__.pop(_MARK, False):
             module.__class__ = kind

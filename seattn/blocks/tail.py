@@ -9,6 +9,7 @@ from timm.layers import BatchNormAct2d, DropPath
 from torch import Tensor, nn
 
 from seattn.blocks.excitation import Reason, excitation_of
+from seattn.blocks.folded.layers import fold_of, plain_type
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._watched import may_skip
 from seattn.ops import efficient_channel_attn_add_act, squeeze_excite_add_act
@@ -36,17 +37,18 @@ def plan_tail(bn: nn.Module | None, attn: nn.Module | None, act: nn.Module, drop
     unwatched = may_skip(bn, attn, act)  # nearly always; then the modules need not be asked one by one
     if isinstance(e, Reason) or not (unwatched or may_skip(attn)):
         return Plan(False, None, False, False)
-    add = _is_identity(drop_path)
+    add = is_identity(drop_path)
     norm = bn is not None and norm_reason(bn) is None and (unwatched or may_skip(bn))
     return Plan(norm, e, add and type(act) is nn.ReLU and (unwatched or may_skip(act)), add)
 
 
 def norm_reason(bn: nn.Module) -> Reason | None:
     """Why no op computes this norm, or None if one does."""
-    if type(bn) is nn.BatchNorm2d:
+    kind = plain_type(bn)
+    if kind is nn.BatchNorm2d:
         return None
-    if type(bn) is not BatchNormAct2d:
-        return f"norm {type(bn).__name__}"
+    if kind is not BatchNormAct2d:
+        return f"norm {kind.__name__}"
     for part in (bn.drop, bn.act):
         if type(part) is not nn.Identity:
             return f"norm with {type(part).__name__}"
@@ -72,7 +74,9 @@ def residual_tail(
         act: the activation after the addition.
         quick: `is_cpu_inference` of x, or of the block's input.
     """
-    plan = plan_tail(bn, attn, act, drop_path)
+    fold = fold_of(bn)
+    is_normed = fold is not None and fold.usable()  # by the convolution before the tail
+    plan = plan_tail(None if is_normed else bn, attn, act, drop_path)
     if plan.excitation is None:
         x = x if bn is None else bn(x)
         x = x if attn is None else attn(x)  # attn is None here only while a hook for all modules is set
@@ -83,7 +87,7 @@ def residual_tail(
         x, norm = _apply_norm(x, bn, plan.excitation, quick)
     else:
         x, norm = (x if bn is None else bn(x)), None
-    x_is_ours = fusible and norm is None  # nothing else needs the values of x
+    x_is_ours = is_normed or (fusible and norm is None)  # nothing else needs the values of x
     if attn is None and norm is None:
         return act(x.add_(shortcut)) if x_is_ours else _add(x, shortcut, act, drop_path)
     x = _attend(x, shortcut, plan, norm, quick=quick, overwrite=x_is_ours)
@@ -138,7 +142,8 @@ def traced_tail(x: Tensor, shortcut: Tensor, *, attn: nn.Module, act: nn.Module)
     return x if relu or type(act) is nn.Identity else act(x)
 
 
-def _is_identity(drop_path: nn.Module | None) -> bool:
+def is_identity(drop_path: nn.Module | None) -> bool:
+    """Whether stochastic depth does nothing in its current mode."""
     if drop_path is None:
         return True
     if not may_skip(drop_path):

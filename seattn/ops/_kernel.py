@@ -110,9 +110,14 @@ def _no_triton(x: Tensor) -> str | None:
     return None
 
 
+def transforms_are_active() -> bool:
+    """Whether a functorch transform or forward-mode AD is active."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def _no_own_backward(x: Tensor) -> str | None:
     # Through a custom op, func.jvp and dual levels give zero tangents without an error; func.grad and vmap fail.
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transforms_are_active():
         return "a functorch transform or forward-mode AD is active, which only the reference supports"
     if x.is_meta:
         return "the input is on the meta device, for which only the reference has shapes"

@@ -68,7 +68,7 @@ def fused(plain: type[nn.Module]) -> Callable[[Class], Class]:
 
     def register_both(cls: Class) -> Class:
         _PLAIN[cls] = plain
-        cls._plain = _renamed(plain.forward)
+        cls._plain = renamed(plain.forward)
         return register(cls)
 
     return register_both
@@ -89,7 +89,7 @@ def fused_types() -> tuple[type[nn.Module], ...]:
     return tuple(_FUSED)
 
 
-def _renamed(forward: Any) -> Any:
-    # TorchScript compiles a method under its function's name, and `forward` is taken.
+def renamed(forward: Any) -> Any:
+    """A copy of a plain class's `forward` named `_plain`: TorchScript compiles a method under its function's name."""
     code, scope = forward.__code__, forward.__globals__
     return types.FunctionType(code, scope, "_plain", forward.__defaults__, forward.__closure__)

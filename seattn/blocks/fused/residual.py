@@ -3,18 +3,26 @@
 Shapes: B images, C channels, H x W pixels.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from timm.layers import DropPath
 from timm.models import senet
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torchvision.models import resnet as torchvision_resnet
 
 from seattn.blocks.excitation import LABELS, Reason, excitation_of
+from seattn.blocks.folded.fold import Fold
+from seattn.blocks.folded.layers import fold_of
+from seattn.blocks.folded.plan import PLAN, BlockPlan, plan_takes
 from seattn.blocks.fused.base import Fused, fused, fused_class, plain_class
-from seattn.blocks.tail import norm_reason, plan_tail, residual_tail
+from seattn.blocks.tail import is_identity, norm_reason, plan_tail, residual_tail
+from seattn.layers._watched import may_skip
 from seattn.ops._kernel import is_cpu_inference
+from seattn.ops._tail.excitation import NO_EXCITATION
 
 
 class TailParts(NamedTuple):
@@ -27,14 +35,26 @@ class TailParts(NamedTuple):
 
 
 class _Block(Fused):
-    """`_branch(x)` up to the last norm, then the tail of `_tail_parts()`."""
+    """`_branch(x)` up to the last norm, then the tail of `_tail_parts()`; `_norms` names the norms of the branch."""
+
+    _norms: tuple[str, ...] = ("bn1", "bn2")
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
+        plan = self.__dict__.get(PLAN)
+        if plan is not None and plan_takes(x) and plan.is_current():
+            return plan.run(x)
         bn, attn, act, drop_path = self._tail_parts()
+        folds = _usable_folds(self)
+        if folds is not None and type(act) is nn.ReLU and may_skip(act) and is_identity(drop_path):
+            self.__dict__[PLAN] = _plan(self, folds, attn)
+            if attn is None:
+                *first, last = folds
+                shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
+                return last(_chain(first, x), shortcut, "relu")
         quick = is_cpu_inference(x)
         if quick and attn is None:  # three steps, which no op makes faster
             return self._plain(x)
-        y = self._branch(x)  # (B, C, H, W)
+        y = self._branch(x) if folds is None else _chain(folds, x)  # (B, C, H, W)
         shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
         return residual_tail(y, shortcut, bn=bn, attn=attn, act=act, drop_path=drop_path, quick=quick)
 
@@ -68,6 +88,48 @@ class _Block(Fused):
         return label + ("; in training, stochastic depth and what follows by itself" if active else "")
 
 
+def _usable_folds(block: Any) -> list[Fold] | None:
+    """The folds of all norms of the branch, if they can be used now and make up the whole branch."""
+    modules = block._modules
+    folds = []
+    for name in block._norms:
+        fold = fold_of(modules[name])
+        if fold is None or not fold.usable():
+            return None
+        folds.append(fold)
+    if any(fold.act_name != "relu" for fold in folds[:-1]) or folds[-1].act_name != "identity":
+        return None
+    between = (modules.get("aa"), modules.get("drop_block"))
+    return folds if all(type(part) in (nn.Identity, type(None)) for part in between) and may_skip(*between) else None
+
+
+def _plan(block: nn.Module, folds: list[Fold], attn: nn.Module | None) -> BlockPlan | None:
+    """The block's steps for later calls, if its weights are in fp32 and an op computes its attention."""
+    e = NO_EXCITATION if attn is None else excitation_of(attn)
+    in_fp32 = all(tensor.dtype == torch.float32 for tensor in block.parameters())
+    if is_compiling() or isinstance(e, Reason) or not in_fp32 or not may_skip(attn):
+        return None
+    plain = all(fold.conv.padding_mode == "zeros" and not isinstance(fold.conv.padding, str) for fold in folds)
+    return BlockPlan(block, folds, _projection(block), e) if plain else None
+
+
+def _projection(block: Any) -> Fold | None:
+    """The fold that is the whole shortcut, or None."""
+    downsample = block.downsample
+    if type(downsample) is not nn.Sequential or len(downsample) != 2:
+        return None
+    fold = fold_of(downsample[1])
+    if fold is None or fold is not fold_of(downsample[0]) or not fold.usable() or fold.act_name != "identity":
+        return None
+    return fold if fold.conv.padding_mode == "zeros" and not isinstance(fold.conv.padding, str) else None
+
+
+def _chain(folds: Sequence[Fold], x: Tensor) -> Tensor:
+    for fold in folds:
+        x = fold(x)
+    return x
+
+
 def _tail_parts(block: nn.Module) -> TailParts:
     kind: Any = fused_class(type(block)) or type(block)
     return kind._tail_parts(block)
@@ -89,6 +151,8 @@ class FusedBasicBlock(_Block, BasicBlock):  # type: ignore[misc]  # timm's class
 class FusedBottleneck(_Block, Bottleneck):  # type: ignore[misc]
     """timm's Bottleneck."""
 
+    _norms = ("bn1", "bn2", "bn3")
+
     def _branch(self, x: Tensor) -> Tensor:
         x = self.act1(self.bn1(self.conv1(x)))
         x = self.drop_block(self.bn2(self.conv2(x)))
@@ -99,6 +163,8 @@ class FusedBottleneck(_Block, Bottleneck):  # type: ignore[misc]
 
 
 class _LegacyBottleneck(_Block):
+    _norms = ("bn1", "bn2", "bn3")
+
     def _branch(self: Any, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         return self.conv3(self.relu(self.bn2(self.conv2(x))))
@@ -148,6 +214,8 @@ class FusedTorchvisionBasicBlock(_Block, torchvision_resnet.BasicBlock):  # type
 @fused(torchvision_resnet.Bottleneck)
 class FusedTorchvisionBottleneck(_Block, torchvision_resnet.Bottleneck):  # type: ignore[misc]
     """torchvision's Bottleneck."""
+
+    _norms = ("bn1", "bn2", "bn3")
 
     def _branch(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))

@@ -1,0 +1,1 @@
+"""Batch norms that are folded into the convolutions before them, for inference."""

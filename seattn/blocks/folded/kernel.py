@@ -1,0 +1,135 @@
+"""A convolution with bias, activation and addition in one pass, where oneDNN has one; else the same steps of torch.
+
+torch reaches oneDNN's fused convolution by the operators with which inductor calls it. They take weights in oneDNN's
+own layout, which `packed` makes once for a shape of the input.
+Shapes: B images, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.jit import is_tracing
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from seattn.ops._kernel import transforms_are_active
+
+_MAX_PACKED = 2  # shapes of the input for which packed weights are kept: full batches, and the last one
+
+# The dtypes that oneDNN's fused convolution takes on this CPU.
+_BY_ONEDNN: tuple[torch.dtype, ...] = ()
+if torch.backends.mkldnn.is_available():
+    _BY_ONEDNN = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+@dataclass(frozen=True)
+class Act:
+    """An activation: the function and oneDNN's name of it, with its numbers and its algorithm."""
+
+    fn: Any
+    attr: str
+    scalars: tuple[float, ...] = ()
+    algorithm: str = ""
+
+
+NO_ACT = Act(lambda x: x, "none")
+ACTS = {
+    "identity": NO_ACT,
+    "relu": Act(F.relu, "relu"),
+    "relu6": Act(F.relu6, "hardtanh", (0.0, 6.0)),
+    "silu": Act(F.silu, "swish"),
+    "gelu": Act(F.gelu, "gelu", (), "none"),
+    "hard_swish": Act(F.hardswish, "hardswish"),
+}
+
+
+class Packed:
+    """Weights of one convolution in oneDNN's layout."""
+
+    def __init__(self) -> None:
+        self._weights: dict[tuple[torch.dtype, torch.Size], tuple[Tensor, Tensor]] = {}
+
+    def get(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of `conv` for an input of the shape and dtype of x."""
+        key = (x.dtype, x.shape)
+        if key not in self._weights:
+            if len(self._weights) >= _MAX_PACKED:
+                self._weights = {}
+            args: Any = conv.padding, conv.stride, conv.dilation, conv.groups
+            wide = weight.to(x.dtype)
+            reordered = torch.ops.mkldnn._reorder_convolution_weight(wide, *args, list(x.shape))
+            self._weights[key] = reordered, bias.to(x.dtype)
+        return self._weights[key]
+
+    def clear(self) -> None:
+        self._weights = {}
+
+
+def fused_conv(
+    conv: nn.Conv2d, weight: Tensor, bias: Tensor, packed: Packed, act: Act, x: Tensor, shortcut: Tensor | None = None
+) -> Tensor:
+    """act(conv(x) + shortcut) with the weight and bias given, (B, C, H, W); rounds as torch's convolution does.
+
+    Args:
+        conv: gives padding, stride, dilation and groups.
+        packed: keeps `weight` in oneDNN's layout.
+        shortcut: of the shape of the result, or None.
+    """
+    if _has_onednn(conv, weight, x):
+        # oneDNN's operators are unknown to autocast.
+        x = x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+        w, b = packed.get(conv, weight, bias, x)
+        args: Any = conv.padding, conv.stride, conv.dilation, conv.groups
+        if shortcut is None:
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, w, b, *args, act.attr, act.scalars, act.algorithm)
+            return y
+        if shortcut.dtype == x.dtype:
+            y = torch.ops.mkldnn._convolution_pointwise.binary(
+                x, shortcut, w, b, *args, "add", 1.0, act.attr, act.scalars, act.algorithm
+            )
+            return y
+        y = torch.ops.mkldnn._convolution_pointwise(x, w, b, *args, "none", (), "")
+    else:
+        y = conv._conv_forward(x, weight, bias)
+    result: Tensor = act.fn(y if shortcut is None else (y + shortcut).to(y.dtype))
+    return result
+
+
+def _has_onednn(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> bool:
+    """Whether oneDNN's fused convolution computes `conv` for x."""
+    if (
+        is_compiling()
+        or is_tracing()
+        or not onednn_takes(x)
+        or not weight.is_cpu
+        or conv.padding_mode != "zeros"
+        or type(conv.padding) is str
+    ):
+        return False
+    if transforms_are_active():
+        return False
+    dtype = x.dtype
+    if torch.is_autocast_enabled("cpu"):
+        return dtype in _BY_ONEDNN and torch.get_autocast_dtype("cpu") in _BY_ONEDNN
+    return dtype == weight.dtype and dtype in _BY_ONEDNN
+
+
+def onednn_takes(x: Tensor) -> bool:
+    """Whether x is a plain CPU map in channels_last: for an NCHW map the result would be in channels_last.
+
+    A dispatch mode counts or fakes the operators that it knows, and these it does not know.
+    """
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.numel() > 0
+        and bool(_BY_ONEDNN)
+        and torch._C._get_mkldnn_enabled()
+        and _get_current_dispatch_mode() is None
+    )
