@@ -29,7 +29,7 @@ lint: $(VENV)/.lint
 	PYTHONPATH=.:kernels $(BIN)/lint-imports
 
 bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --compile
 
 # Images per second of each data path. DATA_DIR=… names a folder of 32 x 32 images; the default is the packaged sample.
 bench-data: $(VENV)/.cli

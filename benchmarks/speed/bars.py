@@ -46,9 +46,16 @@ class Reached:
         return self.value >= self.bar.least
 
 
-def _tail_cpu(memory_format: str) -> Callable[[SpeedRow], bool]:
-    columns = ("se_tail", "forward_backward", "timm_eager", "float32", memory_format, False)
+def _tail_cpu(memory_format: str, implementation: str) -> Callable[[SpeedRow], bool]:
+    columns = ("se_tail", "forward_backward", implementation, "float32", memory_format, False)
     return lambda row: _columns(row) == columns
+
+
+def _net(net: tuple[str, int], mode: str, implementation: str, dtype: str) -> Callable[[SpeedRow], bool]:
+    """Rows of a net with that many images, in channels_last."""
+    name, images = net
+    columns = (name, mode, implementation, dtype, "channels_last", False)
+    return lambda row: _columns(row) == columns and row.shape.startswith(f"{images}x")
 
 
 def _tail_gpu(case: str, mode: str, implementation: str) -> Callable[[SpeedRow], bool]:
@@ -70,16 +77,38 @@ _SE = "SE tail, forward, "
 _BN = "BN + SE tail, "
 _STEP = "forward_backward"
 _FP32, _AMP = "float32", "autocast_bfloat16"
+_TIMM, _COMPILED = "timm_eager", "timm_compile"
+_SMALL, _LARGE_NET = ("se_resnet20_cifar", 128), ("se_resnet18_cifar", 32)
+_SE_TAIL = "SE tail, forward + backward, fp32 "
 CPU_BARS = (
-    Bar("SE tail, forward + backward, fp32 channels_last: geometric mean over timm", 1.8, _tail_cpu("channels_last")),
-    Bar("SE tail, forward + backward, fp32 NCHW: geometric mean over timm", 1.3, _tail_cpu("contiguous")),
-    Bar("the slowest of those shapes, channels_last", 1.0, _tail_cpu("channels_last"), min),
-    Bar("the slowest of those shapes, NCHW", 1.0, _tail_cpu("contiguous"), min),
+    Bar(_SE_TAIL + "channels_last: geometric mean over timm", 1.85, _tail_cpu("channels_last", _TIMM)),
+    Bar(_SE_TAIL + "NCHW: geometric mean over timm", 1.3, _tail_cpu("contiguous", _TIMM)),
+    Bar("the slowest of those shapes, channels_last", 1.0, _tail_cpu("channels_last", _TIMM), min),
+    Bar("the slowest of those shapes, NCHW", 1.0, _tail_cpu("contiguous", _TIMM), min),
+    Bar(_SE_TAIL + "channels_last: over timm compiled", 1.4, _tail_cpu("channels_last", _COMPILED)),
+    Bar("the slowest of those shapes over timm compiled", 1.1, _tail_cpu("channels_last", _COMPILED), min),
     *(
-        Bar(
-            f"training step of {net}, fp32, the slower layout, over timm", 1.1, _step(net, "timm_eager", "float32"), min
+        Bar(f"{net[0]}, {net[1]} image{'s' * (net[1] > 1)}, {text}", least, _net(net, mode, against, dtype))
+        for net, text, least, mode, against, dtype in (
+            (_SMALL, "inference folded, over timm compiled", 1.05, "inference_folded", _COMPILED, _FP32),
+            (_LARGE_NET, "inference folded, over timm compiled", 1.0, "inference_folded", _COMPILED, _FP32),
+            (_LARGE_NET, "inference folded, over timm", 1.15, "inference_folded", _TIMM, _FP32),
+            (("se_resnet20_cifar", 1), "inference folded, over timm", 1.3, "inference_folded", _TIMM, _FP32),
+            (("seresnet50", 8), "inference folded, over timm", 1.15, "inference_folded", _TIMM, _FP32),
+            (("efficientnet_b0", 8), "inference folded, over timm", 1.15, "inference_folded", _TIMM, _FP32),
+            (_SMALL, "training step, over timm compiled", 1.0, "training_step", _COMPILED, _FP32),
+            (_LARGE_NET, "training step, over timm compiled", 1.0, "training_step", _COMPILED, _FP32),
+            (_SMALL, "inference under bf16 autocast, over timm", 1.05, "inference", _TIMM, _AMP),
+            (_LARGE_NET, "inference under bf16 autocast, over timm", 1.05, "inference", _TIMM, _AMP),
+            (_SMALL, "SE's cost: the plain net's training step", 1 / 1.05, "training_step_parts", "plain", _FP32),
+            (_LARGE_NET, "SE's cost: the plain net's training step", 1 / 1.03, "training_step_parts", "plain", _FP32),
         )
-        for net in ("se_resnet20_cifar", "se_resnet18_cifar")
+    ),
+    *(
+        Bar(f"{net[0]}, {net[1]} images, {mode}, {dtype}, both compiled", least, _net(net, mode, _COMPILED, dtype))
+        for net in (_SMALL, _LARGE_NET)
+        for mode in ("training_step_compiled", "inference_compiled")
+        for dtype, least in ((_FP32, 1.02), (_AMP, 1.0))
     ),
 )
 GPU_BARS = (

@@ -52,29 +52,36 @@ def _bare(net: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Net:
-    """A net and its batch; `plain` names the same net without attention, where that is timed beside it."""
+    """A net and its batch.
+
+    Args:
+        plain: the name of the same net without attention, where that is timed beside it.
+        bars: on a CPU, bars need this net.
+    """
 
     name: str
     make: Callable[[str], Nets]
     shape: tuple[int, int, int, int]
     plain: str | None = None
     modes: tuple[str, ...] = ("training_step", "inference")
+    bars: bool = False
 
 
 INFERENCE = ("inference",)
+LAST = "channels_last"
 PARTS = "training_step_parts"
 QUICK = (Net("se_resnet20_cifar", _cifar, (2, 3, 32, 32), "resnet20_cifar"),)
 CPU = (
-    Net("se_resnet20_cifar", _cifar, (128, 3, 32, 32), "resnet20_cifar"),
-    Net("se_resnet18_cifar", _cifar, (32, 3, 32, 32), "resnet18_cifar"),
+    Net("se_resnet20_cifar", _cifar, (128, 3, 32, 32), "resnet20_cifar", bars=True),
+    Net("se_resnet18_cifar", _cifar, (32, 3, 32, 32), "resnet18_cifar", bars=True),
     Net("resnet18_cifar", _cifar, (32, 3, 32, 32)),
     # With single images the ops are so small that the time of Python between them shows.
-    Net("se_resnet20_cifar", _cifar, (1, 3, 32, 32), modes=INFERENCE),
+    Net("se_resnet20_cifar", _cifar, (1, 3, 32, 32), modes=INFERENCE, bars=True),
     Net("eca_resnet20_cifar", _cifar, (1, 3, 32, 32), modes=INFERENCE),
     Net("efficientnet_b0", _accelerated, (1, 3, 224, 224), modes=INFERENCE),
     Net("seresnet50", _accelerated, (1, 3, 224, 224), modes=INFERENCE),
-    Net("efficientnet_b0", _accelerated, (8, 3, 224, 224)),
-    Net("seresnet50", _accelerated, (8, 3, 224, 224)),
+    Net("efficientnet_b0", _accelerated, (8, 3, 224, 224), bars=True),
+    Net("seresnet50", _accelerated, (8, 3, 224, 224), bars=True),
 )
 GPU = (
     Net("se_resnet18_cifar", _cifar, (1024, 3, 32, 32), "resnet18_cifar"),
@@ -88,14 +95,18 @@ GPU = (
 def cases(plan: Plan) -> Iterator[Case]:
     """Every net in training and inference: on a CPU in both layouts, and under autocast too if the CPU has bf16."""
     dtypes = ("autocast_bfloat16",) if plan.cuda else ("float32", "autocast_bfloat16")
-    with_bars = ("se_resnet20_cifar", "se_resnet18_cifar", *(("seresnet50",) if plan.cuda else ()))
+    with_bars = ("se_resnet20_cifar", "se_resnet18_cifar", "seresnet50")  # of a GPU
     for net in plan.pick(QUICK, CPU, GPU):
         for dtype in dtypes if plan.cuda or cpu_has_bfloat16() else dtypes[:1]:
             for memory_format in ("channels_last",) if plan.cuda else FORMATS:
                 for mode in net.modes if plan.cuda or net.plain is None else (*net.modes, PARTS):
-                    bar = mode == "training_step" and (plan.cuda or dtype == "float32") and net.name in with_bars
+                    if plan.cuda:
+                        bar = mode == "training_step" and net.name in with_bars
+                    else:
+                        bar = net.bars and memory_format == LAST
                     many = mode == PARTS or net.shape[0] == 1
-                    for compiled in (False, True) if plan.compiled and mode != PARTS else (False,):
+                    compiles = plan.compiled and mode != PARTS and (plan.cuda or (net.plain and memory_format == LAST))
+                    for compiled in (False, True) if compiles else (False,):
                         yield Case(
                             "model",
                             net.name,
@@ -104,15 +115,15 @@ def cases(plan: Plan) -> Iterator[Case]:
                             dtype,
                             memory_format,
                             partial(_works, net, compiled),
-                            urgent=bar and not compiled,
-                            rounds=plan.pick(2, 31 if bar else 15 if many else 5, 15),  # times vary by some 5 %
+                            urgent=bar and not (plan.cuda and compiled),
+                            rounds=plan.pick(2, 15 if bar or many else 5, 15),  # times vary by some 5 %
                             seconds=plan.pick(0.0, 1.5, 2.0),
                             graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets
                         )
 
 
 def _works(net: Net, compiled: bool, plan: Plan, case: Case) -> dict[str, Work]:
-    """The nets of a case; `compiled`: timm's net under torch.compile, in a case without the plain nets.
+    """The nets of a case; `compiled`: also both nets under torch.compile, in a case without the plain nets.
 
     Compiling takes a minute, which must not delay the cases that bars need.
     """
@@ -123,11 +134,14 @@ def _works(net: Net, compiled: bool, plan: Plan, case: Case) -> dict[str, Work]:
         if not plan.cuda:
             nets["convolutions"] = _bare(nets["plain_timm_eager"])
     works = {name: _work(module, plan, case) for name, module in nets.items()}
+    if case.mode == "inference":
+        folded = copy.deepcopy(nets["seattn"])  # in evaluation mode and in the case's layout
+        works["seattn_folded"] = _work(seattn.accelerate(folded, fold=True, verbose=False), plan, case)
     if compiled:
         torch._dynamo.reset()
-        _, timm_net = _nets(net.make, net.name, plan, case)
-        timm_net.compile()
-        works["timm_compile"] = _work(timm_net, plan, case)
+        for name, module in zip(("seattn_compile", "timm_compile"), _nets(net.make, net.name, plan, case), strict=True):
+            module.compile()
+            works[name] = _work(module, plan, case)
     has_parts = net.plain and case.mode == "training_step"  # of a CPU; a GPU times one layout
     if case.memory_format == "contiguous" and not (plan.quick or compiled or has_parts):
         _, timm_net = _nets(net.make, net.name, plan, case)

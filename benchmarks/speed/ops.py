@@ -152,7 +152,9 @@ def _cbam_spatial(channels: int, like: Tensor) -> Pair:
 # Passes of a forward: read x (twice with a norm, for its statistics) and the shortcut, write y. Of a tail's backward:
 # read dy, y and x, write g and dx; with a norm, read x and g again. Of attention alone: read dy and x, write dx.
 OPS = {
-    "se_tail": Op(_tail(SEModule, "squeeze_excite_add_act", _se_weights), 3, 5, compiled=("forward",)),
+    "se_tail": Op(
+        _tail(SEModule, "squeeze_excite_add_act", _se_weights), 3, 5, compiled=("forward", "forward_backward")
+    ),
     "bn_se_tail": Op(
         _norm_tail(SEModule, "batch_norm_squeeze_excite_add_act", _se_weights), 4, 7, compiled=("forward_backward",)
     ),

@@ -16,6 +16,8 @@ from benchmarks.evidence.rows import ACCURACY, RESULTS
 from seattn.core.rows import Conditions
 
 OURS = "seattn"
+# Other forms of ours, and what they add to a mode's name: each is compared in rows of its own, as seattn.
+VARIANTS = {"seattn_folded": "folded", "seattn_compile": "compiled"}
 PREFIX = "data-"  # of the names of files of data rates in benchmarks/results
 Group = tuple[str, str, str, str, str, str, bool]
 
@@ -56,7 +58,8 @@ class SpeedRow:
         what: op, block or model.
         case: se_tail, bn_se_tail, ... of ops; se_basic, ... of blocks; the name of a net.
         mode: forward (without gradients; batch norm on the batch's statistics), forward_backward, training_step,
-            training_step_parts (on a CPU: a training step beside the nets that are parts of it) or inference.
+            training_step_parts (on a CPU: a training step beside the nets that are parts of it) or inference; with
+            "_folded" where seattn is the net of accelerate(fold=True), and "_compiled" where it is under torch.compile.
         shape: sizes of the input, joined by "x".
         dtype: of the input; "autocast_bfloat16" for fp32 weights and inputs under autocast.
         memory_format: contiguous (NCHW) or channels_last, of every implementation but timm_channels_last.

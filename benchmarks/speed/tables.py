@@ -29,7 +29,10 @@ _MODES = {
     "forward_backward": "forward + backward",
     "training_step": "training step",
     "training_step_parts": "training step, beside its parts",
+    "training_step_compiled": "training step, both compiled",
     "inference": "inference",
+    "inference_folded": "inference, folded",
+    "inference_compiled": "inference, both compiled",
 }
 _STEP_COLUMNS = {
     "timm_eager": "timm's",
@@ -76,7 +79,7 @@ def bars_table(bars: Sequence[Reached]) -> Table:
         bar = reached.bar
         measured = f"{reached.value:.2f}{bar.unit}"
         verdict = "holds" if reached.holds else "MISSED"
-        table.add_row(bar.text, str(reached.n), f"≥ {bar.least:g}{bar.unit}", measured, verdict)
+        table.add_row(bar.text, str(reached.n), f"≥ {bar.least:.3g}{bar.unit}", measured, verdict)
     return table
 
 
@@ -135,7 +138,7 @@ def _is_shown(row: SpeedRow, on_gpu: bool) -> bool:
     if row.what == "op":
         bar = (row.case, row.mode) == ("se_tail", "forward")
         return row.dtype == ("bfloat16" if on_gpu else "float32") and (bar or row.mode == "forward_backward")
-    return row.mode in ("forward_backward", "training_step") or (row.mode == "inference" and row.what == "model")
+    return row.mode == "forward_backward" or (row.what == "model" and row.mode in _MODES and "parts" not in row.mode)
 
 
 def _ratio_cell(implementation: str, memory_format: str, *, graph: bool) -> Cell:
@@ -165,6 +168,7 @@ def _range(ratios: Sequence[float]) -> str:
 _CPU_COLUMNS = {
     "timm's time over ours, channels_last": _ratio_cell("timm_eager", "channels_last", graph=False),
     "NCHW": _ratio_cell("timm_eager", "contiguous", graph=False),
+    "timm under `torch.compile`, channels_last": _ratio_cell("timm_compile", "channels_last", graph=False),
 }
 _GPU_COLUMNS = {
     "timm's time over ours, eager": _ratio_cell("timm_eager", "channels_last", graph=False),

@@ -7,13 +7,13 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeVar
 
 import torch
 
-from benchmarks.speed.rows import OURS, SpeedRow
+from benchmarks.speed.rows import OURS, VARIANTS, SpeedRow
 from seattn.core.rows import Conditions
 
 Work = Callable[[], object]
@@ -237,14 +237,14 @@ class Bench:
     log: Callable[[str], None]
 
     def rows(self, case: Case) -> Iterator[list[SpeedRow]]:
-        """Time the case: one group of rows, and on a GPU a second group in CUDA graphs."""
+        """Time the case: a group of rows for each form of ours, and on a GPU again in CUDA graphs."""
         works = self._compiled(case, case.make(self.plan, case))
         assert OURS in works
-        yield self._group(case, works, cuda_graph=False)
+        yield from self._groups(case, works, cuda_graph=False)
         if self.plan.cuda and case.graphs:
             replays = self._captured(case, works)
             if OURS in replays:
-                yield self._group(case, replays, cuda_graph=True)
+                yield from self._groups(case, replays, cuda_graph=True)
 
     def _compiled(self, case: Case, works: Mapping[str, Work]) -> dict[str, Work]:
         """The works without those that torch.compile fails on."""
@@ -267,9 +267,17 @@ class Bench:
                 self.log(f"{case.title}: {name} cannot be captured: {str(error).splitlines()[0]}")
         return replays
 
-    def _group(self, case: Case, works: Mapping[str, Work], *, cuda_graph: bool) -> list[SpeedRow]:
+    def _groups(self, case: Case, works: Mapping[str, Work], *, cuda_graph: bool) -> Iterator[list[SpeedRow]]:
+        """The rows of the case. Each other form of ours has a group of its own, with its name in the mode."""
         settle = self.clock is cpu_clock
         times = interleave(works, self.clock, rounds=case.rounds, seconds=case.seconds, settle=settle)
+        for ours in (OURS, *VARIANTS):
+            if ours in times:
+                others = {name: seconds for name, seconds in times.items() if name != OURS and name not in VARIANTS}
+                mode = case.mode if ours == OURS else f"{case.mode}_{VARIANTS[ours]}"
+                yield self._compared({OURS: times[ours], **others}, replace(case, mode=mode), cuda_graph)
+
+    def _compared(self, times: Mapping[str, list[float]], case: Case, cuda_graph: bool) -> list[SpeedRow]:
         moved = None
         if case.passes is not None:
             moved = case.passes * prod(case.shape) * DTYPES[case.dtype].itemsize

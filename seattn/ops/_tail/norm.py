@@ -57,6 +57,15 @@ class BatchNorm:
             return Norm("batch", weight, bias, None, None, self.eps)
         return Norm("frozen", weight, bias, cast(self.running_mean, dtype), cast(self.running_var, dtype), self.eps)
 
+    def as_factor_and_offset(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(C) each: the norm of x with the running statistics is x * factor + offset."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        factor = (self.running_var.to(dtype) + self.eps).rsqrt()
+        factor = factor if self.weight is None else factor * self.weight.to(dtype)
+        offset = -factor * self.running_mean.to(dtype)
+        return factor, offset if self.bias is None else offset + self.bias.to(dtype)
+
     def running_update(self, x: Tensor) -> Callable[[tuple[Tensor, ...]], None] | None:
         """A function that moves the running statistics towards those of x (N, C, H, W); None if they do not move.
 

@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from seattn.ops._checks import check_map, check_out_act, check_shortcut
 from seattn.ops._kernel import choose, get_kernels, too_large
-from seattn.ops._maps import cast, compute_dtype
+from seattn.ops._maps import cast, column, compute_dtype
 from seattn.ops._operator import no_autocast, public_op, wants_grad
 from seattn.ops._tail.excitation import Excitation
 from seattn.ops._tail.in_torch import attn_tail_inference
@@ -56,7 +56,8 @@ def run(
         norm.check(x)
     implementation = choose(x, too_large)
     if implementation == "reference":
-        return reference(x, shortcut, excitation, norm, out_act, traced=is_compiling() and get_kernels() == "auto")
+        form = for_compilers if is_compiling() and get_kernels() == "auto" else reference
+        return form(x, shortcut, excitation, norm, out_act)
     shortcut = cast(shortcut, x.dtype)
     if norm is not None and implementation == "torch" and not _norm_inside_pays(x, excitation, norm.training):
         x, norm, overwrite = batch_norm(x, norm), None, True
@@ -96,31 +97,38 @@ def _norm_inside_pays(x: Tensor, excitation: Excitation, training: bool) -> bool
 
 
 def reference(
-    x: Tensor,
-    shortcut: Tensor | None,
-    excitation: Excitation,
-    norm: BatchNorm | None,
-    out_act: str,
-    *,
-    traced: bool = False,
+    x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: BatchNorm | None, out_act: str
 ) -> Tensor:
-    """The definition, in fp32 (float64 for a float64 x) with one rounding at the end, under autocast too.
+    """The definition, in fp32 (float64 for a float64 x) with one rounding at the end, under autocast too."""
+    dtype = compute_dtype(x)
+    y = x.to(dtype) if norm is None else batch_norm_reference(x, norm, dtype)
+    if excitation.kind != "none":
+        y = y * excitation.reference(y.mean((2, 3)))[:, :, None, None]
+    y = y if shortcut is None else y + shortcut
+    return (y.relu() if out_act == "relu" else y).to(x.dtype)
 
-    Args:
-        traced: for torch.compile, a tail with a norm in training works on a 16-bit map as timm's nets do, with sums in
-            fp32. Inductor computes the steps that it fuses in fp32 all the same; a cast of the map, which two steps
-            share, would leave an fp32 copy of it in memory.
+
+def for_compilers(
+    x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: BatchNorm | None, out_act: str
+) -> Tensor:
+    """The definition in the form that inductor fuses best: no step needs a map in fp32, or a normalised map, in memory.
+
+    Inductor computes in fp32 what it fuses, and keeps a value in memory that two loops share. So nothing but x is
+    shared: the mean of a norm with given statistics is computed from the mean of x. A norm in training works in the
+    dtype of x, as timm's does, with its sums in fp32.
     """
     dtype = compute_dtype(x)
-    if norm is None:
-        y = x.to(dtype)
-    elif traced and norm.training:
-        y = batch_norm(x, norm)
-    else:
-        y = batch_norm_reference(x, norm, dtype)
+    if norm is not None and (norm.training or excitation.kind == "none"):
+        x, norm = batch_norm(x, norm), None
+    y = x
     if excitation.kind != "none":
-        scale = excitation.reference(y.mean((2, 3), dtype=dtype))  # (N, C)
-        y = y * scale[:, :, None, None].to(y.dtype)
+        mean = x.mean((2, 3), dtype=dtype)  # (N, C)
+        if norm is None:
+            y = x * excitation.reference(mean)[:, :, None, None].to(x.dtype)
+        else:
+            factor, offset = norm.as_factor_and_offset(dtype)  # (C) each
+            scale = excitation.reference(mean * factor + offset)
+            y = x * column(scale * factor, x) + column(scale * offset, x)
     y = y if shortcut is None else y + shortcut
     return (y.relu() if out_act == "relu" else y).to(x.dtype)
 
