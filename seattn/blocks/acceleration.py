@@ -55,10 +55,8 @@ class Report:
         rows = [*self.replaced, *self.folded, *self.left]
         wide = [max((len(getattr(row, field)) for row in rows), default=0) for field in ("name", "kind")]
         lines = []
-        titles = (("runs as one op", self.replaced), ("folded for inference", self.folded), ("left alone", self.left))
-        for title, part in titles:
-            if part is self.folded and not part:
-                continue
+        folded = [("folded for inference", self.folded)] if self.folded else []
+        for title, part in [("runs as one op", self.replaced), *folded, ("left alone", self.left)]:
             lines.append(f"{title}: {len(part)}")
             lines += [f"  {row.name:<{wide[0]}}  {row.kind:<{wide[1]}}  {row.note}" for row in part]
         return "\n".join(lines)

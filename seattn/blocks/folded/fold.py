@@ -55,6 +55,7 @@ class Fold:
         weight = self.conv.weight
         self.conv.register_buffer(WEIGHT, torch.empty_like(weight, requires_grad=False), persistent=False)
         self.conv.register_buffer(BIAS, torch.empty_like(weight[:, 0, 0, 0], requires_grad=False), persistent=False)
+        self._find_dictionaries()
         self.refresh()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class _Block(Fused):
         bn, attn, act, drop_path = self._tail_parts()
         folds = _usable_folds(self)
         if folds is not None and type(act) is nn.ReLU and may_skip(act) and is_identity(drop_path):
-            self.__dict__[PLAN] = _plan(self, folds, attn)
+            if not is_compiling():  # a graph would be compiled again for the new attribute
+                self.__dict__[PLAN] = _plan(self, folds, attn)
             if attn is None:
                 *first, last = folds
                 shortcut = x if self.downsample is None else self.downsample(x)  # (B, C, H, W)
@@ -107,7 +108,7 @@ def _plan(block: nn.Module, folds: list[Fold], attn: nn.Module | None) -> BlockP
     """The block's steps for later calls, if its weights are in fp32 and an op computes its attention."""
     e = NO_EXCITATION if attn is None else excitation_of(attn)
     in_fp32 = all(tensor.dtype == torch.float32 for tensor in block.parameters())
-    if is_compiling() or isinstance(e, Reason) or not in_fp32 or not may_skip(attn):
+    if isinstance(e, Reason) or not in_fp32 or not may_skip(attn):
         return None
     plain = all(fold.conv.padding_mode == "zeros" and not isinstance(fold.conv.padding, str) for fold in folds)
     return BlockPlan(block, folds, _projection(block), e) if plain else None

@@ -1,0 +1,64 @@
+"""Nets under torch.compile: one graph without breaks, which batches and images of other sizes do not compile again."""
+
+import pytest
+import timm
+import torch
+from torch._dynamo.testing import CompileCounter
+
+import seattn
+from tests.helpers.nets import build, images
+
+SMALL = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 16), "num_classes": 5}
+
+
+def own():
+    return timm.create_model("se_resnet14_cifar")
+
+
+def accelerated():
+    return seattn.accelerate(build("seresnet18", **SMALL), verbose=False)
+
+
+def added():
+    return seattn.add_attention(timm.create_model("resnet18", **SMALL), "eca")
+
+
+def folded():
+    return seattn.accelerate(build("seresnet18", **SMALL).eval(), fold=True, verbose=False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def graphs(net, shapes, *, training, dynamic):
+    """The number of graphs that were compiled for each of these (images, side) in turn; a break is an error."""
+    counter = CompileCounter()
+    net.train(training)
+    compiled = torch.compile(net, backend=counter, fullgraph=True, dynamic=dynamic)
+    counts = []
+    for count, side in shapes:
+        with torch.set_grad_enabled(training):
+            y = compiled(images(count, side))
+        if training:
+            y.sum().backward()
+        counts.append(counter.frame_count)
+    return counts
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("make", [own, accelerated, added, folded], ids=lambda make: make.__name__)
+def test_a_dynamic_graph_is_compiled_once(make, training):
+    if make is folded and training:
+        pytest.skip("folds are for inference")
+    shapes = ((2, 64), (3, 64), (5, 96))  # no last map of one pixel, a size for which torch always compiles again
+    assert graphs(make(), shapes, training=training, dynamic=True) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("make", [own, accelerated], ids=lambda make: make.__name__)
+def test_a_second_batch_size_compiles_the_last_graph(make, training):
+    assert graphs(make(), ((2, 32), (3, 32), (5, 32)), training=training, dynamic=None) == [1, 2, 2]
