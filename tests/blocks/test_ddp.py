@@ -92,7 +92,7 @@ def test_gradients_are_the_mean_over_the_batches(name, folder):
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @pytest.mark.parametrize("name", NETS)
 def test_a_synchronised_norm_runs_as_torch_runs_it(name, training):
-    """No op takes a SyncBatchNorm for a BatchNorm2d; in one process it computes the same. On a CPU it is never shared."""
+    """No op takes a SyncBatchNorm for a BatchNorm2d. In one process both compute the same."""
     plain = net_of(name).train(training)
     net = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
     with torch.no_grad():
