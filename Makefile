@@ -44,9 +44,9 @@ bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots
 
 # The GPU tests, the sanitizer and every benchmark in eight minutes; the results are in the folder GPU_OUT. Exit code 2
-# without a GPU.
+# without a GPU. DRY=1 rehearses it without one, on tiny shapes in Triton's interpreter.
 gpu: $(VENV)/.test
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry)
 
 # The trainings of zoo_configs/queue.yaml, which can be stopped and restarted at any time. DATA=… is the folder with
 # cifar10/train/CLASS/IMAGE and the other data, OUT=… the folder of the runs (runs/zoo), JOBS=… the number of trainings

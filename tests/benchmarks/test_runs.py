@@ -144,6 +144,19 @@ def test_make_gpu_refuses_a_machine_without_cuda_in_one_line(tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_rehearsal_of_make_gpu_runs_each_step_and_names_the_cases(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GPU_OUT", str(tmp_path / "out"))
+    started = []
+    monkeypatch.setattr(gpu, "run_logged", lambda command, log, seconds: started.append((log.name, command)) or 0)
+    assert gpu.main(["--dry"]) == 0
+    assert [name for name, _ in started] == ["tests.log", "sanitizer.log", "benchmark.log"]
+    assert "TRITON_INTERPRET=1" in started[1][1]
+    cases = (tmp_path / "out" / "cases.txt").read_text().splitlines()
+    assert cases[0].startswith("se_tail forward ")
+    assert "se_resnet18_cifar training_step 1024x3x32x32 autocast_bfloat16 channels_last" in cases
+    assert "gpu: benchmark: passed" in capsys.readouterr().out
+
+
 def test_make_gpu_logs_a_command_and_ends_it_in_time(tmp_path, capfd):
     log = tmp_path / "log"
     assert gpu.run_logged([sys.executable, "-c", "print('done'); raise SystemExit(3)"], log, 60) == 3
