@@ -60,7 +60,8 @@ class Fold:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the model has dictionaries of its own, and needs its own packed weights.
-        return self.__dict__ | {"_packed": Packed(), "_hooks": (), "_sources": (), "_versions": -1}
+        empty = dict.fromkeys(("_hooks", "_own", "_parents", "_sources", "_given"), ())
+        return self.__dict__ | empty | {"_packed": Packed(), "_versions": -1}
 
     def usable(self) -> bool:
         """Whether nobody needs the results in between: evaluation, no gradient, no hooks, all modules in their places.
@@ -111,13 +112,14 @@ class Fold:
         assert weight is not None
         assert mean is not None
         assert var is not None
+        wide = torch.float32 if weight.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
         with torch.no_grad():
-            scale = (var.double() + self.norm.eps).rsqrt()  # (C)
-            scale = scale if gain is None else scale * gain.double()
-            offset = (0.0 if bias is None else bias.double()) - mean.double()
-            offset = offset * scale if shift is None else offset * scale + shift.double()
+            scale = (var.to(wide) + self.norm.eps).rsqrt()  # (C)
+            scale = scale if gain is None else scale * gain.to(wide)
+            offset = (0.0 if bias is None else bias.to(wide)) - mean.to(wide)
+            offset = offset * scale if shift is None else offset * scale + shift.to(wide)
             buffers: Any = self.conv._buffers
-            buffers[WEIGHT].copy_(weight.double() * scale.view(-1, 1, 1, 1))
+            buffers[WEIGHT].copy_(weight.to(wide) * scale.view(-1, 1, 1, 1))
             buffers[BIAS].copy_(offset)
         self._packed.clear()
         self._sources, self._given = sources, tuple(tensor for tensor in sources if tensor is not None)
