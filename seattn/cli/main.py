@@ -17,6 +17,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
+from seattn.cli.deploy import export
 from seattn.cli.experiments import ablate, search
 from seattn.cli.hub import import_weights, publish, pull, stage, verify
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
@@ -109,6 +110,7 @@ app = _group(
         ("search", search, "search se_resnet20_cifar.cifar10 --data-dir data --trials 20"),
         ("report", report, "report runs/a runs/b --data-dir data"),
         ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
+        ("export", export, "export se_resnet20_cifar --to onnx --data-dir data"),
         ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),
         ("timm", timm_script, "timm validate.py --model se_resnet20_cifar --data-dir data"),
         ("train", train, "train se_resnet20_cifar.cifar10 --data-dir data --epochs 30"),

@@ -101,6 +101,14 @@ def predict(
     checkpoint: Checkpoint = None,
     topk: Annotated[int, typer.Option(min=1, help="The number of classes to show for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in memory at a time.")] = 64,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="onnx|openvino",
+            help="Compute by this runtime; the first of IMAGES is then a file of seattn export.",
+            show_default="PyTorch",
+        ),
+    ] = None,
     device: Device = "cpu",
     no_exif: NoExif = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
@@ -110,13 +118,24 @@ def predict(
 
     An image that cannot be read is one line on stderr. The other images are classified; the exit code is then 1.
     """
+    from seattn.deploy.runtime import load_exported
     from seattn.evaluation.prediction import Unreadable, find_images, predict_each
     from seattn.models.load import load_model
 
     if as_json and as_csv:
         raise UserError("give one of --json and --csv")
-    paths = find_images(images)
-    net = load_model(model, checkpoint=checkpoint, device=device)
+    if runtime is None:
+        paths = find_images(images)
+        net = load_model(model, checkpoint=checkpoint, device=device)
+    else:
+        if model != DEMO_MODEL or checkpoint is not None or device != "cpu":
+            raise UserError(
+                "--runtime takes its model from a file, on the CPU: omit --model, --checkpoint and --device"
+            )
+        file, paths = images[0], find_images(images[1:])
+        if not paths:
+            raise UserError(f"give an exported file and images: seattn predict --runtime {runtime} FILE IMAGE...")
+        net = load_exported(file, runtime)
     failed = 0
 
     def readable() -> Iterator["Prediction"]:

@@ -1,0 +1,85 @@
+"""The command that writes a net as a file for other runtimes: `export`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seattn.cli import Checkpoint, Json
+from seattn.core.errors import counted
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, torch or torchscript.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The file: .onnx, .xml (OpenVINO), .pt2 (torch) or .pt (torchscript).",
+            show_default="the model's name",
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled images, as for evaluate: the file is compared with PyTorch on up to 1,000 of them.",
+            show_default="none: on random inputs only",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The part of DATA_DIR to compare on.")] = "test",
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Text file with the class folder of each output of the model, one a line.",
+            show_default="by the names of the folders",
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise an ONNX file to 8 bits; with --data-dir, to measure the loss.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --int8: images that show the ranges of activations.",
+            show_default="DATA_DIR's train split",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a net as a file for other runtimes, with its preprocessing and class names, and check its outputs.
+
+    A file whose outputs differ from PyTorch's, or whose 8 bits cost over 5 points of accuracy, is not kept.
+    ONNX and OpenVINO need: pip install "seattn\\[deploy]".
+    """
+    from seattn.deploy.exporting import export_model
+
+    done = export_model(
+        model,
+        to,
+        out,
+        checkpoint=checkpoint,
+        data_dir=data_dir,
+        split=split,
+        class_map=class_map,
+        int8=int8,
+        calibrate=calibrate,
+        progress=True,
+    )
+    if as_json:
+        print(json.dumps(done.to_dict(), indent=2))
+        return
+    before = "" if done.float_bytes is None else f", {done.float_bytes / 1e6:.2f} MB before quantisation"
+    print(f"{' and '.join(done.files)}: {done.bytes / 1e6:.2f} MB{before}")
+    images = f" and {counted(done.images, 'image')}" if done.images else ""
+    print(f"largest difference from PyTorch, on random inputs{images}: {done.difference:.1g} of the largest logit")
+    if done.top1_before is not None:
+        print(
+            f"top-1 on {counted(done.images, 'image')}: {done.top1_before:.2%} in PyTorch, {done.top1_after:.2%} here"
+        )
+    if to in ("onnx", "openvino"):
+        print(f"classify images: seattn predict --runtime {to} {done.files[-1]} photo.jpg")

@@ -1,0 +1,278 @@
+"""Export a net to a file: written, read again, compared with PyTorch, and only then put in its place.
+
+Shapes: B images, C channels, H x W pixels, N images in all, K classes.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seattn.core.errors import UserError, counted, first_line
+from seattn.core.files import not_found, require_writable_file, whole_files
+from seattn.core.progress import progress_bar
+from seattn.data.folders import has_split, list_files, list_images, split_folder
+from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
+from seattn.data.loader import FolderEval
+from seattn.data.transforms import data_config, image_mode
+from seattn.deploy.formats import Format, find_format
+from seattn.deploy.metadata import describe
+from seattn.deploy.quantization import quantize_onnx
+from seattn.deploy.runtime import Run
+from seattn.evaluation.scoring import match_classes
+from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
+from seattn.ops import set_kernels
+
+# Relative to the largest logit. Runtimes add in another order than PyTorch, which gives differences near 1e-6; half
+# precision or TF32 would give 1e-3.
+TOLERANCE = 1e-4
+MOST_IMAGES = 1000
+MOST_CALIBRATION = 512
+MOST_LOST = 0.05  # of the accuracy, by quantisation to 8 bits
+_BATCH = 50
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and how its outputs compare with PyTorch's.
+
+    Args:
+        bytes: of all files together.
+        difference: the largest difference of a logit, relative to the largest logit.
+        images: the number of labelled images in the comparison, beside random inputs.
+        float_bytes: of the file before quantisation to 8 bits; None without it.
+        top1_before, top1_after: accuracy on the images in PyTorch and in the file; None without images.
+    """
+
+    files: tuple[str, ...]
+    bytes: int
+    difference: float
+    images: int
+    top1_before: float | None
+    top1_after: float | None
+    float_bytes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Images, and the index of the net's output for each, (N,)."""
+
+    images: FileSet | ImageSet
+    outputs: Tensor
+
+
+def export_model(
+    spec: str,
+    to: str,
+    out: Path | None = None,
+    *,
+    checkpoint: Path | None = None,
+    data_dir: Path | None = None,
+    split: str = "test",
+    class_map: Path | None = None,
+    int8: bool = False,
+    calibrate: Path | None = None,
+    progress: bool = False,
+) -> Export:
+    """Export a net, for any number of images at a time, and check that the file computes what the net computes.
+
+    Args:
+        spec, checkpoint: as for `seattn.models.load.load_model`.
+        to: "onnx", "openvino", "torch" or "torchscript".
+        out: the file; by default the net's name in the current folder. Some formats write a second file beside it.
+        data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
+            of them are drawn. None checks on random inputs only.
+        int8: quantise weights and activations to 8 bits; only for "onnx", and with `data_dir`.
+        calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
+            At most 512 of them are drawn.
+        progress: show progress bars on stderr.
+
+    Raises:
+        UserError: if the format is unknown or not installed, the net cannot be written in it, the outputs differ by
+            more than `TOLERANCE`, or 8 bits cost more than `MOST_LOST` of accuracy. No file is written then.
+    """
+    target = find_format(to)
+    _check_int8(to, int8, data_dir, calibrate)
+    out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
+    calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
+    net = load_model(spec, checkpoint=checkpoint)
+    image_mode(net)  # refuses a net whose inputs no image file gives
+    labelled = None if data_dir is None else _draw(net, data_dir, split, class_map)
+    with _quiet_exporters(), whole_files(out.parent) as folder:
+        file = folder / out.name
+        # When torch.export fails, it prints the program so far to stderr.
+        with _explain_errors(spec, to), redirect_stderr(StringIO()), set_kernels("reference"), torch.no_grad():
+            target.write(net, _random_inputs(net)[0], file, describe(net, _name(spec)))
+        run, _ = target.load(file)
+        difference = _difference(*_logits(net, run, _random_inputs(net)))
+        _check_difference(difference, spec, to)
+        float_bytes = None
+        if calibration is not None:
+            float_bytes = file.stat().st_size
+            with _explain_errors(spec, to):
+                quantize_onnx(file, file, _inputs(net, calibration, "calibrating" if progress else ""))
+            run, _ = target.load(file)
+        before = after = None
+        if labelled is not None:
+            pair = _logits(net, run, _inputs(net, labelled.images, "comparing" if progress else ""))
+            difference = max(difference, _difference(*pair))
+            before, after = (_accuracy(logits, labelled.outputs) for logits in pair)
+            if int8:
+                _check_loss(before, after, len(labelled.outputs))
+            else:
+                _check_difference(difference, spec, to)
+        sizes = {out.parent / path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return Export(
+        files=tuple(map(str, sizes)),
+        bytes=sum(sizes.values()),
+        difference=difference,
+        images=0 if labelled is None else len(labelled.outputs),
+        top1_before=before,
+        top1_after=after,
+        float_bytes=float_bytes,
+    )
+
+
+def _check_int8(to: str, int8: bool, data_dir: Path | None, calibrate: Path | None) -> None:
+    if calibrate is not None and not int8:
+        raise UserError("--calibrate is for --int8; give both or none")
+    if int8 and to != "onnx":
+        raise UserError(f"--int8 is for --to onnx, got {to}")
+    if int8 and data_dir is None:
+        raise UserError("--int8 needs labelled images, to measure the accuracy that it costs: give --data-dir DIR")
+
+
+def _check_difference(difference: float, spec: str, to: str) -> None:
+    if not difference <= TOLERANCE:  # also if it is NaN
+        raise UserError(
+            f"{spec} in the format {to} differs from PyTorch by {difference:.1g} of the largest logit, "
+            f"{TOLERANCE:g} is allowed; no file was written; try another format"
+        )
+
+
+def _check_loss(before: float, after: float, images: int) -> None:
+    if round(before - after, 9) > MOST_LOST:
+        raise UserError(
+            f"the 8-bit net has {after:.1%} accuracy on {counted(images, 'image')}, PyTorch has {before:.1%}: over "
+            f"{100 * MOST_LOST:g} points less; no file was written; give --calibrate DIR with images like those that "
+            "the net will see, or export without --int8"
+        )
+
+
+def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | ImageSet:
+    """At most `MOST_CALIBRATION` images; those of `calibrate` may lie in any folders in it, and need no labels."""
+    if calibrate is not None and not calibrate.is_dir():
+        raise UserError(f"{not_found('folder', calibrate)}; --calibrate takes a folder of images")
+    folder = calibrate or data_dir
+    images: FileSet | ImageSet
+    if cifar_folder(folder) is not None:
+        images = load_cifar(folder, "train")
+    elif calibrate is not None:
+        paths = tuple(list_images(calibrate))
+        images = FileSet(paths, torch.zeros(len(paths), dtype=torch.int64), ("any",))
+    elif has_split(data_dir, "train"):
+        images = list_files(split_folder(data_dir, "train"))
+    else:
+        raise UserError(
+            f"{data_dir} has no train split to calibrate the 8-bit net on; give --calibrate DIR with images"
+        )
+    return _at_most(images, MOST_CALIBRATION)
+
+
+@contextmanager
+def _quiet_exporters() -> Iterator[None]:
+    """Without the warnings of exporters, which are for those who write nets; their errors stay."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name(spec: str) -> str:
+    """The last part of a name, a folder or a repository."""
+    plain = spec.removeprefix(HUB_PREFIX).removeprefix(DIR_PREFIX)
+    return Path(plain).resolve().name
+
+
+def _checked_path(out: Path, to: str, target: Format) -> Path:
+    if out.suffix != target.suffix:
+        raise UserError(f"the format {to} has files called NAME{target.suffix}, got {out}")
+    require_writable_file(out)
+    return out
+
+
+def _draw(net: nn.Module, data_dir: Path, split: str, class_map: Path | None) -> _Labelled:
+    """At most `MOST_IMAGES` images of the split: the same ones each time."""
+    images: FileSet | ImageSet
+    if cifar_folder(data_dir) is None:
+        images = list_files(split_folder(data_dir, split))
+    else:
+        images = load_cifar(data_dir, split)
+    outputs, _ = match_classes(images.class_names, net, class_map)
+    drawn = _at_most(images, MOST_IMAGES)
+    return _Labelled(drawn, torch.tensor(outputs)[drawn.labels])
+
+
+def _at_most(images: FileSet | ImageSet, most: int) -> FileSet | ImageSet:
+    """At most `most` images, by a fixed seed."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.subset(order[:most])
+
+
+@contextmanager
+def _explain_errors(spec: str, to: str) -> Iterator[None]:
+    """Exporters raise errors of many kinds of their own for a net that they cannot write: they become one line."""
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{spec} cannot be written in the format {to}: {first_line(error)}; try another format"
+        ) from error
+
+
+def _random_inputs(net: nn.Module) -> list[Tensor]:
+    """The same four random images each time, (4, C, H, W), and the first of them alone."""
+    x = torch.randn(4, *data_config(net)["input_size"], generator=torch.Generator().manual_seed(0))
+    return [x, x[:1]]
+
+
+def _inputs(net: nn.Module, images: FileSet | ImageSet, progress: str = "") -> Iterable[Tensor]:
+    """The images as the net takes them, (B, C, H, W)."""
+    batches = FolderEval(images, _BATCH, 0, data_config(net), torch.device("cpu")).in_order()
+    return progress_bar(batches, progress, total=-(-len(images) // _BATCH), unit="batch", shown=bool(progress))
+
+
+@torch.inference_mode()
+def _logits(net: nn.Module, run: Run, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits (N, K) of the net and of the file."""
+    before, after = [], []
+    for x in batches:
+        before.append(net(x))
+        after.append(run(x))
+    return torch.cat(before), torch.cat(after)
+
+
+def _difference(before: Tensor, after: Tensor) -> float:
+    return float((before - after).abs().max() / before.abs().max())
+
+
+def _accuracy(logits: Tensor, outputs: Tensor) -> float:
+    return float((logits.argmax(1) == outputs).double().mean())

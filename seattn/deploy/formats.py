@@ -1,0 +1,115 @@
+"""The formats of `seattn export`: how each is written, read again, and which packages it needs.
+
+Shapes: B images, C channels, H x W pixels, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from seattn.core.errors import UserError, did_you_mean
+from seattn.deploy.metadata import INPUT, KEY, Metadata
+from seattn.deploy.runtime import Run, run_onnx, run_openvino, run_torch, run_torchscript
+
+_DYNAMIC_BATCH = ({0: Dim("batch")},)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of files.
+
+    Args:
+        packages: the modules that writing, reading and checking need, beside torch.
+        write: writes a net, traced on inputs (B, C, H, W) with B >= 2, and its metadata; all files lie beside the path.
+        load: the function of a file.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    write: Callable[[nn.Module, Tensor, Path, Metadata], None]
+    load: Callable[[Path], tuple[Run, str | None]]
+
+
+def find_format(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UserError: if it is unknown, or a package that it needs is not installed.
+    """
+    if name not in FORMATS:
+        raise UserError(f"unknown format {name!r}; {did_you_mean(name, FORMATS)}")
+    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f'the format {name} needs {" and ".join(missing)}, not installed here: pip install "seattn[deploy]"'
+        )
+    return FORMATS[name]
+
+
+def _program(net: nn.Module, x: Tensor) -> ExportedProgram:
+    """The net as plain operators of PyTorch, for any B, without the names of source files of this machine."""
+    program = torch.export.export(net, (x,), dynamic_shapes=_DYNAMIC_BATCH)
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def _write_torch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    torch.export.save(_program(net, x), path)
+    _write_beside(path, metadata)
+
+
+def _write_torchscript(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    torch.jit.save(torch.jit.trace(net, x, check_trace=False), str(path))
+    _write_beside(path, metadata)
+
+
+def _write_beside(path: Path, metadata: Metadata) -> None:
+    Path(f"{path}.json").write_text(metadata.to_json() + "\n", encoding="utf-8")
+
+
+def _write_onnx(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    import onnx
+
+    program = torch.onnx.export(
+        _program(net, x),
+        (x,),
+        dynamo=True,
+        input_names=[INPUT],
+        output_names=["logits"],
+        dynamic_shapes=_DYNAMIC_BATCH,
+        verbose=False,
+    )
+    assert program is not None  # None is for the exporter before dynamo
+    model = program.model_proto
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")  # names of source files, and the steps of the exporter
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    onnx.save(model, path)
+
+
+def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    import openvino
+
+    model = openvino.convert_model(_program(net, x))
+    model.inputs[0].set_names({INPUT})
+    model.outputs[0].set_names({"logits"})
+    model.set_rt_info(metadata.to_json(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+FORMATS = {
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx),
+    "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino),
+    "torch": Format(".pt2", (), _write_torch, run_torch),
+    "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
+}

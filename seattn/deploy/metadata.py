@@ -1,0 +1,59 @@
+"""What an exported file says about its net: the name, how an image becomes an input, and the names of the classes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seattn.core.errors import UserError, first_line
+from seattn.data.transforms import class_names, data_config
+
+KEY = "seattn"  # the key of the JSON text in the metadata of ONNX and OpenVINO
+INPUT = "images"  # the name of the input in ONNX and OpenVINO
+_PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The metadata of an exported net.
+
+    Args:
+        preprocessing: timm's data config: input_size (C, H, W), interpolation, mean, std, crop_pct and crop_mode.
+        class_names: the names of the K outputs.
+    """
+
+    model: str
+    preprocessing: Mapping[str, Any]
+    class_names: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The fields as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+def describe(net: nn.Module, name: str) -> Metadata:
+    """The metadata of `net`."""
+    config = data_config(net)
+    return Metadata(name, {key: config[key] for key in _PREPROCESSING}, class_names(net))
+
+
+def parse(text: str, path: Path) -> Metadata:
+    """The metadata in the JSON text that `path` holds.
+
+    Raises:
+        UserError: if a field is missing or of another kind.
+    """
+    try:
+        content = json.loads(text)
+        preprocessing = {key: content["preprocessing"][key] for key in _PREPROCESSING}
+        for key in ("input_size", "mean", "std"):
+            preprocessing[key] = tuple(preprocessing[key])
+        channels, height, width = map(int, preprocessing["input_size"])
+        if min(channels, height, width) < 1 or not content["class_names"]:
+            raise ValueError("an image or the list of classes is empty")
+        return Metadata(str(content["model"]), preprocessing, tuple(map(str, content["class_names"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the metadata in {path} are damaged ({first_line(error)}); export the net again") from error

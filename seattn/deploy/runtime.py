@@ -1,0 +1,107 @@
+"""Exported files as functions, and ONNX and OpenVINO files as nets that `seattn.evaluation` can use.
+
+Shapes: B images, C channels, H x W pixels, K classes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from seattn.core.errors import UserError, first_line
+from seattn.core.files import not_found
+from seattn.deploy.metadata import KEY, Metadata, parse
+
+Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
+
+
+class ExportedNet(nn.Module):
+    """An exported net with the attributes of a timm model that `predict` and `evaluate` read.
+
+    Args:
+        run: computes the logits.
+    """
+
+    def __init__(self, run: Run, metadata: Metadata) -> None:
+        super().__init__()
+        self.run = run
+        self.num_classes = len(metadata.class_names)
+        self.in_chans = metadata.preprocessing["input_size"][0]
+        self.pretrained_cfg = {**metadata.preprocessing, "label_names": metadata.class_names}
+        self.empty = nn.Parameter(torch.empty(0))  # callers take a net's device from its parameters
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, K) of x (B, C, H, W)."""
+        return self.run(x)
+
+
+def load_exported(path: Path, runtime: str) -> ExportedNet:
+    """The net in a file of `seattn export`, computed by the runtime "onnx" or "openvino".
+
+    Raises:
+        UserError: if the runtime is unknown or not installed, or the file cannot be read or was written by something
+            else.
+    """
+    loaders = {"onnx": run_onnx, "openvino": run_openvino}
+    if runtime not in loaders:
+        raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(loaders)}")
+    if not path.is_file():
+        raise UserError(not_found("exported file", path))
+    try:
+        run, text = loaders[runtime](path)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'the runtime {runtime} needs {error.name}, which is not installed: pip install "seattn[deploy]"'
+        ) from error
+    except Exception as error:  # runtimes raise errors of many kinds of their own for a file that they cannot read
+        raise UserError(f"{runtime} cannot read {path}: {first_line(error)}") from error
+    if text is None:
+        raise UserError(
+            f"{path} has no preprocessing and class names: it was not written by seattn export --to {runtime}; export "
+            f"the net with: seattn export MODEL --to {runtime}"
+        )
+    return ExportedNet(run, parse(text, path))
+
+
+def run_onnx(path: Path) -> tuple[Run, str | None]:
+    """The function of an ONNX file, with as many threads as torch has, and the text of its metadata."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
+
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY)
+
+
+def run_openvino(path: Path) -> tuple[Run, str | None]:
+    """The function of an OpenVINO file in float32, with as many threads as torch has, and the text of its metadata."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    threads = torch.get_num_threads()
+    compiled = core.compile_model(
+        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    )
+
+    def run(x: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(x.contiguous().numpy())[0])
+
+    return run, str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
+
+
+def run_torch(path: Path) -> tuple[Run, None]:
+    """The function of a file of torch.export. Loading may unpickle objects: use only files that you wrote yourself."""
+    return torch.export.load(path).module(), None
+
+
+def run_torchscript(path: Path) -> tuple[Run, None]:
+    """The function of a TorchScript file."""
+    return torch.jit.load(str(path)), None

@@ -1,0 +1,164 @@
+"""`seattn export`: files that compute what the net computes, say how to use them, and are whole or absent."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import seattn.deploy.exporting
+from seattn.__main__ import main
+from seattn.data.transforms import class_names, data_config
+from seattn.deploy.formats import FORMATS
+from seattn.models.load import load_model
+from tests.deploy.conftest import ARCH, WEIGHTS
+from tests.helpers.runs import write_run
+
+SECOND_FILES = {"onnx": [], "openvino": ["net.bin"], "torch": ["net.pt2.json"], "torchscript": ["net.pt.json"]}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return load_model(ARCH)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_computes_what_the_net_computes_for_any_number_of_images(to, exported, net):
+    done, file = exported(to)
+    run, _ = FORMATS[to].load(file)
+    for count in (1, 7):
+        x = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+        with torch.inference_mode():
+            torch.testing.assert_close(run(x), net(x), rtol=0, atol=1e-4)
+    assert done.difference < 1e-5
+    assert done.images == 59
+    assert done.top1_before == done.top1_after > 0.8
+    assert sorted(path.name for path in file.parent.iterdir()) == sorted([file.name, *SECOND_FILES[to]])
+    assert done.bytes == sum(path.stat().st_size for path in file.parent.iterdir())
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_has_the_preprocessing_and_the_classes(to, exported, net):
+    _, file = exported(to)
+    _, text = FORMATS[to].load(file)
+    metadata = json.loads(text or Path(f"{file}.json").read_text())
+    assert metadata["model"] == ARCH
+    assert tuple(metadata["class_names"]) == class_names(net)
+    config = data_config(net)
+    assert {key: tuple(config[key]) for key in ("input_size", "mean", "std")} == {
+        key: tuple(metadata["preprocessing"][key]) for key in ("input_size", "mean", "std")
+    }
+    assert {key: metadata["preprocessing"][key] for key in ("interpolation", "crop_pct", "crop_mode")} == {
+        key: config[key] for key in ("interpolation", "crop_pct", "crop_mode")
+    }
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_a_file_does_not_name_source_files_of_this_machine(to, exported):
+    _, file = exported(to)
+    folder = str(Path(seattn.deploy.exporting.__file__).parents[2]).encode()
+    assert all(folder not in path.read_bytes() for path in file.parent.iterdir())
+
+
+def test_files_for_torch_load_without_seattn_and_timm(exported, net, tmp_path):
+    program, script = (str(exported(to)[1]) for to in ("torch", "torchscript"))
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    save_file({"x": x}, tmp_path / "input")
+    code = (
+        "import sys; sys.modules.update(seattn=None, timm=None); import torch; "
+        "from safetensors.torch import load_file, save_file; x = load_file('input')['x']; "
+        f"nets = {{'torch': torch.export.load({program!r}).module(), 'torchscript': torch.jit.load({script!r})}}; "
+        "save_file({name: net(x).detach() for name, net in nets.items()}, 'logits')"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)
+    for logits in load_file(tmp_path / "logits").values():
+        torch.testing.assert_close(logits, net(x), rtol=0, atol=1e-4)
+
+
+def test_the_command_exports_the_folder_of_a_run_under_its_name(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "mine", ("cat", "dog"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", f"local-dir:{tmp_path / 'mine'}", "--to", "torchscript"]) == 0
+    assert json.loads((tmp_path / "mine.pt.json").read_text())["class_names"] == ["cat", "dog"]
+    out = capsys.readouterr().out
+    assert out.startswith("mine.pt and mine.pt.json: 1.")
+    assert "on random inputs: " in out
+    assert "top-1" not in out
+
+
+def test_the_command_prints_json_with_the_accuracies(tmp_path, photos, capsys):
+    args = ("export", ARCH, "--to", "torchscript", "--out", tmp_path / "net.pt", "--data-dir", photos, "--json")
+    assert main([str(arg) for arg in args]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["files"] == [str(tmp_path / "net.pt"), str(tmp_path / "net.pt.json")]
+    assert (done["images"], done["top1_before"]) == (59, done["top1_after"])
+
+
+def replace(monkeypatch, to, **changes):
+    monkeypatch.setitem(FORMATS, to, dataclasses.replace(FORMATS[to], **changes))
+
+
+@pytest.mark.parametrize("error", [1e-2, float("nan")])
+def test_a_file_that_computes_something_else_is_an_error_and_not_kept(error, monkeypatch, fails, tmp_path):
+    load = FORMATS["torchscript"].load
+    replace(monkeypatch, "torchscript", load=lambda path: (lambda x: load(path)[0](x) + error, None))
+    (tmp_path / "net.pt").write_text("from before")
+    line = fails("export", ARCH, "--to", "torchscript", "--out", tmp_path / "net.pt", "--checkpoint", WEIGHTS)
+    assert "differs from PyTorch by" in line
+    assert "no file was written" in line
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("net.pt", "from before")]
+
+
+class Branching(nn.Module):
+    """A net that torch.export cannot write: what it computes depends on the values of its inputs."""
+
+    num_classes = 2
+    in_chans = 3
+
+    def __init__(self):
+        super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x.mean((2, 3))[:, :2] * (self.scale if x.sum() > 0 else 0)
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp_path):
+    monkeypatch.setattr(seattn.deploy.exporting, "load_model", lambda *args, **kwargs: Branching())
+    file = tmp_path / "new" / f"net{FORMATS[to].suffix}"
+    line = fails("export", "branching", "--to", to, "--out", file)
+    assert line.startswith(f"seattn: branching cannot be written in the format {to}: ")
+    assert not file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--to", "onx"], "unknown format 'onx'; did you mean 'onnx'?"),
+        (["--to", "tflite"], "unknown format 'tflite'; known: onnx, openvino, torch, torchscript"),
+        (["--to", "torch", "--out", "net.onnx"], "the format torch has files called NAME.pt2, got net.onnx"),
+        (["--to", "torchscript", "--data-dir", "nowhere"], "no data folder nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(args, message, monkeypatch, fails, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails("export", ARCH, *args, "--checkpoint", WEIGHTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_model_is_one_line(fails):
+    assert "unknown model 'se_resnet20_cifr'; did you mean" in fails("export", "se_resnet20_cifr", "--to", "torch")
+
+
+@pytest.mark.parametrize(("to", "package"), [("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_package_that_is_not_installed_is_one_line(to, package, monkeypatch, fails):
+    monkeypatch.setitem(sys.modules, package, None)
+    line = fails("export", ARCH, "--to", to)
+    assert line == f'seattn: the format {to} needs {package}, not installed here: pip install "seattn[deploy]"\n'

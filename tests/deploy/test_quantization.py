@@ -1,0 +1,103 @@
+"""`seattn export --int8`: a smaller ONNX file of about the same accuracy, or one line and no file."""
+
+import dataclasses
+import json
+
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+import seattn.deploy.exporting
+import seattn.deploy.formats
+from seattn.__main__ import main
+from seattn.deploy.metadata import KEY
+from tests.deploy.conftest import ARCH, WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def quantized(photos, tmp_path_factory):
+    """The result of the command, and its file."""
+    file = tmp_path_factory.mktemp("int8") / "net.onnx"
+    done = seattn.deploy.exporting.export_model(ARCH, "onnx", file, data_dir=photos, int8=True)
+    return done, file
+
+
+def test_weights_and_activations_have_8_bits_and_the_accuracy_stays(quantized):
+    done, file = quantized
+    assert done.bytes == file.stat().st_size < 0.5 * done.float_bytes
+    assert done.images == 59
+    assert abs(done.top1_before - done.top1_after) < 0.05
+    assert 1e-4 < done.difference < 0.2
+    assert [path.name for path in file.parent.iterdir()] == ["net.onnx"]
+    graph = onnx.load(file).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    sources = {node.output[0]: node for node in graph.node}
+    assert len(convolutions) > 19
+    for node in convolutions:
+        image, weight = (sources[name] for name in node.input[:2])
+        assert image.op_type == weight.op_type == "DequantizeLinear"
+        assert types[weight.input[0]] == onnx.TensorProto.INT8
+
+
+def test_the_metadata_stay_and_the_file_predicts(quantized, exported, photos, capsys):
+    _, file = quantized
+    texts = [
+        onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map[KEY]
+        for path in (file, exported("onnx")[1])
+    ]
+    assert texts[0] == texts[1]
+    assert main(["predict", "--runtime", "onnx", str(file), str(photos / "test" / "ship"), "--json"]) == 0
+    labels = [result["predictions"][0]["label"] for result in json.loads(capsys.readouterr().out)]
+    assert labels.count("ship") > len(labels) / 2
+
+
+@pytest.fixture
+def quick(monkeypatch, exported):
+    """Exports that copy the file of the module's net, so that a test waits for the quantisation only."""
+    _, file = exported("onnx")
+    target = seattn.deploy.formats.FORMATS["onnx"]
+
+    def copy(net, x, path, metadata):
+        path.write_bytes(file.read_bytes())
+
+    monkeypatch.setitem(seattn.deploy.formats.FORMATS, "onnx", dataclasses.replace(target, write=copy))
+
+
+def export(out, data, *args):
+    command = ["export", ARCH, "--to", "onnx", "--int8", "--out", out / "net.onnx", "--data-dir", data, *args]
+    return [str(arg) for arg in [*command, "--checkpoint", WEIGHTS]]
+
+
+def test_calibration_images_are_any_folder_of_images(quick, photos, tmp_path, capsys):
+    assert main([*export(tmp_path / "out", photos), "--calibrate", str(photos / "test" / "cat")]) == 0
+    out = capsys.readouterr().out
+    assert "MB before quantisation" in out
+    assert "top-1 on 59 images: " in out
+
+
+def test_too_large_a_loss_is_one_line_and_leaves_no_file(quick, photos, tmp_path, fails):
+    """Black images show no range of activations."""
+    Image.new("RGB", (9, 40)).save(tmp_path / "black.png")
+    line = fails(*export(tmp_path / "out", photos), "--calibrate", tmp_path)
+    assert "over 5 points less; no file was written; give --calibrate DIR" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_train_split_calibration_images_are_asked_for(photos, tmp_path, fails):
+    line = fails(*export(tmp_path / "out", photos / "test"))
+    assert "has no train split to calibrate the 8-bit net on; give --calibrate DIR" in line
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--to", "onnx", "--int8"], "--int8 needs labelled images"),
+        (["--to", "torch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx, got torch"),
+        (["--to", "onnx", "--calibrate", "d"], "--calibrate is for --int8"),
+        (["--to", "onnx", "--int8", "--data-dir", "d", "--calibrate", "nowhere"], "no such folder: nowhere"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(args, message, fails):
+    assert message in fails("export", ARCH, *args)

@@ -1,0 +1,101 @@
+"""`seattn predict --runtime`: the classes of an exported file are those of the net; other files are one line."""
+
+import json
+import sys
+
+import onnx
+import pytest
+
+from seattn.__main__ import main
+from seattn.deploy.metadata import KEY
+from tests.deploy.conftest import ARCH
+
+FILES = {"onnx": "net.onnx", "openvino": "net.xml"}
+
+
+def predictions(capsys, *args):
+    capsys.readouterr()
+    assert main(["predict", *map(str, args), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_an_exported_file_predicts_the_classes_of_the_net(runtime, exported, photos, capsys):
+    _, file = exported(runtime)
+    images = photos / "test" / "cat"
+    found = predictions(capsys, "--runtime", runtime, file, images)
+    expected = predictions(capsys, images, "--model", ARCH)
+    assert len(found) == len(expected) > 2
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["image"] == theirs["image"]
+        assert [c["label"] for c in ours["predictions"]] == [c["label"] for c in theirs["predictions"]]
+        assert [c["probability"] for c in ours["predictions"]] == pytest.approx(
+            [c["probability"] for c in theirs["predictions"]], abs=1e-5
+        )
+
+
+def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_classified(exported, photos, tmp_path, capsys):
+    _, file = exported("onnx")
+    (tmp_path / "bad.png").write_text("no image")
+    photo = next((photos / "test" / "cat").iterdir())
+    assert main(["predict", "--runtime", "onnx", str(file), str(tmp_path / "bad.png"), str(photo)]) == 1
+    out, err = capsys.readouterr()
+    assert str(photo) in out
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def photo(photos):
+    return next((photos / "test" / "cat").iterdir())
+
+
+def test_an_onnx_file_of_something_else_is_one_line(exported, photo, tmp_path, fails):
+    _, file = exported("onnx")
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    other = tmp_path / "other.onnx"
+    onnx.save(model, other)
+    line = fails("predict", "--runtime", "onnx", other, photo)
+    assert f"{other} has no preprocessing and class names: it was not written by seattn export" in line
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"model": "a", "class_names": [], "preprocessing": {}}'])
+def test_damaged_metadata_are_one_line(text, exported, photo, tmp_path, fails):
+    _, file = exported("onnx")
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {KEY: text})
+    onnx.save(model, tmp_path / "net.onnx")
+    line = fails("predict", "--runtime", "onnx", tmp_path / "net.onnx", photo)
+    assert f"the metadata in {tmp_path / 'net.onnx'} are damaged" in line
+
+
+@pytest.mark.parametrize("runtime", FILES)
+def test_a_file_that_is_not_of_the_format_or_not_there_is_one_line(runtime, photo, tmp_path, fails):
+    file = tmp_path / FILES[runtime]
+    file.write_text("nothing")
+    assert f"{runtime} cannot read {file}: " in fails("predict", "--runtime", runtime, file, photo)
+    assert "no such exported file: " in fails("predict", "--runtime", runtime, tmp_path / "nowhere", photo)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--runtime", "tensorrt", "{file}", "{photo}"], "unknown runtime 'tensorrt'; give one of onnx, openvino"),
+        (["--runtime", "onnx", "{file}"], "give an exported file and images"),
+        (["--runtime", "onnx", "{file}", "{photo}", "--model", "se_resnet50"], "omit --model"),
+        (["--runtime", "onnx", "{file}", "{photo}", "--device", "cuda"], "omit --model, --checkpoint and --device"),
+    ],
+)
+def test_arguments_that_do_not_fit_a_runtime_are_one_line(args, message, photo, tmp_path, fails):
+    file = tmp_path / "net.onnx"
+    file.write_text("nothing")
+    assert message in fails("predict", *(arg.format(file=file, photo=photo) for arg in args))
+
+
+@pytest.mark.parametrize(("runtime", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_runtime_that_is_not_installed_is_one_line(runtime, package, monkeypatch, photo, tmp_path, fails):
+    monkeypatch.setitem(sys.modules, package, None)
+    file = tmp_path / "net"
+    file.write_text("nothing")
+    line = fails("predict", "--runtime", runtime, file, photo)
+    assert f'the runtime {runtime} needs {package}, which is not installed: pip install "seattn[deploy]"' in line
