@@ -1,12 +1,14 @@
 """The command line: one file for each group of commands; here the options that several commands share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
+from seattn.core.errors import UserError
 
 
 def _list_configs(kind: str) -> Callable[[bool], None]:
@@ -31,6 +33,8 @@ def _option_list(kind: str, what: str) -> Any:
     )
 
 
+LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_WORKERS = 1_000_000, 2**32 - 1, 1_000_000, 1024  # as in recipes
+
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -46,6 +50,26 @@ NoExif = Annotated[
     bool, typer.Option("--no-exif", help="Do not rotate images by their EXIF orientation; timm does not rotate them.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, with a warning.")]
+Tta = Annotated[
+    Literal["none", "flip", "crops"],
+    typer.Option(
+        help="Average the probabilities over views of each image: flip adds its mirror image, crops adds four crops "
+        "that are shifted by a 16th of its side; takes 2 or 5 times as long."
+    ),
+]
+Ensemble = Annotated[
+    Literal["average", "vote"] | None,
+    typer.Option(
+        help="How several models of the same classes answer together: by the mean of their probabilities, or by the "
+        "class of most of them, where the mean decides ties.",
+        show_default="none: one model",
+    ),
+]
+UnknownBelow = Annotated[
+    float, typer.Option(min=0, max=1, metavar="P", help="Answer unknown where no class has this probability.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in one forward pass.")]
+Workers = Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="Processes that read images; 0 reads in this one.")]
 ListRecipes = Annotated[bool, _option_list("", "recipes")]
 ListStudies = Annotated[bool, _option_list("ablations", "studies")]
 ListSearches = Annotated[bool, _option_list("searches", "searches")]
@@ -61,4 +85,15 @@ TestLabels = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Such a table of the test images.", show_default="a tenth of each class"),
 ]
-LARGEST_BATCH, LARGEST_SEED, MOST_EPOCHS, MOST_WORKERS = 1_000_000, 2**32 - 1, 1_000_000, 1024  # as in recipes
+
+
+def check_ensemble(models: Sequence[str], ensemble: str | None, checkpoint: Path | None) -> None:
+    """Raise UserError unless several different models and --ensemble are given together, or one model without it."""
+    if len(models) > 1 and ensemble is None:
+        raise UserError(f"{len(models)} models are given; --ensemble average or vote lets them answer together")
+    if len(models) == 1 and ensemble is not None:
+        raise UserError("--ensemble needs two models or more")
+    if len(set(models)) < len(models):
+        raise UserError(f"{next(name for name in models if models.count(name) > 1)} is given twice")
+    if len(models) > 1 and checkpoint is not None:
+        raise UserError("--checkpoint is for one model; give folders or names of models with their own weights")

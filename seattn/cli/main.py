@@ -21,7 +21,7 @@ from seattn.cli.deploy import export
 from seattn.cli.experiments import ablate, search
 from seattn.cli.hub import import_weights, publish, pull, stage, verify
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
-from seattn.cli.reports import explain, report
+from seattn.cli.reports import calibrate, explain, report
 from seattn.cli.training import finetune, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
@@ -109,6 +109,7 @@ app = _group(
         ("ablate", ablate, "ablate attention --data-dir data"),
         ("search", search, "search se_resnet20_cifar.cifar10 --data-dir data --trials 20"),
         ("report", report, "report runs/a runs/b --data-dir data"),
+        ("calibrate", calibrate, "calibrate runs/a --data-dir data"),
         ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
         ("export", export, "export se_resnet20_cifar --to onnx --data-dir data"),
         ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),

@@ -5,17 +5,32 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from seattn.cli import LARGEST_BATCH, MOST_WORKERS, Checkpoint, Device, Json, Labels, NoExif
+from seattn.cli import (
+    LARGEST_BATCH,
+    BatchSize,
+    Checkpoint,
+    Device,
+    Ensemble,
+    Json,
+    Labels,
+    NoExif,
+    Tta,
+    UnknownBelow,
+    Workers,
+    check_ensemble,
+)
 from seattn.core.errors import UserError
 from seattn.core.files import require_writable_file, write_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from seattn.evaluation.prediction import Prediction
 
 DEMO_MODEL = "se_resnet20_cifar"
@@ -35,16 +50,20 @@ def demo(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Name (arch or arch.tag), model directory or hf-hub:org/name; several with --ensemble.",
+        ),
+    ],
     data_dir: Annotated[
         Path, typer.Option(help="Images as DIR/SPLIT/CLASS/IMAGE or DIR/CLASS/IMAGE, or torchvision's CIFAR files.")
     ],
     split: Annotated[str, typer.Option(help="The part of DIR to score.")] = "test",
     checkpoint: Checkpoint = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in one forward pass.")] = 256,
-    workers: Annotated[
-        int, typer.Option(min=0, max=MOST_WORKERS, help="Processes that read images; 0 reads in this one.")
-    ] = 2,
+    batch_size: BatchSize = 256,
+    workers: Workers = 2,
     device: Device = "cpu",
     no_exif: NoExif = False,
     class_map: Annotated[
@@ -56,48 +75,69 @@ def evaluate(
         ),
     ] = None,
     labels: Labels = None,
+    tta: Tta = "none",
+    ensemble: Ensemble = None,
     as_json: Json = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the scores to this JSON file.", show_default="none")
     ] = None,
 ) -> None:
-    """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration."""
-    from seattn.cli.tables import print_evaluation
+    """Score a model on a folder of images: accuracy with its interval, classes, confusions, calibration.
+
+    With --ensemble: several models, each alone and all together, with the gain on the same images and its interval.
+    """
+    from seattn.cli.tables import print_evaluation, print_members
     from seattn.data.folders import split_folder
     from seattn.data.images import cifar_folder
+    from seattn.evaluation.probabilities.ensemble import evaluate_ensemble
     from seattn.evaluation.scoring import evaluate as evaluate_split
     from seattn.models.load import load_model
 
+    check_ensemble(models, ensemble, checkpoint)
     if out is not None:
         require_writable_file(out)
     cifar = cifar_folder(data_dir)  # bad data are refused before the model is loaded
     data = f"{data_dir / cifar}, {split}" if cifar else str(labels or split_folder(data_dir, split))
-    net = load_model(model, checkpoint=checkpoint, device=device)
-    evaluation = evaluate_split(
-        net,
-        data_dir,
-        split,
-        batch_size=batch_size,
-        workers=workers,
-        exif=not no_exif,
-        class_map=class_map,
-        labels=labels,
-        progress=True,
-    )
-    text = json.dumps({"model": model, "data": data, **evaluation.to_dict()}, indent=2)
+    nets = {model: load_model(model, checkpoint=checkpoint, device=device) for model in models}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "exif": not no_exif,
+        "class_map": class_map,
+        "labels": labels,
+        "tta": tta,
+        "progress": True,
+    }
+    members = None
+    if ensemble is None:
+        evaluation = evaluate_split(nets[models[0]], data_dir, split, **options)
+        scores = {"model": models[0], "data": data, "tta": tta, **evaluation.to_dict()}
+    else:
+        done = evaluate_ensemble(nets, data_dir, split, ensemble, **options)
+        evaluation, members = done.together, done.members
+        scores = {"data": data, "tta": tta, **done.to_dict()}
+    text = json.dumps(scores, indent=2)
     if out is not None:
         write_text(out, text + "\n")
     if as_json:
         print(text)
-    else:
-        print_evaluation(Console(), evaluation)
+        return
+    console = Console()
+    if members is not None:
+        print_members(console, members)
+    print_evaluation(console, evaluation)
 
 
 def predict(
     images: Annotated[
         list[Path], typer.Argument(help="Image files of any size, folders of images, or patterns such as 'a/*.jpg'.")
     ],
-    model: Annotated[str, typer.Option(help="Name, model directory or hf-hub:org/name.")] = DEMO_MODEL,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name, model directory or hf-hub:org/name; repeat it with --ensemble.", show_default=DEMO_MODEL
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     topk: Annotated[int, typer.Option(min=1, help="The number of classes to show for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in memory at a time.")] = 64,
@@ -109,6 +149,9 @@ def predict(
             show_default="PyTorch",
         ),
     ] = None,
+    tta: Tta = "none",
+    ensemble: Ensemble = None,
+    unknown_below: UnknownBelow = 0.0,
     device: Device = "cpu",
     no_exif: NoExif = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
@@ -124,24 +167,37 @@ def predict(
 
     if as_json and as_csv:
         raise UserError("give one of --json and --csv")
+    models = model or [DEMO_MODEL]
+    check_ensemble(models, ensemble, checkpoint)
+    nets: dict[str, nn.Module]
     if runtime is None:
         paths = find_images(images)
-        net = load_model(model, checkpoint=checkpoint, device=device)
+        nets = {name: load_model(name, checkpoint=checkpoint, device=device) for name in models}
     else:
-        if model != DEMO_MODEL or checkpoint is not None or device != "cpu":
+        if models != [DEMO_MODEL] or checkpoint is not None or device != "cpu":
             raise UserError(
                 "--runtime takes its model from a file, on the CPU: omit --model, --checkpoint and --device"
             )
         file, paths = images[0], find_images(images[1:])
         if not paths:
             raise UserError(f"give an exported file and images: seattn predict --runtime {runtime} FILE IMAGE...")
-        net = load_exported(file, runtime)
+        nets = {str(file): load_exported(file, runtime)}
     failed = 0
 
     def readable() -> Iterator["Prediction"]:
         nonlocal failed
         progress = not sys.stdout.isatty()  # in a terminal, the results themselves show the progress
-        for result in predict_each(net, paths, topk, batch_size=batch_size, exif=not no_exif, progress=progress):
+        for result in predict_each(
+            nets,
+            paths,
+            topk,
+            batch_size=batch_size,
+            exif=not no_exif,
+            tta=tta,
+            ensemble=ensemble or "average",
+            unknown_below=unknown_below,
+            progress=progress,
+        ):
             if isinstance(result, Unreadable):
                 failed += 1
                 print(f"seattn: {result.reason}", file=sys.stderr)
@@ -158,6 +214,8 @@ def print_text(predictions: Iterable["Prediction"]) -> None:
     """Print predictions as lines for people."""
     for prediction in predictions:
         print(prediction.image)
+        if prediction.is_unknown:
+            print(f"  {prediction.answer}: no class has a probability of {prediction.unknown_below:.1%}")
         for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
             print(f"  {probability:6.1%}  {label}", flush=True)
 
@@ -174,11 +232,11 @@ def print_json(predictions: Iterable["Prediction"]) -> None:
 def print_csv(predictions: Iterable["Prediction"]) -> None:
     """Print predictions as CSV with one line for each class of an image."""
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(("image", "rank", "label", "index", "probability"))
+    rows.writerow(("image", "rank", "label", "index", "probability", "answer"))
     for prediction in predictions:
         classes = zip(prediction.labels, prediction.indices, prediction.probabilities, strict=True)
         for rank, (label, index, probability) in enumerate(classes, 1):
-            rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}"))
+            rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}", prediction.answer))
 
 
 def list_models(

@@ -1,11 +1,12 @@
-"""The commands that draw: `report` on runs, `explain` on images."""
+"""The commands about runs and explanations: `report` and `calibrate` on runs, `explain` on images."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seattn.cli import Checkpoint, Device, Json
+from seattn.cli import BatchSize, Checkpoint, Device, Json, UnknownBelow, Workers
 from seattn.core.errors import counted
 
 
@@ -45,6 +46,45 @@ def report(
     print(f"{done.headline}\nreport: {done.page}, and {counted(len(done.figures), 'figure')} beside it")
 
 
+def calibrate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or one with config.json and weights.")],
+    data_dir: Annotated[
+        Path,
+        typer.Option(help="The images that the run was trained on; for another folder, one with a validation split."),
+    ],
+    split: Annotated[
+        str, typer.Option(help="held-out (the images that chose the weights), validation, or test.")
+    ] = "held-out",
+    batch_size: BatchSize = 256,
+    workers: Workers = 2,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Find the temperature that makes a net's probabilities agree with its accuracy, and store it in config.json.
+
+    The net keeps its answers. `predict`, `evaluate`, `explain` and `report` use the temperature.
+    """
+    import json
+
+    from seattn.reports.calibration import calibrate_folder
+
+    done, images, warning = calibrate_folder(
+        run, data_dir, split, batch_size=batch_size, workers=workers, device=device, progress=True
+    )
+    if warning:
+        print(f"seattn: {warning}", file=sys.stderr)
+    scores = {
+        name: {"ece": evaluation.ece, "loss": evaluation.loss}
+        for name, evaluation in (("before", done.before), ("after", done.after))
+    }
+    if as_json:
+        print(json.dumps({"temperature": done.temperature, "n": done.before.n, **scores}, indent=2))
+        return
+    print(f"temperature {done.temperature:.4f}, from {images.description}")
+    print(f"calibration error {done.before.ece:.2%} before, {done.after.ece:.2%} after, on the same images")
+    print(f"loss {done.before.loss:.4f} before, {done.after.loss:.4f} after\nstored in {run / 'config.json'}")
+
+
 def explain(
     model: Annotated[str, typer.Argument(help="Any model of timm or of this package, a directory or hf-hub:org/name.")],
     images: Annotated[
@@ -61,6 +101,7 @@ def explain(
         str | None, typer.Option(help="The module whose map is drawn.", show_default="the last stage")
     ] = None,
     method: Annotated[str, typer.Option(help="gradcam, gradcam++, hirescam or layercam.")] = "gradcam",
+    unknown_below: UnknownBelow = 0.0,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -77,7 +118,9 @@ def explain(
     paths = find_images(images)
     require_writable(out, keep=False)
     net = load_model(model, checkpoint=checkpoint, device=device)
-    explanations = explain_images(net, paths, class_name=class_name, layer=layer, method=method, progress=True)
+    explanations = explain_images(
+        net, paths, class_name=class_name, layer=layer, method=method, unknown_below=unknown_below, progress=True
+    )
     page = write_explanations(out, explanations, model_name=model)
     if as_json:
         print(json.dumps(to_dict(explanations), indent=2))
@@ -85,5 +128,7 @@ def explain(
     for explanation in explanations:
         prediction = explanation.prediction
         best = f"{prediction.labels[0]} {prediction.probabilities[0]:.1%}"
+        if prediction.is_unknown:
+            best = f"{prediction.answer} ({best})"
         print(f"{prediction.image}: {best}; {explanation.method} for {explanation.target} on {explanation.layer}")
     print(f"page: {page}")

@@ -14,6 +14,7 @@ from seattn.evaluation.profile.costs import Profile, Stage, digits, number
 from seattn.models.listing import NO_WEIGHTS, Net
 
 if TYPE_CHECKING:
+    from seattn.evaluation.probabilities.ensemble import Member
     from seattn.evaluation.scoring import Evaluation
 
 
@@ -98,6 +99,30 @@ def headline(evaluation: "Evaluation") -> str:
     """Top-1 with its 95% interval and n, in one line."""
     low, high = evaluation.top1_low, evaluation.top1_high
     return f"top-1 {evaluation.top1:.2%} (95% interval {low:.2%} to {high:.2%}, n = {evaluation.n:,})"
+
+
+def print_members(console: Console, members: Sequence["Member"]) -> None:
+    """Print the accuracy of each model alone, and the gain of all together over it."""
+    columns = ("model", "top-1", "95% interval", "gain", "95% interval", "p")
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 0))
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for member in members:
+        gain = member.gain
+        table.add_row(
+            Text(member.model),
+            f"{member.top1:.2%}",
+            f"{member.top1_low:.2%} to {member.top1_high:.2%}",
+            f"{100 * gain.change:+.2f}",
+            f"{100 * gain.low:+.2f} to {100 * gain.high:+.2f}",
+            "" if gain.p is None else f"{gain.p:.2g}",
+        )
+    console.print(table)
+    note = (
+        f"gain: the {len(members)} models together against the model alone, in points, on the same images; McNemar's p"
+    )
+    console.print(Text(note, style="dim"))
 
 
 def print_evaluation(console: Console, evaluation: "Evaluation", *, pairs: int = 5) -> None:

@@ -19,7 +19,7 @@ from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform, image_mode
 from seattn.evaluation.cam import METHODS, class_map, find_layer, import_grad_cam
 from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
-from seattn.evaluation.prediction import Prediction, as_seen, most_probable, predict_logits
+from seattn.evaluation.prediction import Prediction, as_seen, most_probable, predict_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,7 @@ def explain(
     class_name: str | None = None,
     layer: str | None = None,
     method: str = "gradcam",
+    unknown_below: float = 0.0,
     progress: bool = False,
 ) -> list[Explanation]:
     """Explain image files of any size, with any net that has a feature map.
@@ -72,6 +73,8 @@ def explain(
             each image.
         layer: path of a module that returns a map; None is the last stage.
         method: "gradcam", "gradcam++", "hirescam" (Draelos and Carin, 2020) or "layercam" (Jiang et al., 2021).
+        unknown_below: the answer for an image is "unknown" if no class has this probability; the class that is
+            explained stays the most probable one.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -91,8 +94,8 @@ def explain(
         for path in progress_bar(paths, "explaining", shown=progress):
             x = transform(read_image(Path(path), mode))[None].to(device)  # (1, C, H, W)
             layer, map_size = find_layer(model, x, layer)
-            probabilities = predict_logits(model, [x]).softmax(1)[0]  # (K,)
-            prediction = most_probable(printable(path), probabilities, names, 5)
+            probabilities = predict_scores(model, [x]).softmax(1)[0]  # (K,)
+            prediction = most_probable(printable(path), probabilities, names, 5, unknown_below)
             index = prediction.indices[0] if target is None else target
             explanations.append(
                 Explanation(

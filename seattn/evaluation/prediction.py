@@ -5,7 +5,7 @@ Shapes: B images of a batch, N images in all, K classes, C channels, H x W pixel
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -23,24 +23,45 @@ from seattn.core.progress import progress_bar
 from seattn.data.folders import list_images
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, data_config, eval_transform, image_mode
+from seattn.evaluation.probabilities.combination import class_orders, combine
+from seattn.evaluation.probabilities.views import mean_of_probabilities, views
+from seattn.models.load import model_temperature
+
+UNKNOWN = "unknown"
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The k most probable classes of one image, the most probable first; probabilities are between 0 and 1."""
+    """The k most probable classes of one image, the most probable first; probabilities are between 0 and 1.
+
+    Args:
+        unknown_below: the probability that the first class must have to be the answer.
+    """
 
     image: str
     labels: tuple[str, ...]
     indices: tuple[int, ...]
     probabilities: tuple[float, ...]
+    unknown_below: float = 0.0
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the probability of the first class is below `unknown_below`."""
+        return self.probabilities[0] < self.unknown_below
+
+    @property
+    def answer(self) -> str:
+        """The most probable class, or "unknown"."""
+        return UNKNOWN if self.is_unknown else self.labels[0]
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as plain values for JSON."""
         classes = zip(self.labels, self.indices, self.probabilities, strict=True)
         return {
             "image": self.image,
+            "answer": self.answer,
             "predictions": [
                 {"label": label, "index": index, "probability": probability} for label, index, probability in classes
             ],
@@ -76,15 +97,34 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def predict(
-    model: nn.Module, paths: Sequence[str | Path], topk: int = 5, *, batch_size: int = 64, exif: bool = True
+    model: nn.Module | Mapping[str, nn.Module],
+    paths: Sequence[str | Path],
+    topk: int = 5,
+    *,
+    batch_size: int = 64,
+    exif: bool = True,
+    tta: str = "none",
+    ensemble: str = "average",
+    unknown_below: float = 0.0,
 ) -> list[Prediction]:
     """Classify image files of any size; each prediction has min(topk, K) classes.
+
+    The arguments are those of `predict_each`.
 
     Raises:
         UserError: if a file is missing or cannot be read as an image, or the model does not take 1, 3 or 4 channels.
     """
     predictions = []
-    for prediction in predict_each(model, paths, topk, batch_size=batch_size, exif=exif):
+    for prediction in predict_each(
+        model,
+        paths,
+        topk,
+        batch_size=batch_size,
+        exif=exif,
+        tta=tta,
+        ensemble=ensemble,
+        unknown_below=unknown_below,
+    ):
         if isinstance(prediction, Unreadable):
             raise UserError(prediction.reason)
         predictions.append(prediction)
@@ -92,12 +132,15 @@ def predict(
 
 
 def predict_each(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Module],
     paths: Sequence[str | Path],
     topk: int = 5,
     *,
     batch_size: int = 64,
     exif: bool = True,
+    tta: str = "none",
+    ensemble: str = "average",
+    unknown_below: float = 0.0,
     progress: bool = False,
 ) -> Iterator[Prediction | Unreadable]:
     """Classify image files batch by batch, in order; a file that cannot be read gives an `Unreadable`.
@@ -105,33 +148,55 @@ def predict_each(
     At most `batch_size` images are in memory at a time.
 
     Args:
+        model: a net; or several nets of the same classes by their names, which answer together.
         exif: turn images by their EXIF orientation, which timm does not do.
+        tta: average the probabilities over the views "flip" or "crops".
+        ensemble: how several nets answer: "average" or "vote", as `combine` says.
+        unknown_below: the answer is "unknown" if no class has this probability, from 0 to 1.
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: if `topk` is below 1, the model does not take 1, 3 or 4 channels, or its outputs are not finite.
+        UserError: if `topk` is below 1, `unknown_below` is no probability, the model does not take 1, 3 or 4 channels,
+            or its outputs are not finite.
     """
     if topk < 1:
         raise UserError(f"topk must be at least 1, got {topk}")
-    mode, transform, names = image_mode(model), eval_transform(model), class_names(model)
+    if not 0 <= unknown_below <= 1:
+        raise UserError(f"--unknown-below must be a probability from 0 to 1, got {unknown_below:g}")
+    models = {"": model} if isinstance(model, nn.Module) else dict(model)
+    nets, orders = list(models.values()), class_orders(models)
+    modes, transforms, names = (
+        [image_mode(net) for net in nets],
+        [eval_transform(net) for net in nets],
+        class_names(nets[0]),
+    )
 
-    def read(path: str | Path) -> torch.Tensor | Unreadable:
+    def read(path: str | Path) -> list[torch.Tensor] | Unreadable:
+        """The image as each of the nets takes it, (C, H, W); the file is read once for each mode."""
         try:
-            return transform(read_image(Path(path), mode, exif=exif))  # (C, H, W)
+            images = {mode: read_image(Path(path), mode, exif=exif) for mode in dict.fromkeys(modes)}
         except UserError as error:
             return Unreadable(printable(path), str(error))
+        return [transform(images[mode]) for transform, mode in zip(transforms, modes, strict=True)]
+
+    def classify(images: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
+        """The probabilities (B, K) of B images as each of the nets takes them."""
+        scores = []
+        for place, net in enumerate(nets):
+            x = torch.stack([image[place] for image in images])  # (B, C, H, W)
+            scores.append(predict_scores(net, [x], tta=tta)[:, orders[place]])  # (B, K)
+        return (scores[0] if len(nets) == 1 else combine(scores, ensemble)).softmax(1)
 
     with ThreadPoolExecutor() as pool:
         for group in _batches(progress_bar(paths, "predicting", shown=progress), batch_size):
             inputs = list(pool.map(read, group))  # B
             images = [x for x in inputs if not isinstance(x, Unreadable)]
-            batches = [torch.stack(images)] if images else []  # (B, C, H, W)
-            probabilities = iter(predict_logits(model, batches).softmax(1))  # (B, K)
+            probabilities = iter(classify(images) if images else ())
             for path, x in zip(group, inputs, strict=True):
                 if isinstance(x, Unreadable):
                     yield x
                 else:
-                    yield most_probable(printable(path), next(probabilities), names, topk)
+                    yield most_probable(printable(path), next(probabilities), names, topk, unknown_below)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -140,7 +205,9 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def most_probable(image: str, probabilities: torch.Tensor, names: Sequence[str], topk: int) -> Prediction:
+def most_probable(
+    image: str, probabilities: torch.Tensor, names: Sequence[str], topk: int, unknown_below: float = 0.0
+) -> Prediction:
     """The prediction of one image from its probabilities (K,).
 
     Raises:
@@ -150,7 +217,20 @@ def most_probable(image: str, probabilities: torch.Tensor, names: Sequence[str],
         raise UserError(f"the model's outputs for {image} are not finite: its weights are broken")
     top = probabilities.topk(min(topk, len(names)))
     indices = tuple(top.indices.tolist())
-    return Prediction(image, tuple(names[i] for i in indices), indices, tuple(top.values.tolist()))
+    return Prediction(image, tuple(names[i] for i in indices), indices, tuple(top.values.tolist()), unknown_below)
+
+
+def predict_scores(model: nn.Module, batches: Iterable[torch.Tensor], *, tta: str = "none") -> torch.Tensor:
+    """Scores (N, K) of batches (B, C, H, W): their softmax is the mean of the probabilities over the views of `tta`.
+
+    Without `tta` the scores are the logits over the model's temperature.
+    """
+    temperature = model_temperature(model)
+    scores = [torch.empty(0, len(class_names(model)))]
+    for x in batches:
+        logits = [predict_logits(model, [view(x)]) / temperature for view in views(tta)]  # (B, K) each
+        scores.append(mean_of_probabilities(logits))
+    return torch.cat(scores)
 
 
 @torch.inference_mode()

@@ -24,8 +24,9 @@ from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.labels import read_labels
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
-from seattn.evaluation.prediction import as_seen, predict_logits
+from seattn.evaluation.prediction import as_seen, predict_scores
 from seattn.models._datasets import superclasses
+from seattn.models.load import model_temperature
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -212,6 +213,7 @@ class Scores:
         pictures: (N, H, W, 3) uint8, the images as the model sees them.
         probabilities: (N, K).
         params: the number of the model's parameters.
+        temperature: by which the model's logits were divided for the probabilities.
     """
 
     evaluation: Evaluation
@@ -219,6 +221,7 @@ class Scores:
     pictures: npt.NDArray[np.uint8]
     probabilities: FloatArray
     params: int
+    temperature: float = 1.0
 
     @cached_property
     def predicted(self) -> IntArray:
@@ -229,6 +232,13 @@ class Scores:
     def confidence(self) -> FloatArray:
         """The probability of the predicted class, (N,)."""
         return np.asarray(self.probabilities.max(1))
+
+    @cached_property
+    def uncalibrated_ece(self) -> float:
+        """The expected calibration error of the model without its temperature."""
+        smallest = np.finfo(np.float64).tiny
+        logits = torch.from_numpy(np.log(np.maximum(self.probabilities, smallest))) * self.temperature
+        return summarize(logits, self.labels, self.evaluation.class_names).ece
 
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -249,11 +259,11 @@ def score_images(model: nn.Module, images: FileSet | ImageSet, *, progress: str 
     pictures: list[npt.NDArray[np.uint8]] = []
 
     def batches() -> Iterator[torch.Tensor]:
-        for x in _batches(model, images, batch_size=64, workers=0, progress=progress):
+        for x in image_batches(model, images, batch_size=64, workers=0, progress=progress):
             pictures.extend(as_seen(model, x, side=_SIDE))
             yield x  # (B, C, H, W)
 
-    logits = predict_logits(model, batches())  # (N, K)
+    logits = predict_scores(model, batches())  # (N, K)
     labels = np.array(outputs)[images.labels.numpy()]  # (N,)
     return Scores(
         evaluation=summarize(logits, labels, names),
@@ -261,6 +271,7 @@ def score_images(model: nn.Module, images: FileSet | ImageSet, *, progress: str 
         pictures=np.stack(pictures),
         probabilities=logits.double().softmax(1).numpy(),
         params=sum(parameter.numel() for parameter in model.parameters()),
+        temperature=model_temperature(model),
     )
 
 
@@ -274,6 +285,7 @@ def evaluate(
     exif: bool = True,
     class_map: Path | None = None,
     labels: Path | None = None,
+    tta: str = "none",
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate on images of any size, with timm's transform for the model.
@@ -286,26 +298,31 @@ def evaluate(
             are not the model's label names.
         labels: a table of the images below `data_dir` and their classes, instead of class folders
             (`seattn.data.labels.read_labels`).
+        tta: average the probabilities over the views "flip" or "crops".
         progress: show a progress bar on stderr.
 
     Raises:
         UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
             the folder, the class or the file.
     """
-    if labels is not None:
-        images: FileSet | ImageSet = read_labels(labels, data_dir, split, exif=exif)
-    elif cifar_folder(data_dir) is None:
-        images = list_files(split_folder(data_dir, split), exif=exif)
-    else:
-        images = load_cifar(data_dir, split)
+    images = open_images(data_dir, split, exif=exif, labels=labels)
     outputs, names = match_classes(images.class_names, model, class_map)
     description = "evaluating" if progress else ""
-    batches = _batches(model, images, batch_size=batch_size, workers=workers, progress=description)
-    logits = predict_logits(model, batches)
+    batches = image_batches(model, images, batch_size=batch_size, workers=workers, progress=description)
+    logits = predict_scores(model, batches, tta=tta)
     return summarize(logits, torch.tensor(outputs)[images.labels], names)
 
 
-def _batches(
+def open_images(data_dir: Path, split: str, *, exif: bool = True, labels: Path | None = None) -> FileSet | ImageSet:
+    """The labelled images of a split in folders, by a table, or in CIFAR files; the arguments are `evaluate`'s."""
+    if labels is not None:
+        return read_labels(labels, data_dir, split, exif=exif)
+    if cifar_folder(data_dir) is None:
+        return list_files(split_folder(data_dir, split), exif=exif)
+    return load_cifar(data_dir, split)
+
+
+def image_batches(
     model: nn.Module, images: FileSet | ImageSet, *, batch_size: int, workers: int, progress: str
 ) -> Iterable[torch.Tensor]:
     """All images in order, (B, C, H, W) as the model takes them."""

@@ -23,8 +23,10 @@ from seattn.models.listing import check_name, our_models, unknown_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+TEMPERATURE = "temperature"  # the key of config.json
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
+_ATTRIBUTE = "seattn_temperature"  # of a loaded model
 # The errors of a download. The HTTP client of huggingface_hub, and with it the base class, has changed.
 HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
@@ -56,6 +58,14 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         load_foreign(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
     return model.eval().to(target)
+
+
+def model_temperature(model: nn.Module) -> float:
+    """The temperature by which the model's logits are divided for its probabilities: 1 unless its config.json has one.
+
+    The model's own outputs are its logits, without the temperature.
+    """
+    return float(getattr(model, _ATTRIBUTE, 1.0))
 
 
 def is_source(spec: str) -> bool:
@@ -99,9 +109,12 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
 def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     repo = spec.removeprefix(HUB_PREFIX)
     try:
-        _check_config(repo)
+        config = _read_config_of(repo)
         with hub_call(repo, HUB_ERRORS):
-            return timm.create_model(spec, pretrained=pretrained)
+            model = timm.create_model(spec, pretrained=pretrained)
+        if pretrained:
+            setattr(model, _ATTRIBUTE, config.get(TEMPERATURE) or 1.0)
+        return model
     except UserError:
         raise
     except SafetensorError as error:
@@ -111,10 +124,10 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
         raise UserError(f"{spec} holds no model that timm can build here: {message or type(error).__name__}") from error
 
 
-def _check_config(repo: str) -> None:
+def _read_config_of(repo: str) -> dict[str, Any]:
     path = fetch_file(repo, CONFIG)  # timm takes it from the cache
     try:
-        read_config(path)
+        return read_config(path)
     except UserError as error:
         raise UserError(f"{HUB_PREFIX}{repo}: {str(error).replace(str(path), CONFIG)}") from error
 
@@ -134,7 +147,8 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
     for path in (config, folder / WEIGHTS) if pretrained else (config,):
         if not path.is_file():
             raise UserError(f"{folder} has no {path.name}; a model directory holds {CONFIG} and {WEIGHTS}")
-    name = read_config(config)["architecture"]
+    content = read_config(config)
+    name = content["architecture"]
     if not timm.is_model(name):
         raise UserError(f"{config}: {unknown_model(name)}")
     try:
@@ -144,4 +158,5 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
         raise UserError(f"{config} does not describe a model that can be built: {first_line(error)}") from error
     if pretrained:
         load_foreign(model, folder / WEIGHTS)
+        setattr(model, _ATTRIBUTE, content.get(TEMPERATURE) or 1.0)
     return model

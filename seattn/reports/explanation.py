@@ -58,6 +58,8 @@ def _add_image(page: Page, explanation: Explanation, number: int) -> None:
         [label, Bar(share, f"{share:.1%}")]
         for label, share in zip(prediction.labels, prediction.probabilities, strict=True)
     ]
+    if prediction.is_unknown:
+        rows.insert(0, [prediction.answer, f"no class has {prediction.unknown_below:.1%}"])
     image = Picture(enlarged(explanation.picture), f"{name} as the net sees it", ("as the net sees it",))
     heat = Picture(
         overlay(explanation.picture, explanation.heat),
@@ -101,7 +103,7 @@ def _add_gates(page: Page, explanations: Sequence[Explanation]) -> None:
     if not explanations[0].gates:
         return page.add("Channel gates", note=NO_GATES)
     images = [
-        (f"{Path(explanation.prediction.image).name}: {explanation.prediction.labels[0]}", explanation.gates)
+        (f"{Path(explanation.prediction.image).name}: {explanation.prediction.answer}", explanation.gates)
         for explanation in explanations
     ]
     text = "The mean of each layer's factors for its channels; "

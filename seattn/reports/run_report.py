@@ -118,7 +118,9 @@ def _score(
             score_run(run, images, device, progress=f"scoring {run.name}" if progress else "") for run in group.scored
         )
         if split == "held-out":
-            warnings = [(run, check_held_out(run, score)) for run, score in zip(group.scored, scores, strict=True)]
+            warnings = [
+                (run, check_held_out(run, score.evaluation)) for run, score in zip(group.scored, scores, strict=True)
+            ]
             notes += [f"{run.name}: {warning}" for run, warning in warnings if warning]
         scored.append(replace(group, scores=scores))
     check_comparable(

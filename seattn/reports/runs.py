@@ -19,7 +19,7 @@ from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders import find_split, has_split, list_files
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar
-from seattn.evaluation.scoring import FloatArray, Scores, score_images
+from seattn.evaluation.scoring import Evaluation, FloatArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 from seattn.training.run_dir import Row, read_summary, shipped
 
@@ -194,13 +194,12 @@ def score_run(run: FinishedRun, split: Split, device: str, *, progress: str = ""
     return score_images(model, split.images, progress=progress)
 
 
-def check_held_out(run: FinishedRun, scores: Scores) -> str:
+def check_held_out(run: FinishedRun, evaluation: Evaluation) -> str:
     """A warning if the images are not those that the run held out, as far as its own numbers show; otherwise "".
 
     Raises:
         UserError: if the run held out another number of images.
     """
-    evaluation = scores.evaluation
     if run.result is not None and run.result.held_out_images != evaluation.n:
         raise UserError(
             f"{run.path} held out {run.result.held_out_images} images, the data folder gives {evaluation.n}: it is not "

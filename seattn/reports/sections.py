@@ -105,13 +105,19 @@ def confusions(page: Page, scores: Scores, name: str, suffix: str = "") -> Group
                     Text("Calibration", "h4"),
                     Text(
                         "The share of right images among those of a confidence. The expected calibration error, the "
-                        f"mean gap, is {evaluation.ece:.3f}."
+                        f"mean gap, is {evaluation.ece:.3f}{_temperature_text(scores)}."
                     ),
                     page.figure(f"reliability{suffix}", reliability_plot(evaluation, name=name)),
                 ),
             ),
         ),
     )
+
+
+def _temperature_text(scores: Scores) -> str:
+    if scores.temperature == 1:
+        return ""
+    return f" with the temperature {scores.temperature:.3f}, and {scores.uncalibrated_ece:.3f} without it"
 
 
 def add_pairs(page: Page, scores: Scores, name: str) -> None:

@@ -232,10 +232,12 @@ def test_names_that_are_not_utf_8_are_shown_and_json_stays_json(run_dir, tmp_pat
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["demo", "--nonsense"], r"No such option:? '?--nonsense"),  # typer up to 0.19 quotes it
-        (["evaluate"], "Missing argument 'MODEL'"),
+        (["evaluate"], "Missing argument 'MODEL"),
         (["evaluate", ARCH], "Missing option '--data-dir'"),
         (["predict"], "Missing argument 'IMAGES"),
         (["predict", "a.png", "--topk", "0"], "Invalid value for '--topk'"),
+        (["predict", "a.png", "--unknown-below", "50"], "Invalid value for '--unknown-below'"),
+        (["predict", "a.png", "--tta", "rotate"], "Invalid value for '--tta'"),
         (["evaluate", ARCH, "--data-dir", ".", "--batch-size", "many"], "Invalid value for '--batch-size'"),
     ],
 )
@@ -301,6 +303,20 @@ def test_predict_takes_patterns_and_prints_csv(run_dir, album, capsys):
     assert 1 > float(rows[0]["probability"]) > float(rows[1]["probability"]) > 0
     names = timm.create_model(ARCH).pretrained_cfg["label_names"]
     assert [row["label"] for row in rows] == [names[int(row["index"])] for row in rows]
+
+
+def test_predict_says_unknown_in_every_format(run_dir, image, capsys):
+    command = ["predict", image, "--model", run_dir, "--topk", "2", "--tta", "flip", "--unknown-below"]
+    for threshold, is_unknown in (("1", True), ("0", False)):
+        outputs = []
+        for options in ([], ["--json"], ["--csv"]):
+            assert main([*command, threshold, *options]) == 0
+            outputs.append(capsys.readouterr().out)
+        best = json.loads(outputs[1])[0]["predictions"][0]["label"]
+        answer = "unknown" if is_unknown else best
+        assert ("  unknown: no class has a probability of 100.0%\n" in outputs[0]) == is_unknown
+        assert json.loads(outputs[1])[0]["answer"] == answer
+        assert [row["answer"] for row in csv.DictReader(outputs[2].splitlines())] == [answer, answer]
 
 
 def test_warnings_of_libraries_are_not_shown(run_dir, image, monkeypatch):

@@ -14,6 +14,7 @@ from seattn.data.images import read_image
 from seattn.data.transforms import class_names, eval_transform
 from seattn.evaluation.explanation import explain
 from seattn.evaluation.prediction import Prediction, Unreadable, find_images, predict, predict_each
+from seattn.evaluation.probabilities.views import views
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +104,45 @@ def test_a_prediction_as_json_has_it():
     found = Prediction("a.png", ("cat", "dog"), (3, 5), (0.75, 0.25)).to_dict()
     assert found == {
         "image": "a.png",
+        "answer": "cat",
         "predictions": [
             {"label": "cat", "index": 3, "probability": 0.75},
             {"label": "dog", "index": 5, "probability": 0.25},
         ],
     }
+
+
+def test_below_the_threshold_the_answer_is_unknown(model, photo):
+    (found,) = predict(model, [photo])
+    highest = found.probabilities[0]
+    assert found.answer == found.labels[0]
+    for threshold, answer in ((highest, found.labels[0]), (min(1, highest * 1.001), "unknown")):
+        (again,) = predict(model, [photo], unknown_below=threshold)
+        assert (again.answer, again.to_dict()["answer"]) == (answer, answer)
+        assert again.probabilities == found.probabilities
+    with pytest.raises(UserError, match=r"must be a probability from 0 to 1, got 1.5"):
+        predict(model, [photo], unknown_below=1.5)
+
+
+@pytest.mark.parametrize("tta", ["flip", "crops"])
+def test_views_are_averaged_as_by_hand(model, photo, tta):
+    x = eval_transform(model)(read_image(photo))[None]
+    wide = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    windows = [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
+    views = [x, x.flip(-1)] if tta == "flip" else [wide[:, :, y : y + 32, z : z + 32] for y, z in windows]
+    with torch.no_grad():
+        expected = torch.cat([model(view).softmax(1) for view in views]).mean(0)
+    (found,) = predict(model, [photo], topk=10, tta=tta)
+    assert found.probabilities == pytest.approx(expected.sort(descending=True).values.tolist(), rel=1e-4)
+    assert found.probabilities != pytest.approx(predict(model, [photo], topk=10)[0].probabilities, rel=1e-3)
+    with pytest.raises(UserError, match="--tta must be one of none, flip, crops, got 'mirror'"):
+        predict(model, [photo], tta="mirror")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 33), (7, 5), (64, 32)])
+def test_views_have_the_size_of_the_image(size):
+    x = torch.rand(2, 3, *size)
+    assert {tuple(view(x).shape) for tta in ("none", "flip", "crops") for view in views(tta)} == {tuple(x.shape)}
 
 
 def test_images_are_read_batch_by_batch_and_predicted_as_they_come(model, photo, tmp_path, monkeypatch):

@@ -195,6 +195,19 @@ def test_a_folder_with_some_of_the_classes_is_matched_by_name(colours, batch_siz
     assert result.confusion == ((2, 0, 1), (0, 1, 0), (0, 0, 0))
 
 
+def test_views_are_averaged_in_an_evaluation(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, :4], pixels[:, 4:] = RED, BLUE
+    (tmp_path / "red").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "red" / "0.png")
+    net = StrongestColour()
+    net.forward = lambda x: 5 * x[..., :4].mean((2, 3))  # the left half
+    plain, flipped = (evaluate(net, tmp_path, workers=0, tta=tta) for tta in ("none", "flip"))
+    assert plain.loss < 0.01
+    # Red and blue are equally probable: each of them leads in one of two views.
+    assert flipped.loss == pytest.approx(math.log(2), abs=0.01)
+
+
 @pytest.mark.parametrize("label_names", [("red", "green", "blue"), None])
 def test_other_folder_names_are_matched_by_order_with_a_warning(tmp_path, caplog, label_names):
     for name, colour in zip("xyz", (RED, GREEN, GREEN), strict=True):

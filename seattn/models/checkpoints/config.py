@@ -59,6 +59,7 @@ class _Preprocessing(BaseModel):
 class _Config(_Preprocessing):
     model_config = ConfigDict(protected_namespaces=())  # pydantic keeps names with model_ for itself
     architecture: str
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # of `seattn calibrate`
     num_features: Annotated[int, Field(ge=1)] | None = None
     model_args: Annotated[dict[str, Any], AfterValidator(_check_args)] = {}
     pretrained_cfg: _Preprocessing = _Preprocessing()

@@ -16,9 +16,10 @@ from torch import nn
 from seattn.core.errors import UserError, first_line
 from seattn.data.transforms import class_names, eval_transform
 from seattn.models.checkpoints.config import read_config
-from seattn.models.load import CONFIG
+from seattn.models.load import CONFIG, TEMPERATURE, model_temperature
 
-_ROOT = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
+_TIMMS = {"architecture", "num_classes", "num_features", "global_pool", "label_names", "model_args", "pretrained_cfg"}
+_ROOT = _TIMMS | {TEMPERATURE}
 # The loader decides the source of the weights, so these fields of a cfg are not read.
 _SOURCES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "label_offset")
 _WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path")
@@ -36,6 +37,8 @@ def render_config(model: Any, name: str) -> str:
     _, tag = split_model_name_tag(name)
     cfg = {key: value for key, value in config["pretrained_cfg"].items() if key != "tag"}
     config["pretrained_cfg"] = {**({"tag": tag} if tag else {}), **cfg}
+    if model_temperature(model) != 1:
+        config[TEMPERATURE] = model_temperature(model)
     return json.dumps(config, indent=2) + "\n"
 
 

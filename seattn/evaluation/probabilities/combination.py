@@ -1,0 +1,58 @@
+"""Several models as one: the mean of their probabilities, or the class that most of them answer.
+
+Shapes: M models, B images, K classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from seattn.core.errors import UserError
+from seattn.data.transforms import class_names
+from seattn.evaluation.probabilities.views import mean_of_probabilities
+
+Ensemble = Literal["average", "vote"]
+ENSEMBLES = ("average", "vote")
+
+
+def combine(scores: Sequence[torch.Tensor], ensemble: str) -> torch.Tensor:
+    """Scores (B, K) of M models together, from the scores (B, K) of each; the softmax of scores are probabilities.
+
+    Args:
+        ensemble: "average" is the mean of the probabilities. With "vote" each model has one vote, and the mean of the
+            probabilities is one more vote, which is divided among the classes and decides a tie: the probability of a
+            class is its share of these M + 1 votes.
+
+    Raises:
+        UserError: for another name.
+    """
+    if ensemble not in ENSEMBLES:
+        raise UserError(f"--ensemble must be one of {', '.join(ENSEMBLES)}, got {ensemble!r}")
+    mean = mean_of_probabilities(scores).log_softmax(1)  # (B, K)
+    if ensemble == "average":
+        return mean
+    votes = sum(nn.functional.one_hot(each.argmax(1), each.shape[1]) for each in scores)  # (B, K)
+    return torch.logaddexp(torch.as_tensor(votes).log(), mean) - math.log(len(scores) + 1)
+
+
+def class_orders(models: Mapping[str, nn.Module]) -> list[list[int]]:
+    """For each model, by its name, the order of its outputs in which its classes are those of the first model.
+
+    Raises:
+        UserError: if a model has other classes than the first one.
+    """
+    (first, net), *_ = models.items()
+    names = class_names(net)
+    orders = []
+    for name, model in models.items():
+        own = class_names(model)
+        if strays := sorted(set(names) ^ set(own)):
+            raise UserError(
+                f"{first} has {len(names)} classes, {name} {len(own)}, and only one of them has {strays[0]!r}: an "
+                "ensemble needs models of the same classes"
+            )
+        orders.append([own.index(label) for label in names])
+    return orders
