@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from seattn.cli.deploy import export
 from seattn.cli.experiments import ablate, search
 from seattn.cli.hub import import_weights, publish, pull, stage, verify
+from seattn.cli.installation.report import info
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import calibrate, explain, report
 from seattn.cli.training import finetune, timm_script, train
@@ -113,6 +114,7 @@ app = _group(
         ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
         ("export", export, "export se_resnet20_cifar --to onnx --data-dir data"),
         ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),
+        ("info", info, "info"),
         ("timm", timm_script, "timm validate.py --model se_resnet20_cifar --data-dir data"),
         ("train", train, "train se_resnet20_cifar.cifar10 --data-dir data --epochs 30"),
     ],

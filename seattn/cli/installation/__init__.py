@@ -1,0 +1,1 @@
+"""What is installed and used: the command `info`."""
