@@ -1,6 +1,7 @@
 """What an exported file says about its net: the name, how an image becomes an input, and the names of the classes."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import nn
 
 from seattn.core.errors import UserError, first_line
 from seattn.data.transforms import class_names, data_config
+from seattn.models.load import model_temperature
 
 KEY = "seattn"  # the key of the JSON text in the metadata of ONNX and OpenVINO
 INPUT = "images"  # the name of the input in ONNX and OpenVINO
@@ -23,11 +25,13 @@ class Metadata:
     Args:
         preprocessing: timm's data config: input_size (C, H, W), interpolation, mean, std, crop_pct and crop_mode.
         class_names: the names of the K outputs.
+        temperature: by which the outputs are divided for probabilities; 1 for a net that was not calibrated.
     """
 
     model: str
     preprocessing: Mapping[str, Any]
     class_names: tuple[str, ...]
+    temperature: float = 1.0
 
     def to_json(self) -> str:
         """The fields as one JSON object."""
@@ -37,7 +41,8 @@ class Metadata:
 def describe(net: nn.Module, name: str) -> Metadata:
     """The metadata of `net`."""
     config = data_config(net)
-    return Metadata(name, {key: config[key] for key in _PREPROCESSING}, class_names(net))
+    preprocessing = {key: config[key] for key in _PREPROCESSING}
+    return Metadata(name, preprocessing, class_names(net), model_temperature(net))
 
 
 def parse(text: str, path: Path) -> Metadata:
@@ -54,6 +59,9 @@ def parse(text: str, path: Path) -> Metadata:
         channels, height, width = map(int, preprocessing["input_size"])
         if min(channels, height, width) < 1 or not content["class_names"]:
             raise ValueError("an image or the list of classes is empty")
-        return Metadata(str(content["model"]), preprocessing, tuple(map(str, content["class_names"])))
+        temperature = float(content.get("temperature", 1.0))
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"the temperature is {temperature}")
+        return Metadata(str(content["model"]), preprocessing, tuple(map(str, content["class_names"])), temperature)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the metadata in {path} are damaged ({first_line(error)}); export the net again") from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 from seattn.deploy.metadata import KEY, Metadata, parse
+from seattn.models.load import set_temperature
 
 Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
 
@@ -29,6 +30,7 @@ class ExportedNet(nn.Module):
         self.num_classes = len(metadata.class_names)
         self.in_chans = metadata.preprocessing["input_size"][0]
         self.pretrained_cfg = {**metadata.preprocessing, "label_names": metadata.class_names}
+        set_temperature(self, metadata.temperature)
         self.empty = nn.Parameter(torch.empty(0))  # callers take a net's device from its parameters
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,6 +68,11 @@ def model_temperature(model: nn.Module) -> float:
     return float(getattr(model, _ATTRIBUTE, 1.0))
 
 
+def set_temperature(model: nn.Module, temperature: float | None) -> None:
+    """Give the model the temperature that `model_temperature` returns; None means 1."""
+    setattr(model, _ATTRIBUTE, temperature or 1.0)
+
+
 def is_source(spec: str) -> bool:
     """Whether `spec` is written like a directory or a repository of the Hub, and not like a name of the registry."""
     return spec.startswith((HUB_PREFIX, DIR_PREFIX)) or Path(spec).is_dir() or "/" in spec
@@ -113,7 +118,7 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
         with hub_call(repo, HUB_ERRORS):
             model = timm.create_model(spec, pretrained=pretrained)
         if pretrained:
-            setattr(model, _ATTRIBUTE, config.get(TEMPERATURE) or 1.0)
+            set_temperature(model, config.get(TEMPERATURE))
         return model
     except UserError:
         raise
@@ -158,5 +163,5 @@ def _from_directory(folder: Path, *, pretrained: bool) -> nn.Module:
         raise UserError(f"{config} does not describe a model that can be built: {first_line(error)}") from error
     if pretrained:
         load_foreign(model, folder / WEIGHTS)
-        setattr(model, _ATTRIBUTE, content.get(TEMPERATURE) or 1.0)
+        set_temperature(model, content.get(TEMPERATURE))
     return model

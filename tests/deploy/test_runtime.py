@@ -2,12 +2,16 @@
 
 import json
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
+import timm
 
 from seattn.__main__ import main
-from seattn.deploy.metadata import KEY
+from seattn.core.errors import UserError
+from seattn.deploy.metadata import KEY, describe, parse
+from seattn.models.load import set_temperature
 from tests.deploy.conftest import ARCH
 
 FILES = {"onnx": "net.onnx", "openvino": "net.xml"}
@@ -32,6 +36,32 @@ def test_an_exported_file_predicts_the_classes_of_the_net(runtime, exported, pho
         assert [c["probability"] for c in ours["predictions"]] == pytest.approx(
             [c["probability"] for c in theirs["predictions"]], abs=1e-5
         )
+
+
+def test_an_exported_file_keeps_the_temperature(exported, photos, tmp_path, capsys):
+    _, file = exported("onnx")
+    images = photos / "test" / "cat"
+    model = onnx.load(file)
+    (text,) = [entry for entry in model.metadata_props if entry.key == KEY]
+    assert json.loads(text.value)["temperature"] == 1
+    text.value = json.dumps(json.loads(text.value) | {"temperature": 2.0})
+    onnx.save(model, tmp_path / "soft.onnx")
+    plain = predictions(capsys, "--runtime", "onnx", file, images)
+    soft = predictions(capsys, "--runtime", "onnx", tmp_path / "soft.onnx", images)
+    for one, other in zip(plain, soft, strict=True):
+        first, second = (c["probability"] for c in one["predictions"][:2])
+        softer, lower = (c["probability"] for c in other["predictions"][:2])
+        assert softer / lower == pytest.approx((first / second) ** 0.5, rel=1e-3)
+
+
+def test_the_temperature_of_a_calibrated_net_is_exported():
+    net = timm.create_model(ARCH)
+    set_temperature(net, 1.5)
+    text = describe(net, ARCH).to_json()
+    assert parse(text, Path("net.onnx")).temperature == 1.5
+    for wrong in (0, -1, "NaN", "hot"):
+        with pytest.raises(UserError, match=r"the metadata in net\.onnx are damaged"):
+            parse(json.dumps(json.loads(text) | {"temperature": wrong}), Path("net.onnx"))
 
 
 def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_classified(exported, photos, tmp_path, capsys):
