@@ -105,5 +105,5 @@ def run_torch(path: Path) -> tuple[Run, None]:
 
 
 def run_torchscript(path: Path) -> tuple[Run, None]:
-    """The function of a TorchScript file."""
+    """The function of a TorchScript file. Loading may unpickle objects: use only files that you wrote yourself."""
     return torch.jit.load(str(path)), None

@@ -59,8 +59,11 @@ def unpickles(source):
 
 
 def test_no_source_reads_pickles():
+    # An export checks the file that it has just written; `predict --runtime` refuses files of this format.
+    allowed = {ROOT / "seattn" / "deploy" / "runtime.py": ["torch.jit.load(str(path))"]}
     for path in SOURCES:
-        assert unpickles(path.read_text(encoding="utf-8")) == [], path
+        found = [code for _, code in unpickles(path.read_text(encoding="utf-8"))]
+        assert found == allowed.get(path, []), path
 
 
 @pytest.mark.parametrize(
