@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Let Python write what is left of stdout to nowhere; it would report the same error again at exit."""
+    """Discard the rest of stdout: at exit Python would write it and report the same error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
