@@ -14,6 +14,8 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 import seattn
+from seattn.blocks.folded.kernel import OneDNNConv, TorchConv
+from seattn.blocks.folded.layers import fold_of
 from tests.helpers.nets import NAMED, OWN, build, distance, images, measure
 
 # Norms after a Conv2dSame, of attention layers, and after an addition.
@@ -60,6 +62,24 @@ def test_a_folded_net_computes_what_the_net_computes(name):
         # Rounding is amplified by up to 100 layers: the yardstick is the plain net's own distance from float64.
         plain_error = distance({"y": outputs(model, inputs).double()}, {"y": exact}, "y")
         assert distance({"y": y.double()}, {"y": exact}, "y") <= 2 * plain_error + 1e-6
+
+
+@pytest.mark.parametrize("name", ["se_resnet20_cifar", "resnet20_cifar", "mobilenetv2_cifar"])
+def test_one_small_image_takes_torch_where_a_call_of_onednn_costs_more(name):
+    model = build(name).eval().to(memory_format=torch.channels_last)
+    fast = folded(copy.deepcopy(model))
+    x = images(1, side=32).to(memory_format=torch.channels_last)
+    exact = outputs(copy.deepcopy(model).double(), x.double())
+    for _ in range(2):  # the second call takes the plans
+        y = outputs(fast, x)
+        plain_error = distance({"y": outputs(model, x).double()}, {"y": exact}, "y")
+        assert distance({"y": y.double()}, {"y": exact}, "y") <= 2 * plain_error + 1e-6
+    folds = {id(fold): fold for module in fast.modules() if (fold := fold_of(module)) is not None}
+    kinds = [type(conv) for fold in folds.values() for conv in fold._packed._convs.values()]
+    assert set(kinds) == {TorchConv, OneDNNConv}
+    outputs(fast, images(3, side=32).to(memory_format=torch.channels_last))
+    more = [type(fold._packed._convs[key]) for fold in folds.values() for key in fold._packed._convs if key[1][0] == 3]
+    assert set(more) == {OneDNNConv}
 
 
 @pytest.mark.parametrize("name", ["seresnet18", "resnet18", "efficientnet_b0"])

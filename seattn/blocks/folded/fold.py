@@ -16,7 +16,7 @@ from torch.compiler import is_compiling, is_exporting
 from torch.jit import is_tracing
 from torch.nn.modules.module import _has_any_global_hook
 
-from seattn.blocks.folded.kernel import ACTS, Packed, fused_conv
+from seattn.blocks.folded.kernel import ACTS, Conv, Packed, fused_conv
 
 WEIGHT, BIAS = "_folded_weight", "_folded_bias"  # buffers of the convolution that are not in its state dict
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -96,15 +96,13 @@ class Fold:
         act = ACTS[self.act_name if act_name is None else act_name]
         return fused_conv(self.conv, buffers[WEIGHT], buffers[BIAS], self._packed, act, x, shortcut)
 
-    def onednn_arguments(self, x: Tensor) -> tuple[Any, ...]:
-        """What oneDNN's convolution takes after x: weight and bias for the shape and dtype of x, and the geometry."""
+    def prepared(self, x: Tensor) -> Conv:
+        """The folded convolution for inputs of the shape and dtype of x, which oneDNN must take."""
         self._refresh_if_stale()
-        conv, buffers = self.conv, self.conv._buffers
-        weight, bias = buffers[WEIGHT], buffers[BIAS]
+        weight, bias = self.conv._buffers[WEIGHT], self.conv._buffers[BIAS]
         assert weight is not None
         assert bias is not None
-        packed = self._packed.get(conv, weight, bias, x)
-        return *packed, conv.padding, conv.stride, conv.dilation, conv.groups
+        return self._packed.get(self.conv, weight, bias, x)
 
     def refresh(self) -> None:
         """Compute the folded weight and bias from the parameters and statistics as they are now."""

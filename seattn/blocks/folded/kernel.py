@@ -1,7 +1,7 @@
 """A convolution with bias, activation and addition in one pass, where oneDNN has one; else the same steps of torch.
 
 torch reaches oneDNN's fused convolution by the operators with which inductor calls it. They take weights in oneDNN's
-own layout, which `packed` makes once for a shape of the input.
+own layout, which `Packed` makes once for a shape of the input.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -18,6 +18,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from seattn.ops._kernel import transforms_are_active
 
 _MAX_PACKED = 2  # shapes of the input for which packed weights are kept: full batches, and the last one
+
+# Multiplications of a convolution for each thread, up to which a call of oneDNN takes longer than its arithmetic. From
+# timings of 16 convolutions of one image on an AMD EPYC with AVX-512: by torch they take 0.4 to 1.05 times as long.
+_SMALL = 1_200_000
 
 # The dtypes that oneDNN's fused convolution takes on this CPU.
 _BY_ONEDNN: tuple[torch.dtype, ...] = ()
@@ -46,26 +50,70 @@ ACTS = {
 }
 
 
+class OneDNNConv:
+    """A convolution for inputs of one shape and dtype by oneDNN's fused operator, with the weight in oneDNN's layout."""
+
+    def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> None:
+        geometry: Any = conv.padding, conv.stride, conv.dilation, conv.groups
+        reordered = torch.ops.mkldnn._reorder_convolution_weight(weight.to(x.dtype), *geometry, list(x.shape))
+        self._arguments = reordered, bias.to(x.dtype), *geometry
+
+    def __call__(self, x: Tensor, act: Act, shortcut: Tensor | None = None) -> Tensor:
+        """act(conv(x) + shortcut)."""
+        name = act.attr, act.scalars, act.algorithm
+        if shortcut is None:
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *self._arguments, *name)
+        else:
+            y = torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, *self._arguments, "add", 1.0, *name)
+        return y
+
+
+class TorchConv:
+    """The same steps by torch, for a small input of a single image: a call of oneDNN takes longer than its arithmetic."""
+
+    def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self._arguments: Any = weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
+
+    def __call__(self, x: Tensor, act: Act, shortcut: Tensor | None = None) -> Tensor:
+        """act(conv(x) + shortcut)."""
+        y = F.conv2d(x, *self._arguments)
+        result: Tensor = act.fn(y if shortcut is None else y.add_(shortcut))
+        return result
+
+
+Conv = OneDNNConv | TorchConv
+
+
 class Packed:
-    """Weights of one convolution in oneDNN's layout."""
+    """One convolution, prepared for the shapes of its last inputs."""
 
     def __init__(self) -> None:
-        self._weights: dict[tuple[torch.dtype, torch.Size], tuple[Tensor, Tensor]] = {}
+        self._convs: dict[tuple[torch.dtype, torch.Size], Conv] = {}
 
-    def get(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias of `conv` for an input of the shape and dtype of x."""
+    def get(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> Conv:
+        """`conv` with the weight and bias given, for an input of the shape and dtype of x."""
         key = (x.dtype, x.shape)
-        if key not in self._weights:
-            if len(self._weights) >= _MAX_PACKED:
-                self._weights = {}
-            args: Any = conv.padding, conv.stride, conv.dilation, conv.groups
-            wide = weight.to(x.dtype)
-            reordered = torch.ops.mkldnn._reorder_convolution_weight(wide, *args, list(x.shape))
-            self._weights[key] = reordered, bias.to(x.dtype)
-        return self._weights[key]
+        if key not in self._convs:
+            if len(self._convs) >= _MAX_PACKED:
+                self._convs = {}
+            small = _is_small(conv, weight, bias, x)
+            self._convs[key] = TorchConv(conv, weight, bias) if small else OneDNNConv(conv, weight, bias, x)
+        return self._convs[key]
 
     def clear(self) -> None:
-        self._weights = {}
+        self._convs = {}
+
+
+def _is_small(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> bool:
+    """Whether oneDNN's cost of a call is more than the arithmetic, and torch's own choice is not oneDNN either."""
+    stride: Any = conv.stride
+    pixels = x[0, 0].numel() // (stride[0] * stride[1])
+    if len(x) > 1 or x.dtype != weight.dtype or weight.numel() * pixels > _SMALL * torch.get_num_threads():
+        return False
+    geometry: Any = conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
+    backend: Any = torch._C._select_conv_backend(x, weight, bias, *geometry, None)
+    return bool(backend == torch._C._ConvBackend.Slow2d)
 
 
 def fused_conv(
@@ -75,23 +123,16 @@ def fused_conv(
 
     Args:
         conv: gives padding, stride, dilation and groups.
-        packed: keeps `weight` in oneDNN's layout.
+        packed: keeps `conv` prepared for the shape of x.
         shortcut: of the shape of the result, or None.
     """
     if _has_onednn(conv, weight, x):
         # oneDNN's operators are unknown to autocast.
         x = x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
-        w, b = packed.get(conv, weight, bias, x)
-        args: Any = conv.padding, conv.stride, conv.dilation, conv.groups
-        if shortcut is None:
-            y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, w, b, *args, act.attr, act.scalars, act.algorithm)
-            return y
-        if shortcut.dtype == x.dtype:
-            y = torch.ops.mkldnn._convolution_pointwise.binary(
-                x, shortcut, w, b, *args, "add", 1.0, act.attr, act.scalars, act.algorithm
-            )
-            return y
-        y = torch.ops.mkldnn._convolution_pointwise(x, w, b, *args, "none", (), "")
+        prepared = packed.get(conv, weight, bias, x)
+        if shortcut is None or shortcut.dtype == x.dtype:
+            return prepared(x, act, shortcut)
+        y = prepared(x, NO_ACT)
     else:
         y = conv._conv_forward(x, weight, bias)
     result: Tensor = act.fn(y if shortcut is None else (y + shortcut).to(y.dtype))

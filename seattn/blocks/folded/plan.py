@@ -15,14 +15,15 @@ from torch import Size, Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from seattn.blocks.folded.fold import HOOKS, Fold
-from seattn.blocks.folded.kernel import onednn_takes
+from seattn.blocks.folded.kernel import ACTS, NO_ACT, Conv, onednn_takes
 from seattn.ops._kernel import is_cpu_inference
 from seattn.ops._tail.excitation import Excitation
 from seattn.ops._tail.in_torch import attn_tail_inference
 
 PLAN = "_seattn_plan"  # the attribute of a block that holds its plan
 _MAX_SHAPES = 2  # full batches, and the last one
-Arguments = tuple[tuple[Any, ...] | None, list[tuple[Any, ...]], tuple[Any, ...]]
+Convs = tuple[Conv | None, list[Conv], Conv]
+_RELU = ACTS["relu"]
 _version = attrgetter("_version")
 _training = itemgetter("training")
 
@@ -44,7 +45,7 @@ class BlockPlan:
     ) -> None:
         self._folds, self._projection, self._excitation = tuple(folds), projection, excitation
         self._downsample = block._modules.get("downsample")
-        self._convs: dict[Size, Arguments] = {}
+        self._convs: dict[Size, Convs] = {}
         modules = list(block.modules())
         self._own = tuple(module.__dict__ for module in modules)
         self._hooks = tuple(own[name] for own in self._own[1:] for name in HOOKS)  # the block's own do not matter
@@ -83,29 +84,25 @@ class BlockPlan:
         y = shortcut = x
         projection, first, last = self._convs.get(x.shape) or self._prepare(x)
         if projection is not None:
-            shortcut = torch.ops.mkldnn._convolution_pointwise(x, *projection, "none", (), "")
+            shortcut = projection(x, NO_ACT)
         elif self._downsample is not None:
             shortcut = self._downsample(x)
-        for arguments in first:
-            y = torch.ops.mkldnn._convolution_pointwise(y, *arguments, "relu", (), "")
+        for conv in first:
+            y = conv(y, _RELU)
         if self._excitation.kind == "none":
-            added: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-                y, shortcut, *last, "add", 1.0, "relu", (), ""
-            )
-            return added
-        y = torch.ops.mkldnn._convolution_pointwise(y, *last, "none", (), "")
-        return attn_tail_inference(y, shortcut, self._excitation, "relu", overwrite=True)
+            return last(y, _RELU, shortcut)
+        return attn_tail_inference(last(y, NO_ACT), shortcut, self._excitation, "relu", overwrite=True)
 
-    def _prepare(self, x: Tensor) -> Arguments:
-        """What the operators take after the input: of the projection, of the first convolutions, of the last."""
+    def _prepare(self, x: Tensor) -> Convs:
+        """The projection, the first convolutions and the last, for the shape of x."""
         if len(self._convs) >= _MAX_SHAPES:
             self._convs = {}
-        projection = None if self._projection is None else self._projection.onednn_arguments(x)
+        projection = None if self._projection is None else self._projection.prepared(x)
         y, first = x, []
         for fold in self._folds[:-1]:
-            first.append(fold.onednn_arguments(y))
-            y = torch.ops.mkldnn._convolution_pointwise(y, *first[-1], "relu", (), "")
-        self._convs[x.shape] = projection, first, self._folds[-1].onednn_arguments(y)
+            first.append(fold.prepared(y))
+            y = first[-1](y, _RELU)
+        self._convs[x.shape] = projection, first, self._folds[-1].prepared(y)
         return self._convs[x.shape]
 
     def _count_changes(self) -> int:
