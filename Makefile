@@ -35,7 +35,7 @@ bench: $(VENV)/.test
 bench-data: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.speed.data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
-# The time of one call of each op on the host. Prints a table and writes no rows.
+# The time of one call of each op, of a block and of a net on the host. Prints a table and writes no rows.
 bench-dispatch: $(VENV)/.test
 	$(PYTEST) benchmarks/speed/dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
 		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name

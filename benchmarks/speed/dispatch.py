@@ -1,22 +1,28 @@
-"""The time of one call on the host: every public op on a tiny tensor, by pytest-benchmark. `make bench-dispatch`.
+"""The time of one call on the host: ops, blocks and nets on tiny tensors, by pytest-benchmark. `make bench-dispatch`.
 
 On a small tensor the time is that of Python, the dispatcher and autograd: of our ops by their torch functions and by
-the references, beside timm's modules. It adds no rows to benchmarks/results; only `benchmarks.run` does.
+the references, beside timm's modules; of our blocks and nets, as they are and folded, beside twins of timm's layers.
+It adds no rows to benchmarks/results; only `benchmarks.run` does.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import timm
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from timm.layers import EcaModule, EffectiveSEModule
+from timm.models.resnet import BasicBlock
 from torch import Tensor
 
+import seattn
 from benchmarks.speed.ops import OPS, Op, Pair, alone, eca_weights
+from benchmarks.speed.twins import timm_twin
 from seattn import ops
 
 SHAPE = (1, 8, 2, 2)
+NET = "se_resnet20_cifar"
 
 
 def _channel_gate(channels: int, like: Tensor) -> Pair:
@@ -74,3 +80,36 @@ def test_dispatch(benchmark: BenchmarkFixture, name: str, mode: str, implementat
     # timm's modules do not use the choice of kernels
     with ops.set_kernels("reference" if implementation == "reference" else "torch"):
         benchmark(forward if mode == "no_grad" else forward_backward)
+
+
+@pytest.mark.parametrize("variant", ["ours", "folded", "timm"])
+@pytest.mark.parametrize("mode", ["no_grad", "forward_backward"])
+@pytest.mark.parametrize("part", ["block", "net"])
+def test_dispatch_of_blocks(benchmark: BenchmarkFixture, part: str, mode: str, variant: str) -> None:
+    """One image, with a map of 8 x 8 at the first block. "us_per_block" in the table is the median for each block."""
+    if variant == "folded" and mode == "forward_backward":
+        pytest.skip("a folded net trains as the plain one")
+    torch.manual_seed(0)
+    net: Any = timm.create_model(NET).to(memory_format=torch.channels_last)
+    net = timm_twin(net) if variant == "timm" else net
+    net.train(mode != "no_grad")
+    if variant == "folded":
+        seattn.accelerate(net, fold=True, verbose=False)
+    blocks = sum(isinstance(module, BasicBlock) for module in net.modules())
+    if part == "block":
+        net, blocks = net.layer1[1], 1
+    x = torch.randn(1, net.conv1.in_channels, 8, 8).to(memory_format=torch.channels_last)
+    wanted = list(net.parameters())
+    benchmark.group = f"{part} {mode}"
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            y: Tensor = net(x)
+        return y
+
+    def forward_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(net(x).sum(), wanted)
+
+    benchmark(forward if mode == "no_grad" else forward_backward)
+    measured: Any = benchmark.stats
+    benchmark.extra_info["us_per_block"] = round(1e6 * measured.stats.median / blocks, 1)

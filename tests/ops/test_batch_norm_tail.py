@@ -12,6 +12,7 @@ from torch._inductor.utils import run_and_get_code
 from torch.testing import assert_close
 
 from seattn.ops import batch_norm_add_act, batch_norm_squeeze_excite_add_act, set_kernels
+from seattn.ops._tail import run
 from tests.ops import _two_processes
 
 SHAPES = {"odd": (3, 7, 5, 3), "33-channels": (2, 33, 3, 5), "two-values": (2, 8, 1, 1)}
@@ -196,3 +197,20 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     net(x).square().mean().backward()
     for name, grad in grads.items():
         torch.testing.assert_close(grad, net.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_small_maps_leave_their_norm_to_torch_with_the_same_results(inside, monkeypatch):
+    torch.manual_seed(0)
+    plain, tail = ModulesTail(7), FusedTail(7)
+    tail.load_state_dict(plain.state_dict())
+    x, shortcut = torch.randn(2, *SHAPES["odd"])
+    monkeypatch.setattr(run, "NORM_INSIDE_FROM", x.numel() + (not inside))
+    with set_kernels("torch"), torch.autograd.profiler.profile() as profile:
+        found = step(tail, x, shortcut)
+    names = {event.name for event in profile.function_events}
+    assert ("aten::native_batch_norm" in names) is not inside
+    expected = step(plain, x, shortcut)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")

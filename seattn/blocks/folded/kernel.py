@@ -51,7 +51,7 @@ ACTS = {
 
 
 class OneDNNConv:
-    """A convolution for inputs of one shape and dtype by oneDNN's fused operator, with the weight in oneDNN's layout."""
+    """A convolution for inputs of one shape and dtype by oneDNN's fused operator, on a weight in its layout."""
 
     def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> None:
         geometry: Any = conv.padding, conv.stride, conv.dilation, conv.groups
@@ -69,7 +69,7 @@ class OneDNNConv:
 
 
 class TorchConv:
-    """The same steps by torch, for a small input of a single image: a call of oneDNN takes longer than its arithmetic."""
+    """The same steps by torch, for one small image: a call of oneDNN takes longer than its arithmetic."""
 
     def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -113,7 +113,7 @@ def _is_small(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> bool:
         return False
     geometry: Any = conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
     backend: Any = torch._C._select_conv_backend(x, weight, bias, *geometry, None)
-    return bool(backend == torch._C._ConvBackend.Slow2d)
+    return bool(backend.name == "Slow2d")
 
 
 def fused_conv(
