@@ -23,7 +23,7 @@ from seattn.cli.hub import import_weights, publish, pull, stage, verify
 from seattn.cli.installation.report import info
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import calibrate, explain, report
-from seattn.cli.training import finetune, timm_script, train
+from seattn.cli.training import finetune, recipe_keys, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
 from seattn.core.files import describe_system_error
@@ -83,6 +83,11 @@ def hub(context: typer.Context) -> None:
     _help_without_command(context)
 
 
+def recipe(context: typer.Context) -> None:
+    """Recipes of trainings: the keys that they may have."""
+    _help_without_command(context)
+
+
 def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -131,6 +136,7 @@ app.add_typer(
     ),
     name="hub",
 )
+app.add_typer(_group(recipe, [("keys", recipe_keys, "recipe keys 'lr*'")]), name="recipe")
 
 
 def run(args: Sequence[str] | None = None) -> int:

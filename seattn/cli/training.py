@@ -1,16 +1,23 @@
-"""The commands that train: `train`, `finetune`, `timm`, and the option --set of recipes."""
+"""The commands that train: `train`, `finetune`, `timm`; the option --set of recipes and the command `recipe keys`."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from seattn.cli import (
     LARGEST_BATCH,
     LARGEST_SEED,
     MOST_EPOCHS,
     Checkpoint,
+    Json,
     Labels,
     ListRecipes,
     NoExif,
@@ -219,3 +226,27 @@ def train(
         labels=labels,
         test_labels=test_labels,
     )
+
+
+def recipe_keys(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILTER]", help="A part of the name, or a pattern such as 'lr*'.", show_default="all"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the keys of a recipe: type, default, bounds, meaning. All but seattn.… are those of timm's train.py."""
+    from seattn.core.recipe.table import recipe_keys
+
+    keys = recipe_keys(pattern)
+    if as_json:
+        print(json.dumps([asdict(key) for key in keys], indent=2))
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0))
+    table.add_column("key", no_wrap=True)
+    table.add_column("type, default, bounds; meaning", overflow="fold")
+    for key in keys:
+        name, kind, default, bounds, meaning = key.cells()
+        values = [kind, default if key.required else f"default {default}", *([bounds] if bounds else [])]
+        table.add_row(Text(name), Text.assemble(("; ".join(values), "bold"), f"\n{meaning}"))
+    Console().print(table)

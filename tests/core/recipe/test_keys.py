@@ -13,10 +13,11 @@ from timm.scheduler import create_scheduler_v2
 
 import seattn  # noqa: F401  registers the models
 from seattn.core.errors import UserError
-from seattn.core.recipe import _NEAREST, CYCLIC, OurKeys, Recipe, Scheduler, load_recipe, parse_recipe
+from seattn.core.recipe import CYCLIC, OurKeys, Recipe, Scheduler, load_recipe, parse_recipe
+from seattn.core.recipe.foreign import NEAREST
 from seattn.training.build import create_schedule
 
-CONFIGS = sorted((Path(__file__).parents[2] / "zoo_configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "zoo_configs").glob("*.yaml"))
 BASE = {"model": "se_resnet20_cifar.cifar10", "lr": 0.1}
 
 
@@ -200,7 +201,7 @@ def test_each_cycle_starts_lower_and_ends_at_zero():
 
 def test_what_is_near_another_projects_name_is_there():
     optimizers = list_optimizers()
-    for field, hints in _NEAREST.items():
+    for field, hints in NEAREST.items():
         for names, right in hints.items():
             first = right.replace(",", " ").split()[0].removeprefix("lookahead_")
             assert first in (*optimizers, *get_args(Scheduler), "cross_entropy", "focal") or ":" in right, right

@@ -1,12 +1,9 @@
-"""A recipe: how one net is trained, as a frozen, typed record that a YAML file fills.
+"""The keys of a recipe, each with its type, its default, its bounds and, in the string below it, its meaning.
 
-The top-level keys, their meaning and their defaults are those of timm's train.py, so that one file drives both. Keys
-that timm does not have are under the key `seattn`. A file is called after its weights: `<arch>.<tag>.yaml`.
+`seattn recipe keys` and the reference are made from them.
 """
 
-import difflib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
@@ -17,8 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictB
 from pydantic.dataclasses import dataclass
 
 from seattn.core.errors import UserError
-from seattn.core.files import not_found, write_text
-from seattn.core.records import one_line_errors, read_yaml
+from seattn.core.files import write_text
+from seattn.core.recipe.foreign import nearest
+from seattn.core.records import one_line_errors
 
 
 def _from_text(value: object) -> object:
@@ -51,41 +49,6 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-# What a recipe can name for what it does not have: the field, other projects' names in small letters, the nearest.
-_NEAREST = {
-    "opt": {
-        "ranger ranger21 rangerlite lookahead": "lookahead_radam",
-        "sam": "seattn.sam_rho: 0.05, with any optimizer",
-        "swa": "model_ema: true",
-        "lbfgs asgd rprop": "sgd",
-        "sophia shampoo soap": "kron",
-    },
-    "sched": {
-        "exponential exp exponentiallr": "step with decay_epochs: 1 and decay_rate below 1",
-        "onecycle onecyclelr 1cycle": "poly with decay_rate: 1.0 and warmup_prefix: true",
-        "linear linearlr polynomial": "poly with decay_rate: 1.0",
-        "none constant fixed": "step with decay_rate: 1.0",
-        "plateau reducelronplateau": "multistep, or seattn.early_stop",
-        "warmrestarts cosinewarmrestarts cosineannealingwarmrestarts sgdr": "cosine with lr_cycle_limit",
-        "cosineannealing cosinelr cosineannealinglr": "cosine",
-        "wsd trapezoid": "multistep",
-    },
-    "loss": {
-        "ohem ohemcrossentropy hardmining asl asymmetric polyloss gce ghm": "focal",
-        "ce crossentropyloss softmax nll labelsmoothing": "cross_entropy, with smoothing",
-        "bce bceloss bcewithlogits": "bce_loss: true",
-        "ldam balancedsoftmax logitadjust classbalanced weightedcrossentropy": "cross_entropy with class_weights",
-        "kd distillation kldiv": "cross_entropy with kd_model_name",
-    },
-}
-
-
-def nearest(field: str, name: object) -> str | None:
-    """The nearest thing that a recipe has for another project's `name` in a field, if one is known."""
-    plain = "".join(character for character in str(name).lower() if character.isalnum())
-    return next((right for names, right in _NEAREST.get(field, {}).items() if plain in names.split()), None)
-
-
 def _known(value: object, info: ValidationInfo) -> object:
     """Refuse a name of another project with the nearest thing that a recipe has."""
     field = info.field_name or ""
@@ -108,7 +71,7 @@ CountFromOne = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # NumPy takes no larger one
 Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
 Scheduler = Literal["cosine", "multistep", "poly", "step", "tanh"]  # not "plateau": a resumed run forgets its state
-CONFIGS = Path(__file__).parents[1] / "zoo_configs"  # a link to the folder of the repository; in a wheel, its files
+_CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 CYCLIC = ("cosine", "poly", "tanh")
 
 
@@ -119,62 +82,59 @@ def require(holds: bool, key: str, value: object, right: str) -> None:
 
 
 @one_line_errors
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=_CONFIG)
 class OurKeys:
-    """The keys of a recipe that timm's script does not have.
-
-    Args:
-        dataset: the name of the data set in the result rows.
-        exif: rotate images by their EXIF orientation, which timm does not do.
-        data: "memory" keeps the decoded images on the device and augments whole batches there; "folder" reads files
-            with timm's loader and transforms. "auto" is "memory" where the images fit, unless `aa` is set, or `scale`
-            crops images that are larger than the model's input.
-        crop_padding: width in pixels of the border that a training image gets before a random crop to its size. It
-            replaces timm's `scale` and `ratio`; with None they hold.
-        crop_border: the border of `crop_padding`: "black", or "reflect" for the image mirrored at its edge.
-        flips: "random" mirrors a training image left to right with probability `hflip` in every epoch. "alternate"
-            draws once for each image, and then mirrors the image in every second epoch: two successive epochs see both
-            sides (Jordan, 2024, https://arxiv.org/abs/2404.00498, section 3.6). It needs `hflip` 0.5 and images in
-            memory.
-        cutout: side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none.
-            The square shrinks with the image under `resize`.
-        policy: torchvision's "cifar10" or "imagenet" AutoAugment, "randaugment" or "trivial" (TrivialAugmentWide). For
-            data "folder" there are timm's own policies too, by `aa`. A policy replaces `color_jitter`, as in timm.
-        holdout: the part of the train split on which choices are made, where the data have no validation split; 0
-            trains on the whole train split, and no accuracy is known before the end.
-        holdout_seed: selects the images of that part. Runs with different `seed` hold out the same images.
-        loss: "cross_entropy" (or timm's `bce_loss`) or "focal" (Lin et al., ICCV 2017).
-        focal_gamma: the exponent of the focal loss.
-        class_weights: weights of the classes in the loss: the inverse of the number of images ("balanced") or of the
-            effective number (Cui et al., CVPR 2019, beta 0.999; "effective"); or a weight for each of some classes, as
-            `{cat: 2}`, where all others have 1.
-        sampling: "balanced" draws every class equally often.
-        balanced_head_epochs: additional epochs at the end, in which only the classifier learns, from balanced batches
-            (Kang et al., ICLR 2020).
-        sam_rho: radius of sharpness-aware minimisation (Foret et al., ICLR 2021); None does not use it.
-        resize: progressive resizing, as pairs of a side in pixels and a number of epochs; the remaining epochs run at
-            the model's own size.
-        early_stop: end the run after this number of epochs without a better held-out accuracy.
-    """
+    """The keys of a recipe that timm's script does not have."""
 
     dataset: str = ""
+    """The name of the data set in the result rows."""
     exif: StrictBool = True
+    """Rotate images by their EXIF orientation, which timm does not do."""
     data: Literal["auto", "memory", "folder"] = "auto"
+    """`memory` keeps the decoded images on the device and augments whole batches there; `folder` reads files with
+    timm's loader and transforms. `auto` is `memory` where the images fit, unless `aa` is set, or `scale` crops images
+    that are larger than the model's input."""
     crop_padding: Count | None = None
+    """Width in pixels of the border that a training image gets before a random crop to its size. It replaces timm's
+    `scale` and `ratio`, which hold where it is null."""
     crop_border: Literal["black", "reflect"] = "black"
+    """The border of `crop_padding`: black, or the image mirrored at its edge."""
     flips: Literal["random", "alternate"] = "random"
+    """`random` mirrors a training image left to right with probability `hflip` in every epoch. `alternate` draws once
+    for each image, and then mirrors the image in every second epoch: two successive epochs see both sides (Jordan,
+    2024, https://arxiv.org/abs/2404.00498, section 3.6). It needs `hflip` 0.5 and images in memory."""
     cutout: Count = 0
+    """Side in pixels of a square that is blanked in each training image (DeVries and Taylor, 2017); 0: none. The square
+    shrinks with the image under `resize`."""
     policy: Literal["", "cifar10", "imagenet", "randaugment", "trivial"] = ""
+    """torchvision's AutoAugment for CIFAR-10 or ImageNet, RandAugment or TrivialAugmentWide. For data `folder` there
+    are timm's own policies too, by `aa`. A policy replaces `color_jitter`, as in timm."""
     holdout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """The part of the train split on which choices are made, where the data have no validation split; 0 trains on the
+    whole train split, and no accuracy is known before the end."""
     holdout_seed: Seed = 0
+    """Selects the images of that part. Runs with different `seed` hold out the same images."""
     loss: Annotated[Literal["cross_entropy", "focal"], BeforeValidator(_known)] = "cross_entropy"
+    """`cross_entropy` (or timm's `bce_loss`), or `focal` (Lin et al., ICCV 2017)."""
     focal_gamma: NotNegative = 2.0
+    """The exponent of the focal loss."""
     class_weights: Literal["none", "balanced", "effective"] | dict[str, Positive] = "none"
+    """Weights of the classes in the loss: the inverse of the number of images (`balanced`) or of the effective number
+    (`effective`; Cui et al., CVPR 2019, beta 0.999); or a weight for each of some classes, as `{cat: 2}`, where all
+    others have 1."""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """`shuffle` takes every image once in an epoch; `balanced` draws every class equally often."""
     balanced_head_epochs: Count = 0
+    """Additional epochs at the end, in which only the classifier learns, from balanced batches (Kang et al., ICLR
+    2020)."""
     sam_rho: Positive | None = None
+    """Radius of sharpness-aware minimisation (Foret et al., ICLR 2021); null does not use it."""
     resize: tuple[tuple[CountFromOne, CountFromOne], ...] = ()
+    """Progressive resizing, as pairs of a side in pixels and a number of epochs; the remaining epochs run at the
+    model's own size."""
     early_stop: CountFromOne | None = None
+    """End the run after this number of epochs without a better held-out accuracy. It needs held-out images, and no
+    `balanced_head_epochs`."""
 
     def __post_init__(self) -> None:
         in_files = self.flips == "alternate" and self.data == "folder"
@@ -186,103 +146,179 @@ class OurKeys:
 
 
 @one_line_errors
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=_CONFIG)
 class Recipe:
     """Keys of timm's train.py, with its meanings and defaults, and the key `seattn`.
 
     A one-cycle schedule in timm's words: `sched: poly`, `decay_rate: 1.0`, `warmup_prefix: true`; the whole run is then
     `warmup_epochs + epochs` long. Warm restarts (Loshchilov and Hutter, SGDR, ICLR 2017): `lr_cycle_limit` cycles, the
     first of `epochs` epochs, each `lr_cycle_mul` times as long as the one before and from `lr_cycle_decay` times its
-    rate. Batch sizes are of one process. `initial_checkpoint` is a file of weights to start from, of which a classifier
-    of another size is left out; `kd_model_name` may also be the folder of a run, or `hf-hub:org/name`.
+    rate. Batch sizes are of one process.
 
     Raises:
         UserError: for an unknown, missing or ill-typed key, or a value out of range.
     """
 
     model: str
+    """The net: `arch` or `arch.tag`, any of timm or of this package."""
     lr: Positive
+    """The highest learning rate of the schedule."""
     model_kwargs: Keywords = field(default_factory=dict)
+    """Options of the net, as `{rd_ratio: 0.125}`."""
     num_classes: CountFromOne | None = None
+    """The number of classes; null: the net's own."""
     pretrained: StrictBool = False
+    """Start from the net's trained weights."""
     initial_checkpoint: str = ""
+    """A file of weights to start from, of which a classifier of another size is left out."""
     batch_size: Annotated[int, Field(strict=True, ge=2, le=1_000_000)] = 128  # batch norm needs two values
+    """Images in a batch of one process; even where mixup or cutmix is on."""
     grad_accum_steps: CountFromOne = 1
+    """Batches whose gradients make one update of the weights."""
     epochs: CountFromOne = 300
+    """Epochs of the schedule's first cycle, including the warm-up unless `warmup_prefix` is true."""
     seed: Seed = 42
+    """The seed of the initial weights, the order of the images and the augmentation."""
 
     opt: Annotated[str, BeforeValidator(_known)] = "sgd"
+    """An optimizer of timm; `sgd` has Nesterov's momentum, and `lookahead_` before a name wraps it in Lookahead."""
     momentum: NotNegative = 0.9
+    """Momentum, of the optimizers that have it."""
     opt_betas: tuple[Number, Number] | None = None
+    """The two betas of the optimizers like Adam; null: the optimizer's own."""
     opt_eps: NotNegative | None = None
+    """The epsilon of the optimizers like Adam; null: the optimizer's own."""
     opt_kwargs: Keywords = field(default_factory=dict)
+    """Further options of the optimizer."""
     weight_decay: NotNegative = 2e-5
+    """Weight decay; biases and the parameters of norms have none."""
     layer_decay: Positive | None = None
+    """The factor of the learning rate from one group of layers to the group before it; null: one rate for all."""
     clip_grad: Positive | None = None
+    """The limit of `clip_mode` for gradients; null does not clip."""
     clip_mode: Literal["norm", "value", "agc"] = "norm"
+    """Clip the norm of all gradients, each value, or each gradient in proportion to its weights (adaptive gradient
+    clipping; Brock et al., ICML 2021)."""
 
     sched: Annotated[Scheduler, BeforeValidator(_known)] = "cosine"
+    """The schedule of the learning rate."""
     sched_on_updates: StrictBool = False
+    """Change the rate with every update, not with every epoch."""
     warmup_epochs: Count = 5
+    """Epochs in which the rate rises in a straight line from `warmup_lr` to `lr`."""
     warmup_lr: NotNegative = 1e-5
+    """The learning rate at the start of the warm-up."""
     warmup_prefix: StrictBool = False
+    """Put the warm-up before the schedule, so that the run is `warmup_epochs` longer."""
     min_lr: NotNegative = 0.0
+    """The learning rate at the end of `cosine`, `poly` and `tanh`, and in the cooldown."""
     decay_rate: Number = 0.1
+    """The factor of each decay of `step` and `multistep`; the exponent of `poly`."""
     decay_epochs: Annotated[Positive, AfterValidator(_keep_default)] = 90
+    """Epochs between two decays of `step`."""
     decay_milestones: tuple[Count, ...] = (90, 180, 270)
+    """The epochs at which `multistep` decays."""
     cooldown_epochs: Count = 0
+    """Additional epochs after the schedule, at `min_lr`."""
     lr_cycle_mul: Annotated[Number, Field(gt=0, le=100)] = 1.0
+    """The length of each cycle over that of the cycle before it."""
     lr_cycle_decay: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """The highest rate of each cycle over that of the cycle before it."""
     lr_cycle_limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 1
+    """The number of cycles of `cosine`, `poly` and `tanh`; 1 for the other schedules."""
 
     smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """Label smoothing: the part of each target that is spread over all classes."""
     bce_loss: StrictBool = False
+    """Binary cross entropy of each class in place of the cross entropy."""
     bce_sum: StrictBool = False
+    """Sum the binary cross entropy over the classes in place of its mean."""
     bce_target_thresh: Number | None = None
+    """With `bce_loss`, a target above this value becomes 1 and any other 0; null leaves targets as they are."""
     drop: Fraction = 0.0
+    """Dropout before the classifier: the probability that a feature is dropped."""
     drop_path: Fraction | None = None
+    """Stochastic depth: the largest probability that a residual branch is dropped; null: the net's own."""
     mixup: NotNegative = 0.0
+    """Alpha of mixup (Zhang et al., ICLR 2018); 0 does not use it."""
     cutmix: NotNegative = 0.0
+    """Alpha of CutMix (Yun et al., ICCV 2019); 0 does not use it."""
     cutmix_minmax: tuple[Fraction, Fraction] | None = None
+    """The least and the largest side of CutMix's rectangle, as parts of the image's; this turns CutMix on, whatever
+    `cutmix` is."""
     mixup_prob: Fraction = 1.0
+    """The probability that a batch, or an element of it, is mixed where mixup or cutmix is on."""
     mixup_switch_prob: Fraction = 0.5
+    """The probability of CutMix in place of mixup where both are on."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    """Draw the mixture once for a batch, for each pair of images, or for each image."""
     mixup_off_epoch: Count = 0
+    """The number of epochs after which batches are no longer mixed; 0: they are in all epochs."""
     kd_model_name: str | None = None
+    """The teacher of knowledge distillation (Hinton et al., 2015): a model's name, the folder of a run, or
+    `hf-hub:org/name`."""
     kd_temperature: Positive = 4.0
+    """The temperature by which the logits of teacher and student are divided."""
     distill_loss_weight: Number | None = None
+    """The weight of the teacher's loss; null: 1 minus `task_loss_weight`, or 1 where that is null."""
     task_loss_weight: Number | None = None
+    """The weight of the loss of the labels beside a teacher's; null: 1."""
 
     scale: tuple[Positive, Fraction] = (0.08, 1.0)
+    """The least and the largest area of a random crop over the image's."""
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """The least and the largest width over height of a random crop."""
     hflip: Fraction = 0.5
+    """The probability that a training image is mirrored left to right."""
     vflip: Fraction = 0.0
+    """The probability that a training image is turned upside down."""
     color_jitter: NotNegative | None = 0.4
+    """The largest change of brightness, contrast and saturation, as a part of 1; a policy replaces it."""
     aa: str | None = None
+    """A policy of timm for images from files, as `rand-m9-mstd0.5`, `augmix-m5` or `original`."""
     reprob: Fraction = 0.0
+    """The probability of random erasing (Zhong et al., AAAI 2020) of a training image."""
     remode: Literal["pixel", "rand", "const"] = "pixel"
+    """Erase with a random value for each pixel, with one for each rectangle, or with 0."""
     recount: CountFromOne = 1
+    """The number of rectangles that are erased."""
     train_interpolation: Literal["random", "bilinear", "bicubic"] = "random"
+    """The interpolation of a random crop; `random` draws one of the two for each image."""
     workers: Annotated[int, Field(strict=True, ge=0, le=1024)] = 4
+    """Processes that read and augment images from files; 0 does both in the training's own."""
 
     model_ema: StrictBool = False
+    """Keep an exponential moving average of the weights; its weights are evaluated and saved."""
     model_ema_decay: Annotated[Number, Field(gt=0, lt=1)] = 0.9998
+    """The part of the average that one update keeps."""
     model_ema_warmup: StrictBool = False
+    """Start with a smaller part, which rises to `model_ema_decay`."""
     amp: StrictBool = False
+    """Mixed precision: compute most operators in `amp_dtype`."""
     amp_dtype: Literal["bfloat16", "float16"] = "float16"
+    """The dtype of `amp`; with `float16` the gradients are scaled."""
     channels_last: StrictBool = False
+    """Keep images and weights in the memory format channels_last (NHWC)."""
     torchcompile: str | None = None
+    """The backend of torch.compile, as `inductor`; null does not compile."""
     sync_bn: StrictBool = False
+    """Batch norm over the batches of all processes."""
     dist_bn: Literal["", "broadcast", "reduce"] = "reduce"
+    """After each epoch, give all processes the mean of the batch norms' running statistics, or those of the first."""
     log_wandb: StrictBool = False
+    """Log each epoch to Weights & Biases; needs the extra `logs`."""
     wandb_project: str | None = None
+    """The project of that log; null: the one of wandb's settings."""
 
-    # Only timm's script reads these keys.
     device_modules: tuple[str, ...] = ()
+    """Only for timm's script: modules that it imports first, as `[seattn]`."""
     train_split: str = "train"
+    """Only for timm's script: the name of the train split."""
     val_split: str = "validation"
+    """Only for timm's script: the name of the split on which it evaluates each epoch."""
 
     seattn: OurKeys = field(default_factory=OurKeys)
+    """The keys that timm's script does not have."""
 
     def __post_init__(self) -> None:
         alternate = self.seattn.flips == "alternate"
@@ -327,74 +363,6 @@ class Recipe:
     def write(self, path: Path) -> None:
         """Write the resolved recipe as YAML, whole or not at all."""
         write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False))
-
-
-def packaged_configs(kind: str = "") -> dict[str, Path]:
-    """The files of `zoo_configs/` in this package by their names: recipes, or the "ablations" or "searches"."""
-    files = sorted((CONFIGS / kind).glob("*.yaml"))
-    return {path.stem: path for path in files if path.name != "queue.yaml"}
-
-
-def find_config(name: Path, kind: str = "") -> Path:
-    """The file `name` if there is one, otherwise the file of that name in this package.
-
-    Args:
-        kind: "" for recipes, "ablations" or "searches".
-
-    Raises:
-        UserError: if there is neither; it names the packaged file with the nearest name.
-    """
-    packaged, stem = packaged_configs(kind), name.name.removesuffix(".yaml")
-    may_be_packaged = name.parent in (Path(), Path("zoo_configs") / kind)
-    if may_be_packaged and stem in packaged and not os.path.isfile(name):  # a folder of that name may be there
-        return packaged[stem]
-    if os.path.lexists(name):
-        return name
-    if not may_be_packaged:
-        raise UserError(not_found("file", name))
-    near = difflib.get_close_matches(stem, packaged, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"there is no file {name}, and no such name in this package; {hint}--list shows the names")
-
-
-def load_recipe(path: Path, overrides: Mapping[str, object] | None = None) -> Recipe:
-    """The recipe in the file `path`, with the keys of `overrides` replaced ("seattn.cutout": `cutout` under `seattn`).
-
-    Raises:
-        UserError: naming the file, the key and the nearest valid one, or the value and what would be right.
-    """
-    raw = read_yaml(path, "recipe", "model: se_resnet20_cifar")
-    return parse_recipe(replace_keys(raw, overrides or {}), source=str(path))
-
-
-def parse_recipe(raw: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
-    """A recipe from plain values.
-
-    Raises:
-        UserError: naming `source`, for an unknown, missing or ill-typed key, or a value out of range.
-    """
-    for key in raw:
-        if key in OurKeys.__dataclass_fields__:
-            right = nearest(key, raw[key])
-            hint = f" The nearest to {raw[key]!r} is {right}" if right else ""
-            raise UserError(f"{source}: unknown key {key!r}; did you mean 'seattn.{key}'?{hint}")
-    try:
-        return Recipe(**{str(key): value for key, value in raw.items()})
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def replace_keys(raw: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """`raw` with the values of `changes`, whose dotted keys name values inside of mappings."""
-    for key, value in changes.items():
-        raw = _replaced(raw, key.split("."), value)
-    return raw
-
-
-def _replaced(raw: Any, path: list[str], value: object) -> dict[str, Any]:
-    raw = raw if isinstance(raw, dict) else {}
-    inner = value if len(path) == 1 else _replaced(raw.get(path[0]), path[1:], value)
-    return {**raw, path[0]: inner}
 
 
 def _lists(value: Any) -> Any:
