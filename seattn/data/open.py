@@ -44,6 +44,7 @@ from seattn.data.images import (
 )
 from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import EvalSplit, MemoryEval, MemoryTrain, TrainSplit
+from seattn.data.sampling import long_tail
 from seattn.data.transforms import channels_mode, check_policy, eval_transform_uint8
 
 _HEAD = 2**16  # bytes of a file that are compared first, to find an image that is in two splits
@@ -147,7 +148,7 @@ class _Opener:
         whole = self._files("train")
         path = self._path(whole)
         if has_split(self.data_dir, "validation"):
-            training, held_out = whole, self._files("validation")
+            training, held_out = self._thinned(whole), self._files("validation")
         else:
             training, held_out = self._hold_out(whole)
         if has_split(self.data_dir, "test"):  # before hours of training
@@ -218,7 +219,14 @@ class _Opener:
         )
 
     def _hold_out(self, whole: AnySet) -> tuple[AnySet, AnySet]:
-        return hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
+        training, held_out = hold_out(whole, self.recipe.seattn.holdout, self.recipe.seattn.holdout_seed)
+        return self._thinned(training), held_out
+
+    def _thinned(self, training: AnySet) -> AnySet:
+        keys = self.recipe.seattn
+        if keys.long_tail == 1:
+            return training
+        return training.subset(long_tail(training.labels, keys.long_tail, keys.holdout_seed))
 
     def _memory_train(self, data: ImageSet) -> TrainSplit:
         return MemoryTrain(data, self.recipe, self.config, self.device, rank=self.rank, world=self.world)

@@ -1,4 +1,4 @@
-"""The order of an epoch's images, which (seed, epoch) alone decides, for the global batch of all processes."""
+"""Which images a run sees, and the order of an epoch's, which (seed, epoch) alone decides, for all processes."""
 
 import numpy as np
 import torch
@@ -36,3 +36,26 @@ def epoch_order(labels: torch.Tensor, generator: torch.Generator, *, balanced: b
         chosen.append(torch.cat(drawn)[:share])
     order = torch.cat(chosen)
     return order[torch.randperm(count, generator=generator)]
+
+
+def long_tail(labels: torch.Tensor, ratio: float, seed: int) -> torch.Tensor:
+    """Sorted indices of the images that are left where each class has fewer than the one before it.
+
+    Class k of K keeps round(n ratio^(-k / (K - 1))) of its images, and at least one, where n is the number of images of
+    the largest class: a class at the front keeps them all (Cui et al., CVPR 2019, https://arxiv.org/abs/1901.05555,
+    section 5.1).
+
+    Args:
+        labels: (N,), of classes that are numbered from 0.
+        ratio: images of the first class over those of the last, from 1.
+        seed: selects the images.
+    """
+    counts = torch.bincount(labels)
+    last = max(len(counts) - 1, 1)
+    generator = stream(seed, len(labels))
+    chosen = []
+    for label in range(len(counts)):
+        members = (labels == label).nonzero().flatten()
+        share = max(1, round(int(counts.max()) * ratio ** (-label / last)))
+        chosen.append(members[torch.randperm(len(members), generator=generator)][:share])
+    return torch.cat(chosen).sort().values

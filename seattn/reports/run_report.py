@@ -278,6 +278,7 @@ def _run_facts(run: FinishedRun, group: RunGroup) -> dict[str, str]:
     recipe, keys = run.recipe, run.recipe.seattn
     params = group.scores[0].params if group.scores else run.result.params if run.result else None
     loss = "focal" if keys.loss == "focal" else "binary cross entropy" if recipe.bce_loss else "cross entropy"
+    loss += "" if keys.hardest == 1 else f" of the hardest {keys.hardest:.0%} of a batch"
     minutes = "" if run.seconds is None else f", {run.seconds / 60:,.0f} min in training steps"
     exported = "" if run.exported is None else f", weights of epoch {run.exported['epoch'] + 1:.0f}"
     facts = {

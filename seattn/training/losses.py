@@ -1,4 +1,5 @@
-"""Losses of training: cross entropy, binary cross entropy and focal loss, with class weights, and distillation.
+"""Losses of training: cross entropy, binary cross entropy and focal loss, with class weights, of a whole batch or of
+its hardest images, and distillation.
 
 Shapes: B images, K classes; targets (B,) int64, or (B, K) where mixup or cutmix made them.
 """
@@ -47,6 +48,28 @@ class FocalLoss(nn.Module):
         return terms.sum(1).mean()
 
 
+class HardestLoss(nn.Module):
+    """The criterion over the part of a batch, at least one image, whose cross entropy is largest.
+
+    Online hard example mining: Shrivastava et al., CVPR 2016, https://arxiv.org/abs/1604.03540, section 4, for whole
+    images.
+
+    Args:
+        criterion: the mean loss of logits (B, K) and a target.
+        share: the part of the batch, over 0 and up to 1.
+    """
+
+    def __init__(self, criterion: nn.Module, share: float) -> None:
+        super().__init__()
+        self.criterion, self.share = criterion, share
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits.detach().float(), target, reduction="none")  # (B)
+        chosen = losses.topk(max(1, round(self.share * len(losses)))).indices
+        loss: Tensor = self.criterion(logits[chosen], target[chosen])
+        return loss
+
+
 def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: Sequence[str]) -> Tensor | None:
     """The weight of each class (K), or None for kind "none".
 
@@ -87,6 +110,11 @@ class TrainingLoss(nn.Module):
 
 def make_criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
     """The recipe's loss of logits (B, K) and a target; `labels` (N,) are those of the training images."""
+    criterion, share = _criterion(recipe, labels, class_names), recipe.seattn.hardest
+    return criterion if share == 1 else HardestLoss(criterion, share)
+
+
+def _criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
     ours = recipe.seattn
     weight = class_weights(ours.class_weights, labels, class_names)
     smoothing = 0.0 if recipe.mixes else recipe.smoothing  # timm's Mixup smooths the targets that it makes

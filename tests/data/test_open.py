@@ -15,7 +15,7 @@ from seattn.data.images import ImageSet, decode, hold_out, load_cifar, read_imag
 from seattn.data.loader import FolderEval
 from seattn.data.memory import MemoryTrain
 from seattn.data.open import open_data, warn_of_shared_files
-from seattn.data.sampling import epoch_order
+from seattn.data.sampling import epoch_order, long_tail
 from tests.helpers.cifar_files import LABELS, take_as_whole, write_cifar
 
 CPU = torch.device("cpu")
@@ -446,3 +446,25 @@ def test_alternating_flips_show_both_sides_in_two_epochs(tmp_path):
     assert torch.equal(mirrored[0], ~mirrored[1])
     assert torch.equal(mirrored[0], mirrored[2])
     assert 16 < mirrored[0].sum() < 48
+
+
+@pytest.mark.parametrize("path", ["memory", "folder"])
+def test_a_long_tail_thins_the_train_split_and_nothing_else(path, tmp_path):
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, ("a", "b", "c"), count=20)
+    keys = {"data": path, "holdout": 0.2}
+    whole = open_data(recipe(keys), tmp_path, CFG, CPU)
+    thin = open_data(recipe({**keys, "long_tail": 16}), tmp_path, CFG, CPU)
+    assert torch.bincount(whole.train.labels).tolist() == [16, 16, 16]
+    assert torch.bincount(thin.train.labels).tolist() == [16, 4, 1]
+    for split, count in ((thin.held_out, 4), (thin.test(), 20)):
+        assert torch.bincount(split.labels).tolist() == [count] * 3
+
+
+def test_a_long_tail_keeps_an_image_of_each_class_and_never_makes_one_larger():
+    labels = torch.tensor([0] * 3 + [1] * 50 + [2] * 50)
+    kept = long_tail(labels, 1000.0, 0)
+    assert torch.bincount(labels[kept]).tolist() == [3, 2, 1]
+    assert torch.equal(kept, long_tail(labels, 1000.0, 0))
+    assert not torch.equal(kept, long_tail(labels, 1000.0, 1))
+    assert long_tail(torch.zeros(5, dtype=torch.long), 10.0, 0).tolist() == [0, 1, 2, 3, 4]

@@ -5,6 +5,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.testing import assert_close
 
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
@@ -110,3 +111,27 @@ def test_the_two_weights_are_read_as_timm_reads_them(weights, expected):
     net = timm.create_model("resnet20_cifar")
     teacher = Teacher(net, recipe(kd_model_name="t", **weights), net.pretrained_cfg)
     assert (teacher.task_weight, teacher.weight) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_hardest_part_of_a_batch_is_learnt(soft):
+    torch.manual_seed(0)
+    logits = torch.randn(8, 3, requires_grad=True)
+    target = torch.randn(8, 3).softmax(1) if soft else torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    criterion = make_criterion(recipe(smoothing=0.1, seattn={"hardest": 0.25}), LABELS, NAMES)
+    loss = criterion(logits, target)
+    losses = F.cross_entropy(logits, target, reduction="none")
+    hardest = losses.argsort(descending=True)[:2]
+    expected = F.cross_entropy(logits[hardest], target[hardest], label_smoothing=0.1)
+    assert_close(loss, expected)
+    loss.backward()
+    learnt = logits.grad.abs().sum(1).nonzero().flatten()
+    assert sorted(learnt.tolist()) == sorted(hardest.tolist())
+
+
+def test_the_hardest_part_is_at_least_one_image_and_keeps_the_kind_of_loss():
+    criterion = make_criterion(recipe(seattn={"hardest": 0.01, "loss": "focal"}), LABELS, NAMES)
+    assert isinstance(criterion.criterion, FocalLoss)
+    logits, target = torch.tensor([[4.0, 0, 0], [0, 0, 0]]), torch.tensor([0, 0])
+    assert_close(criterion(logits, target), criterion.criterion(logits[1:], target[1:]))
+    assert type(make_criterion(recipe(), LABELS, NAMES)) is torch.nn.CrossEntropyLoss

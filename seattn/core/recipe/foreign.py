@@ -20,7 +20,8 @@ NEAREST = {
         "wsd trapezoid": "multistep",
     },
     "loss": {
-        "ohem ohemcrossentropy hardmining asl asymmetric polyloss gce ghm": "focal",
+        "ohem ohemcrossentropy hardmining topk": "cross_entropy with hardest: 0.5",
+        "asl asymmetric polyloss gce ghm": "focal",
         "ce crossentropyloss softmax nll labelsmoothing": "cross_entropy, with smoothing",
         "bce bceloss bcewithlogits": "bce_loss: true",
         "ldam balancedsoftmax logitadjust classbalanced weightedcrossentropy": "cross_entropy with class_weights",

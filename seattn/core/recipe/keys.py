@@ -114,10 +114,17 @@ class OurKeys:
     whole train split, and no accuracy is known before the end."""
     holdout_seed: Seed = 0
     """Selects the images of that part. Runs with different `seed` hold out the same images."""
+    long_tail: Annotated[Number, Field(ge=1)] = 1.0
+    """Thins the train split to study rare classes: images of the first class, in the order of the names, over those of
+    the last; the others lie between, on an exponential curve (Cui et al., CVPR 2019). Held-out images stay. 1: no
+    thinning."""
     loss: Annotated[Literal["cross_entropy", "focal"], BeforeValidator(_known)] = "cross_entropy"
     """`cross_entropy` (or timm's `bce_loss`), or `focal` (Lin et al., ICCV 2017)."""
     focal_gamma: NotNegative = 2.0
     """The exponent of the focal loss."""
+    hardest: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """The share of each batch that is learnt: the images with the largest cross entropy (Shrivastava et al., CVPR
+    2016)."""
     class_weights: Literal["none", "balanced", "effective"] | dict[str, Positive] = "none"
     """Weights of the classes in the loss: the inverse of the number of images (`balanced`) or of the effective number
     (`effective`; Cui et al., CVPR 2019, beta 0.999); or a weight for each of some classes, as `{cat: 2}`, where all
