@@ -24,7 +24,6 @@ from seattn.data.loader import FolderEval
 from seattn.data.transforms import data_config, image_mode
 from seattn.deploy.formats import Format, find_format
 from seattn.deploy.metadata import describe
-from seattn.deploy.quantization import quantize_onnx
 from seattn.deploy.runtime import Run
 from seattn.evaluation.scoring import match_classes
 from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
@@ -47,7 +46,7 @@ class Export:
         bytes: of all files together.
         difference: the largest difference of a logit, relative to the largest logit.
         images: the number of labelled images in the comparison, beside random inputs.
-        float_bytes: of the file before quantisation to 8 bits; None without it.
+        float_bytes: of all files before quantisation to 8 bits; None without it.
         top1_before, top1_after: accuracy on the images in PyTorch and in the file; None without images.
     """
 
@@ -93,7 +92,7 @@ def export_model(
         out: the file; by default the net's name in the current folder. Some formats write a second file beside it.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
             of them are drawn. None checks on random inputs only.
-        int8: quantise weights and activations to 8 bits; only for "onnx", and with `data_dir`.
+        int8: quantise weights and activations to 8 bits; for "onnx" and "openvino", and with `data_dir`.
         calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
             At most 512 of them are drawn.
         progress: show progress bars on stderr.
@@ -102,8 +101,8 @@ def export_model(
         UserError: if the format is unknown or not installed, the net cannot be written in it, the outputs differ by
             more than `TOLERANCE`, or 8 bits cost more than `MOST_LOST` of accuracy. No file is written then.
     """
-    target = find_format(to)
-    _check_int8(to, int8, data_dir, calibrate)
+    _check_int8(int8, data_dir, calibrate)
+    target = find_format(to, int8=int8)
     out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
     calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
     net = load_model(spec, checkpoint=checkpoint)
@@ -118,10 +117,10 @@ def export_model(
         difference = _difference(*_logits(net, run, _random_inputs(net)))
         _check_difference(difference, spec, to)
         float_bytes = None
-        if calibration is not None:
-            float_bytes = file.stat().st_size
-            with _explain_errors(spec, to):
-                quantize_onnx(file, file, _inputs(net, calibration, "calibrating" if progress else ""))
+        if calibration is not None and target.quantize is not None:
+            float_bytes = sum(path.stat().st_size for path in folder.iterdir())
+            with _explain_errors(spec, f"{to} in 8 bits"):
+                target.quantize(file, _inputs(net, calibration, "calibrating" if progress else ""))
             run, _ = target.load(file)
         before = after = None
         if labelled is not None:
@@ -144,11 +143,9 @@ def export_model(
     )
 
 
-def _check_int8(to: str, int8: bool, data_dir: Path | None, calibrate: Path | None) -> None:
+def _check_int8(int8: bool, data_dir: Path | None, calibrate: Path | None) -> None:
     if calibrate is not None and not int8:
         raise UserError("--calibrate is for --int8; give both or none")
-    if int8 and to != "onnx":
-        raise UserError(f"--int8 is for --to onnx, got {to}")
     if int8 and data_dir is None:
         raise UserError("--int8 needs labelled images, to measure the accuracy that it costs: give --data-dir DIR")
 

@@ -3,7 +3,7 @@
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from seattn.core.errors import UserError, did_you_mean
 from seattn.deploy.metadata import INPUT, KEY, Metadata
+from seattn.deploy.quantization import quantize_onnx, quantize_openvino
 from seattn.deploy.runtime import Run, run_onnx, run_openvino, run_torch, run_torchscript
 
 _DYNAMIC_BATCH = ({0: Dim("batch")},)
@@ -28,28 +29,39 @@ class Format:
         packages: the modules that writing, reading and checking need, beside torch.
         write: writes a net, traced on inputs (B, C, H, W) with B >= 2, and its metadata; all files lie beside the path.
         load: the function of a file.
+        quantize: gives a file 8-bit weights and activations, with inputs (B, C, H, W) that show the ranges of
+            activations; None where 8 bits are not offered.
+        int8_packages: the modules that `quantize` needs beside `packages`.
     """
 
     suffix: str
     packages: tuple[str, ...]
     write: Callable[[nn.Module, Tensor, Path, Metadata], None]
     load: Callable[[Path], tuple[Run, str | None]]
+    quantize: Callable[[Path, Iterable[Tensor]], None] | None = None
+    int8_packages: tuple[str, ...] = ()
 
 
-def find_format(name: str) -> Format:
+def find_format(name: str, *, int8: bool = False) -> Format:
     """The format of that name.
 
     Raises:
-        UserError: if it is unknown, or a package that it needs is not installed.
+        UserError: if it is unknown, a package that it needs is not installed, or `int8` is not offered for it.
     """
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; {did_you_mean(name, FORMATS)}")
-    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
+    target = FORMATS[name]
+    if int8 and target.quantize is None:
+        offered = [key for key, other in FORMATS.items() if other.quantize is not None]
+        raise UserError(f"--int8 is for --to {' or '.join(offered)}, got {name}")
+    packages = (*target.packages, *(target.int8_packages if int8 else ()))
+    missing = [package for package in packages if find_spec(package) is None]
     if missing:
+        what = f"{name} in 8 bits" if int8 else name
         raise UserError(
-            f'the format {name} needs {" and ".join(missing)}, not installed here: pip install "seattn[deploy]"'
+            f'the format {what} needs {" and ".join(missing)}, not installed here: pip install "seattn[deploy]"'
         )
-    return FORMATS[name]
+    return target
 
 
 def _program(net: nn.Module, x: Tensor) -> ExportedProgram:
@@ -108,8 +120,8 @@ def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -
 
 
 FORMATS = {
-    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx),
-    "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx, quantize_onnx),
+    "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",)),
     "torch": Format(".pt2", (), _write_torch, run_torch),
     "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
 }

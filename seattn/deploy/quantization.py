@@ -1,9 +1,15 @@
-"""Eight-bit ONNX files: static quantisation after training, with ranges of activations measured on images.
+"""Eight-bit files: static quantisation after training, with ranges of activations measured on images.
+
+Weights have a scale for each output channel and use 7 of the 8 bits: processors without VNNI add two products of 8 bits
+in 16 bits, which would overflow.
 
 Shapes: B images, C channels, H x W pixels.
 """
 
+import logging
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,11 +19,8 @@ from torch import Tensor
 from seattn.deploy.metadata import INPUT
 
 
-def quantize_onnx(source: Path, target: Path, batches: Iterable[Tensor]) -> None:
-    """Write the ONNX file `source` with 8-bit weights and activations to `target`; its metadata stay.
-
-    Weights have a scale for each output channel and use 7 of the 8 bits: processors without VNNI add two products of
-    8 bits in 16 bits, which would overflow.
+def quantize_onnx(path: Path, batches: Iterable[Tensor]) -> None:
+    """Give the ONNX file 8-bit weights and activations; its metadata stay.
 
     Args:
         batches: inputs (B, C, H, W) that show the range of each activation.
@@ -27,10 +30,10 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Tensor]) -> None
 
     with TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
-            target,
+            path,
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
@@ -39,6 +42,34 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Tensor]) -> None
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
         )
+
+
+def quantize_openvino(path: Path, batches: Iterable[Tensor]) -> None:
+    """Give the OpenVINO file, and the file of weights beside it, 8-bit weights and activations; its metadata stay.
+
+    Args:
+        batches: inputs (B, C, H, W) that show the range of each activation.
+    """
+    import nncf
+    import openvino
+
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": "NO"})  # else the weights are read from the file while it is written
+    inputs = [batch.contiguous().numpy() for batch in batches]
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(StringIO()):  # progress bars
+            model = nncf.quantize(
+                core.read_model(path),
+                nncf.Dataset(inputs),
+                subset_size=len(inputs),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
+            )
+    finally:
+        logger.setLevel(level)
+    openvino.save_model(model, path, compress_to_fp16=False)
 
 
 class _Reader:

@@ -1,35 +1,47 @@
-"""`seattn export --int8`: a smaller ONNX file of about the same accuracy, or one line and no file."""
+"""`seattn export --int8`: a smaller file of about the same accuracy, or one line and no file."""
 
 import dataclasses
 import json
+from functools import cache
 
 import onnx
-import onnxruntime
+import openvino
 import pytest
 from PIL import Image
 
 import seattn.deploy.exporting
 import seattn.deploy.formats
 from seattn.__main__ import main
-from seattn.deploy.metadata import KEY
 from tests.deploy.conftest import ARCH, WEIGHTS
+
+
+FILES = {"onnx": ["net.onnx"], "openvino": ["net.bin", "net.xml"]}
 
 
 @pytest.fixture(scope="module")
 def quantized(photos, tmp_path_factory):
-    """The result of the command, and its file."""
-    file = tmp_path_factory.mktemp("int8") / "net.onnx"
-    done = seattn.deploy.exporting.export_model(ARCH, "onnx", file, data_dir=photos, int8=True)
-    return done, file
+    """A function: the result of the command in a format, and its file."""
+
+    @cache
+    def quantize(to):
+        file = tmp_path_factory.mktemp("int8") / FILES[to][-1]
+        return seattn.deploy.exporting.export_model(ARCH, to, file, data_dir=photos, int8=True), file
+
+    return quantize
 
 
-def test_weights_and_activations_have_8_bits_and_the_accuracy_stays(quantized):
-    done, file = quantized
-    assert done.bytes == file.stat().st_size < 0.5 * done.float_bytes
+@pytest.mark.parametrize("to", FILES)
+def test_an_8_bit_file_is_smaller_and_the_accuracy_stays(to, quantized):
+    done, file = quantized(to)
+    assert sorted(path.name for path in file.parent.iterdir()) == FILES[to]
+    assert done.bytes == sum(path.stat().st_size for path in file.parent.iterdir()) < 0.6 * done.float_bytes
     assert done.images == 59
     assert abs(done.top1_before - done.top1_after) < 0.05
     assert 1e-4 < done.difference < 0.2
-    assert [path.name for path in file.parent.iterdir()] == ["net.onnx"]
+
+
+def test_weights_and_activations_of_onnx_have_8_bits(quantized):
+    _, file = quantized("onnx")
     graph = onnx.load(file).graph
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -41,14 +53,24 @@ def test_weights_and_activations_have_8_bits_and_the_accuracy_stays(quantized):
         assert types[weight.input[0]] == onnx.TensorProto.INT8
 
 
-def test_the_metadata_stay_and_the_file_predicts(quantized, exported, photos, capsys):
-    _, file = quantized
-    texts = [
-        onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map[KEY]
-        for path in (file, exported("onnx")[1])
-    ]
+def test_weights_and_activations_of_openvino_have_8_bits(quantized):
+    _, file = quantized("openvino")
+    convolutions = [op for op in openvino.Core().read_model(file).get_ops() if op.get_type_name() == "Convolution"]
+    assert len(convolutions) > 19
+    for convolution in convolutions:
+        image, scaled = (value.get_node() for value in convolution.input_values())
+        assert image.get_type_name() == "FakeQuantize"
+        weight = scaled.input_value(0).get_node().input_value(0)  # before the scale and the conversion to float32
+        assert weight.get_element_type() == openvino.Type.i8
+        assert abs(weight.get_node().get_data()).max() <= 64
+
+
+@pytest.mark.parametrize("to", FILES)
+def test_the_metadata_stay_and_the_file_predicts(to, quantized, exported, photos, capsys):
+    _, file = quantized(to)
+    texts = [seattn.deploy.formats.FORMATS[to].load(path)[1] for path in (file, exported(to)[1])]
     assert texts[0] == texts[1]
-    assert main(["predict", "--runtime", "onnx", str(file), str(photos / "test" / "ship"), "--json"]) == 0
+    assert main(["predict", "--runtime", to, str(file), str(photos / "test" / "ship"), "--json"]) == 0
     labels = [result["predictions"][0]["label"] for result in json.loads(capsys.readouterr().out)]
     assert labels.count("ship") > len(labels) / 2
 
@@ -93,8 +115,8 @@ def test_without_a_train_split_calibration_images_are_asked_for(photos, tmp_path
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--to", "onnx", "--int8"], "--int8 needs labelled images"),
-        (["--to", "torch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx, got torch"),
+        (["--to", "openvino", "--int8"], "--int8 needs labelled images"),
+        (["--to", "torch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx or openvino, got torch"),
         (["--to", "onnx", "--calibrate", "d"], "--calibrate is for --int8"),
         (["--to", "onnx", "--int8", "--data-dir", "d", "--calibrate", "nowhere"], "no such folder: nowhere"),
     ],
