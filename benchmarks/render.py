@@ -12,6 +12,8 @@ from pathlib import Path
 import timm
 
 from benchmarks._command import Parser, command
+from benchmarks.deploy.rows import DeployRow, deploy_files
+from benchmarks.deploy.tables import render_deploy, render_deploy_page
 from benchmarks.evidence.rows import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
 from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
@@ -34,6 +36,12 @@ _STEPS = """## What a training step is made of
 
 Times over that of the net with attention and our tails. `convolutions alone` has neither attention nor norms and
 activations: timm's time over it is what a step would gain if all of those cost nothing.
+"""
+
+_EXPORTED = """## Exported nets
+
+Nets in PyTorch and as files of `seattn export` in other runtimes, timed in turns (`make bench-deploy DATA_DIR=…`). All
+forms compute in float32 but for the 8-bit ones; PyTorch runs in channels_last, and its sizes are of float32 weights.
 """
 
 
@@ -65,11 +73,15 @@ def all_facts() -> list[Facts]:
 
 
 def render_readme(text: str) -> str:
-    """`text` with new tables between their markers: accuracy, the gain of attention, speed on each device with rows."""
+    """`text` with new tables between their markers: accuracy, the gain of attention, speed, exported nets.
+
+    The exported nets are those of the device that was measured last.
+    """
     tables = {
         "results": render_table(all_facts()),
         "ablation": render_gain(committed()),
         "speed": render_tables(headlines=True),
+        "deploy": render_deploy(max(exported_rows(), key=lambda rows: rows[-1].conditions.date, default=[])),
     }
     for name, table in tables.items():
         before, remainder = text.split(f"<!-- {name}: rendered by make cards -->\n")
@@ -90,11 +102,18 @@ def render_tables(*, headlines: bool) -> str:
     return "\n".join(table for table in tables if table)
 
 
+def exported_rows() -> list[list[DeployRow]]:
+    """The rows of exported nets of each device that has some."""
+    return [rows for path in deploy_files() if (rows := records.read_rows(DeployRow, path))]
+
+
 def render_results() -> str:
-    """benchmarks/results/README.md: all cases, and the parts of a training step."""
+    """benchmarks/results/README.md: all cases, the parts of a training step, and exported nets."""
     steps = [table for path in speed_files() if (table := render_steps(records.read_rows(SpeedRow, path)))]
     text = f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
-    return text + ("\n" + _STEPS + "\n" + "\n".join(steps) if steps else "")
+    exported = [render_deploy_page(rows) for rows in exported_rows()]
+    text += "\n" + _STEPS + "\n" + "\n".join(steps) if steps else ""
+    return text + ("\n" + _EXPORTED + "\n" + "\n".join(exported) if exported else "")
 
 
 def write_studies(rows: Path = ROWS, studies: Path = STUDIES) -> None:

@@ -19,6 +19,7 @@ OURS = "seattn"
 # Other forms of ours, and what they add to a mode's name: each is compared in rows of its own, as seattn.
 VARIANTS = {"seattn_folded": "folded", "seattn_compile": "compiled"}
 PREFIX = "data-"  # of the names of files of data rates in benchmarks/results
+DEPLOY_PREFIX = "deploy-"  # of those of exported nets
 Group = tuple[str, str, str, str, str, str, bool]
 
 
@@ -124,7 +125,8 @@ def device_slug(device: torch.device, where: Conditions) -> str:
 
 def speed_files(folder: Path = RESULTS) -> list[Path]:
     """The files of speed rows, one for each device, CPUs first."""
-    files = [path for path in folder.glob("*.csv") if path.name != ACCURACY.name and not path.name.startswith(PREFIX)]
+    others = (ACCURACY.name, PREFIX, DEPLOY_PREFIX)
+    files = [path for path in folder.glob("*.csv") if not path.name.startswith(others)]
     return sorted(files, key=lambda path: (not is_cpu(path), path.name))
 
 

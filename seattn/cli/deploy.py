@@ -39,7 +39,10 @@ def export(
         ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit weights and activations (ONNX, OpenVINO); with --data-dir, to measure the loss.")
+        bool,
+        typer.Option(
+            "--int8", help="8-bit weights and activations (ONNX, OpenVINO); with --data-dir, to measure the loss."
+        ),
     ] = False,
     calibrate: Annotated[
         Path | None,

@@ -167,4 +167,6 @@ def test_a_package_that_is_not_installed_is_one_line(to, package, monkeypatch, f
 def test_a_package_for_8_bits_that_is_not_installed_is_one_line(monkeypatch, photos, fails):
     monkeypatch.setitem(sys.modules, "nncf", None)
     line = fails("export", ARCH, "--to", "openvino", "--int8", "--data-dir", photos)
-    assert line == 'seattn: the format openvino in 8 bits needs nncf, not installed here: pip install "seattn[deploy]"\n'
+    assert (
+        line == 'seattn: the format openvino in 8 bits needs nncf, not installed here: pip install "seattn[deploy]"\n'
+    )

@@ -14,7 +14,6 @@ import seattn.deploy.formats
 from seattn.__main__ import main
 from tests.deploy.conftest import ARCH, WEIGHTS
 
-
 FILES = {"onnx": ["net.onnx"], "openvino": ["net.bin", "net.xml"]}
 
 
