@@ -35,15 +35,11 @@ bench: $(VENV)/.test
 bench-data: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.speed.data $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 
-<<<<<<< HEAD
-# The time of one call of each op, of a block and of a net on the host. Prints a table and writes no rows.
-=======
 # Exported nets against PyTorch with two threads, twelve minutes. DATA_DIR=… is CIFAR-10; ARGS="--net NAME" times one net.
 bench-deploy: $(VENV)/.test
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.deploy.run --data-dir $(or $(DATA_DIR),$(error give DATA_DIR=…)) $(ARGS)
 
-# The time of one call of each op on the host. Prints a table and writes no rows.
->>>>>>> 3a277b9 (make bench-deploy compares nets in PyTorch with exported files: size, accuracy, speed; the README has a table of its rows)
+# The time of one call of each op, of a block and of a net on the host. Prints a table and writes no rows.
 bench-dispatch: $(VENV)/.test
 	$(PYTEST) benchmarks/speed/dispatch.py -q --benchmark-warmup=on --benchmark-warmup-iterations=20 \
 		--benchmark-max-time=0.3 --benchmark-columns=median,iqr,rounds --benchmark-time-unit=us --benchmark-sort=name
