@@ -23,7 +23,7 @@ from seattn.cli.hub import import_weights, publish, pull, stage, verify
 from seattn.cli.installation.report import info
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import calibrate, explain, report
-from seattn.cli.training import finetune, recipe_keys, timm_script, train
+from seattn.cli.training import finetune, pretrain, recipe_keys, timm_script, train
 from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
 from seattn.core.files import describe_system_error
@@ -112,6 +112,7 @@ app = _group(
         ("list", list_models, "list 'se_*' --pretrained"),
         ("profile", profile, "profile se_resnet20_cifar --against resnet20_cifar"),
         ("finetune", finetune, "finetune se_resnet18 --data-dir photos --out runs/photos"),
+        ("pretrain", pretrain, "pretrain resnet20_cifar.cifar10.simclr --data-dir data"),
         ("ablate", ablate, "ablate attention --data-dir data"),
         ("search", search, "search se_resnet20_cifar.cifar10 --data-dir data --trials 20"),
         ("report", report, "report runs/a runs/b --data-dir data"),

@@ -1,4 +1,4 @@
-"""The commands that train: `train`, `finetune`, `timm`; the option --set of recipes and the command `recipe keys`."""
+"""The commands that train: `train`, `finetune`, `pretrain`, `timm`; the option --set, and the command `recipe keys`."""
 
 import json
 from collections.abc import Sequence
@@ -226,6 +226,29 @@ def train(
         labels=labels,
         test_labels=test_labels,
     )
+
+
+def pretrain(
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML file, or the name of a recipe of this package: resnet20_cifar.cifar10.simclr.")
+    ],
+    data_dir: Annotated[Path, typer.Option(help="Images as DIR/train/FOLDER/IMAGE, or torchvision's CIFAR files.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/MODEL-simclr-sSEED", metavar="RUN")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    device: TrainingDevice = None,
+    settings: Settings = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train a net without labels (SimCLR), as a start for finetune, which gives it a classifier."""
+    from seattn.core.recipe import find_config, load_recipe
+    from seattn.training.pretraining import pretrain as run_recipe
+
+    plan = load_recipe(find_config(recipe), parse_settings(settings or []))
+    reuse_memory(device)
+    run = run_recipe(plan, data_dir, out, resume=resume, device=device, skip_bad=skip_bad)
+    print(f"next: seattn finetune {run} --data-dir DIR")
 
 
 def recipe_keys(

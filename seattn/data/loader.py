@@ -1,9 +1,9 @@
 """Images that worker processes read when they are needed and transform as PIL images, as timm does.
 
 Transforms, collation and the prefetching loader are timm's; if a recipe has `crop_padding` or `policy`, torchvision's
-transform replaces timm's. The draws for an image depend only on (seed, epoch, image): neither the number of
-workers nor a resumed run changes the draws. Cutout and random erasing follow on the device, from (seed, epoch) and the
-batch's place in the epoch.
+transform replaces timm's. The draws for a view of an image depend only on (seed, epoch, image, view): neither the
+number of workers nor a resumed run changes the draws. Cutout and random erasing follow on the device, from (seed,
+epoch) and the batch's place in the epoch.
 Shapes: N images of a set, B of a process' batch, C channels, H x W pixels.
 """
 
@@ -26,7 +26,7 @@ from seattn.data.memory import EvalSplit, Finish, TrainSplit, scaled
 from seattn.data.sampling import stream, stream_seed
 from seattn.data.transforms import Transform, channels_mode, eval_transform_uint8, train_transform
 
-Key = tuple[int, int, Size]  # epoch, image, the size to train at
+Key = tuple[int, int, int, Size]  # epoch, image, which of its views, the size to train at
 UNREADABLE = -1  # instead of the label: an exception in a worker process would arrive with the worker's traceback
 
 
@@ -56,14 +56,14 @@ class _TrainImages(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        epoch, index, size = key
+        epoch, index, view, size = key
         if size not in self.transforms:
             self.transforms[size] = train_transform(self.recipe, self.config, size)
         try:
             image = self.files.read(index, self.mode)
         except UserError:
             return torch.zeros((len(self.mode), *size), dtype=torch.uint8), UNREADABLE
-        with seeded(self.recipe.seed, epoch, index):
+        with seeded(self.recipe.seed, epoch, index, *([view] if view else [])):
             return self.transforms[size](image), int(self.files.labels[index])
 
 
@@ -165,7 +165,8 @@ class FolderTrain(TrainSplit):
         """Batches (B, C, H, W) and targets (B,) of that epoch."""
         generator, target_size = stream(self.recipe.seed, epoch), scaled(self.size, size)
         own = [batch[self._share.part].tolist() for batch in self._order(generator, balanced)]
-        self._keys[:] = [[(epoch, index, target_size) for index in batch] for batch in own]
+        images = self.recipe.batch_size // self.views
+        self._keys[:] = [[(epoch, index, i // images, target_size) for i, index in enumerate(batch)] for batch in own]
         self._readable.order = [index for batch in own for index in batch]
         finish = Finish(self.recipe, self._share, scaled_by=target_size[0] / self.size[0])
         for x, target in self._on_device:

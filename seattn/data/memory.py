@@ -38,7 +38,12 @@ def scaled(size: Size, side: int | None) -> Size:
 
 
 class TrainSplit:
-    """A split to train on, by either path; `labels` (N,) int64 on the CPU."""
+    """A split to train on, by either path; `labels` (N,) int64 on the CPU.
+
+    With `views` 2, a batch of size B holds B / 2 images, each augmented twice: image i is at i and at i + B / 2.
+    """
+
+    views = 1
 
     def __init__(self, recipe: Recipe, labels: Tensor, device: torch.device, rank: int, world: int) -> None:
         self.recipe, self.labels = recipe, labels.cpu()
@@ -50,7 +55,7 @@ class TrainSplit:
 
     def batches(self) -> int:
         """Batches that one process yields an epoch: the full batches of batch_size * world images."""
-        return len(self) // self._share.global_size
+        return len(self) // (self._share.global_size // self.views)
 
     def epoch(
         self, epoch: int, *, size: int | None = None, balanced: bool | None = None
@@ -70,7 +75,8 @@ class TrainSplit:
         if balanced is None:
             balanced = self.recipe.seattn.sampling == "balanced"
         order = epoch_order(self.labels, generator, balanced=balanced)
-        return order.split(self._share.global_size)[: self.batches()]
+        batches = order.split(self._share.global_size // self.views)[: self.batches()]
+        return [batch.repeat(self.views) for batch in batches]
 
 
 class EvalSplit:

@@ -31,7 +31,14 @@ _ATTRIBUTE = "seattn_temperature"  # of a loaded model
 HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
 
-def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu", pretrained: bool = True) -> nn.Module:
+def load_model(
+    spec: str,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    pretrained: bool = True,
+    needs_classes: bool = True,
+) -> nn.Module:
     """The model that `spec` names, with its weights, in eval mode on `device`.
 
     Args:
@@ -40,6 +47,7 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code
             (`seattn.models.checkpoints`), of which only tensors are read.
         pretrained: False keeps the random initialisation.
+        needs_classes: refuse a net without a classifier, as of `seattn pretrain` or of DINO.
 
     Raises:
         UserError: naming the unknown name, missing or damaged file, or the first keys that do not fit.
@@ -54,6 +62,8 @@ def load_model(spec: str, *, checkpoint: Path | None = None, device: str = "cpu"
         model = _from_directory(Path(spec.removeprefix(DIR_PREFIX)), pretrained=own_weights)
     else:
         raise unknown_model(spec)
+    if needs_classes and getattr(model, "num_classes", None) == 0:
+        raise UserError(f"{spec} has no classifier; seattn finetune {spec} --data-dir DIR trains one")
     if checkpoint is not None:
         load_foreign(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))

@@ -7,7 +7,8 @@ from seattn.core.lazy import lazily
 if TYPE_CHECKING:
     from seattn.training.driver import train
     from seattn.training.finetuning import finetune
+    from seattn.training.pretraining import pretrain
 
-__all__ = ["finetune", "train"]
+__all__ = ["finetune", "pretrain", "train"]
 
-__getattr__ = lazily(__name__, {"finetune": "finetuning", "train": "driver"})
+__getattr__ = lazily(__name__, {"finetune": "finetuning", "pretrain": "pretraining", "train": "driver"})

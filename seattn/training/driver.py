@@ -81,7 +81,7 @@ def train(
         _check_splits(recipe, data_dir, read_test=read_test)  # before hours of training
     elif not (read_test or recipe.seattn.holdout):
         raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
-    with processes.group(target), _unchanged_random_state(target):
+    with processes.group(target), unchanged_random_state(target):
         run_dir = RunDir(path, recipe, resume=resume) if processes.first else None
         links = path / DATA
         links_are_new = labels is not None and not (resume and links.is_dir())
@@ -125,7 +125,7 @@ def _check_splits(recipe: Recipe, data_dir: Path, *, read_test: bool) -> None:
 
 
 @contextmanager
-def _unchanged_random_state(device: torch.device) -> Iterator[None]:
+def unchanged_random_state(device: torch.device) -> Iterator[None]:
     """Restore the global random generators after the body, because a run seeds them in every epoch."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

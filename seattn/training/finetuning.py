@@ -175,7 +175,7 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
         net: Any = timm.create_model(model, pretrained=False)
         load_all_but_classifier(net, checkpoint)
         return Start(model, f"starts from the weights in {checkpoint}", {}, cfg.input_size, (), net=net)
-    net = load_model(model, pretrained=pretrained and checkpoint is None)
+    net = load_model(model, pretrained=pretrained and checkpoint is None, needs_classes=False)
     arch, model_kwargs = read_architecture(model)
     if checkpoint is not None:
         load_all_but_classifier(net, checkpoint)

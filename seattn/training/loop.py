@@ -72,7 +72,7 @@ class TrainingRun:
         self.amp = autocast_dtype(recipe, device)
         torch.manual_seed(recipe.seed)
         resumes = (path / "last.pth.tar").exists()  # which has all weights: those of the start may be gone
-        self.model = create_model(replace(recipe, initial_checkpoint="") if resumes else recipe)
+        self.model = self._create_model(replace(recipe, initial_checkpoint="") if resumes else recipe)
         self.data = open_data(
             recipe,
             data_dir,
@@ -82,12 +82,10 @@ class TrainingRun:
             world=processes.world,
             skip_bad=skip_bad,
         )
-        classes, outputs = len(self.data.class_names), self.model.num_classes
-        if classes != outputs:
-            raise UserError(f"{data_dir} has {classes} classes, the model {outputs}; set num_classes: {classes}")
+        self._check_data(data_dir)
         self.batches = self.data.train.batches()
         if not self.batches:
-            size, images = recipe.batch_size * processes.world, len(self.data.train)
+            size, images = recipe.batch_size * processes.world // self.data.train.views, len(self.data.train)
             raise UserError(f"batch_size {size} is more than the {images} training images; lower it")
         self.model.to(device)
         if recipe.channels_last:
@@ -95,13 +93,25 @@ class TrainingRun:
         self.ema: ModelEmaV3 | None = None
         if recipe.model_ema:
             self.ema = ModelEmaV3(self.model, decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
-        self.mixup = create_mixup(recipe, classes)
+        self.mixup = create_mixup(recipe, len(self.data.class_names))
         self.teacher: Teacher | None = None
         if recipe.kd_model_name is not None:
             config, names = data_config(self.model), self.data.class_names
             teacher, teacher_outputs = create_teacher(recipe.kd_model_name, config, names)
             self.teacher = Teacher(teacher, recipe, config, teacher_outputs).to(device)
         self._prepare(recipe)
+
+    def _create_model(self, recipe: Recipe) -> Any:
+        return create_model(recipe)
+
+    def _check_data(self, data_dir: Path) -> None:
+        """Raise UserError unless the data fit the model."""
+        classes, outputs = len(self.data.class_names), self.model.num_classes
+        if classes != outputs:
+            raise UserError(f"{data_dir} has {classes} classes, the model {outputs}; set num_classes: {classes}")
+
+    def _criterion(self, recipe: Recipe) -> torch.nn.Module:
+        return make_criterion(recipe, self.data.train.labels, self.data.class_names)
 
     def _prepare(self, recipe: Recipe) -> None:
         """Make the optimizer, the schedule and the update for the parameters that learn now."""
@@ -111,11 +121,10 @@ class TrainingRun:
         net = self.processes.wrap(self.model, self.device, sync_bn=recipe.sync_bn)
         if recipe.torchcompile is not None:
             net = torch.compile(net, backend=recipe.torchcompile)  # type: ignore[assignment]
-        criterion = make_criterion(recipe, self.data.train.labels, self.data.class_names)
         self.update = Updater(
             net,
             self.optimizer,
-            TrainingLoss(criterion, self.teacher).to(self.device),
+            TrainingLoss(self._criterion(recipe), self.teacher).to(self.device),
             self.device,
             amp=self.amp,
             clip_grad=recipe.clip_grad,
@@ -139,11 +148,10 @@ class TrainingRun:
             read_test: score on the test split, else on the held-out images.
             on_epoch: called with the row of each epoch, in the first process.
         """
-        ours = self.recipe.seattn
         measured_in = conditions(self.device)  # before training: the commit of the code that trains
         start = self._start()
         for epoch in range(start, self.recipe.run_epochs):
-            if self.processes.from_first(is_stale(self.history, ours.early_stop)):
+            if self.processes.from_first(is_stale(self.history, self.recipe.seattn.early_stop)):
                 break
             if epoch == self.recipe.scheduled_epochs:
                 self._begin_head()
@@ -153,13 +161,15 @@ class TrainingRun:
                 row = self._record_epoch(self.run_dir, epoch, loss, rates)
                 if on_epoch is not None:
                     on_epoch(row)
-        if self.run_dir is None:
-            return None
-        if ours.early_stop is not None:
+        return None if self.run_dir is None else self._finish(self.run_dir, measured_in, read_test=read_test)
+
+    def _finish(self, run_dir: RunDir, measured_in: Conditions, *, read_test: bool) -> AccuracyRow | None:
+        """Write the weights and their config, then the row of the run."""
+        if self.recipe.seattn.early_stop is not None:
             load_checkpoint(self.averaged, str(self.path / "model_best.pth.tar"), use_ema=self.ema is not None)
-        self.run_dir.export(self.averaged, self.data.class_names)
+        run_dir.export(self.averaged, self.data.class_names)
         result = self._score("test" if read_test else "held-out", measured_in)
-        self.run_dir.write_result(result)
+        run_dir.write_result(result)
         interval = f"{100 * result.top1_low:.2f} to {100 * result.top1_high:.2f}"
         score = f"{result.split} top-1 {100 * result.top1:.2f} % (95 % interval {interval}, n = {result.n})"
         _logger.info("%s; weights, config and result in %s", score, self.path)
@@ -281,7 +291,7 @@ class TrainingRun:
 
     def _record_epoch(self, run_dir: RunDir, epoch: int, loss: float, rates: dict[str, float]) -> Row:
         """Score the held-out images, if there are any; write the row of the epoch and the checkpoint."""
-        held_out = self._evaluate(self.data.held_out) if len(self.data.held_out) else None
+        held_out = self._score_held_out()
         row = {
             "epoch": epoch,
             "train_loss": loss,
@@ -299,6 +309,9 @@ class TrainingRun:
         place = f"epoch {epoch + 1}/{self.recipe.run_epochs}"
         _logger.info("%s: train loss %.4f, held-out top-1 %s, %s", place, loss, top1, describe_rates(rates))
         return row
+
+    def _score_held_out(self) -> Evaluation | None:
+        return self._evaluate(self.data.held_out) if len(self.data.held_out) else None
 
     def _evaluate(self, data: EvalSplit) -> Evaluation:
         """The scores in float32, the dtype in which users run the net."""

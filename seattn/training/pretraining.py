@@ -1,0 +1,163 @@
+"""Train a net without labels: SimCLR, whose weights are a start for fine-tuning.
+
+Chen et al., ICML 2020, https://arxiv.org/abs/2002.05709: a net that recognises two augmented views of the same image
+among the views of all images of a batch. Loss and projection head are those of lightly. Shapes: B images, so 2 B views,
+F features.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from seattn.core.device import torch_device
+from seattn.core.errors import UserError
+from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.rows import AccuracyRow, Conditions
+from seattn.data.folders import check_out, find_split
+from seattn.data.images import cifar_folder
+from seattn.evaluation.scoring import Evaluation
+from seattn.models.listing import check_name
+from seattn.training.build import create_model
+from seattn.training.driver import unchanged_random_state
+from seattn.training.log import check_log
+from seattn.training.loop import TrainingRun
+from seattn.training.processes import Distributed
+from seattn.training.run_dir import RunDir
+
+_TEMPERATURE = 0.5  # the paper's best for CIFAR-10, appendix B.9
+
+
+class Projected(nn.Module):
+    """The net without its classifier, and the head whose outputs are compared."""
+
+    def __init__(self, net: Any) -> None:
+        from lightly.models.modules.heads import SimCLRProjectionHead
+
+        super().__init__()
+        net.reset_classifier(0)
+        features = net.head_hidden_size
+        self.net, self.projection = net, SimCLRProjectionHead(features, features, 128)
+        self.pretrained_cfg = net.pretrained_cfg
+        if hasattr(net, "in_chans"):
+            self.in_chans = net.in_chans
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(2 B, C, H, W) to (2 B, 128)."""
+        y: Tensor = self.projection(self.net(x))
+        return y
+
+
+class ContrastiveLoss(nn.Module):
+    """The loss of the projections (2 B, 128) of views that follow the order of `TrainSplit.views`; equation 1."""
+
+    def __init__(self) -> None:
+        from lightly.loss import NTXentLoss
+
+        super().__init__()
+        self.loss = NTXentLoss(_TEMPERATURE)
+
+    def forward(self, projections: Tensor, target: Tensor) -> Tensor:
+        loss: Tensor = self.loss(*projections.float().chunk(2))
+        return loss
+
+
+class PretrainingRun(TrainingRun):
+    """A run whose net learns from pairs of views; labels are not used, and no image is scored."""
+
+    def _create_model(self, recipe: Recipe) -> Any:
+        return Projected(create_model(recipe))
+
+    def _check_data(self, data_dir: Path) -> None:
+        self.data.train.views = 2
+        self.data = replace(self.data, class_names=())
+
+    def _criterion(self, recipe: Recipe) -> nn.Module:
+        return ContrastiveLoss()
+
+    def _score_held_out(self) -> Evaluation | None:
+        return None
+
+    def _finish(self, run_dir: RunDir, measured_in: Conditions, *, read_test: bool) -> AccuracyRow | None:
+        run_dir.export(self.averaged.net, ())
+        return None
+
+
+def pretrain(
+    recipe: Recipe | Path,
+    data_dir: Path,
+    out_dir: Path | None = None,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    skip_bad: bool = False,
+) -> Path:
+    """Train the recipe's net on the train split of `data_dir` without labels, in one process.
+
+    The recipe's `batch_size` counts images, of which each is seen twice. Its loss, mixing, hold-out and teacher are not
+    used. The net in `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
+
+    Args:
+        recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
+        data_dir, out_dir, resume, device, skip_bad: as for `train`.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
+    """
+    recipe = load_recipe(recipe) if isinstance(recipe, Path) else recipe
+    check_name(recipe.model)
+    check_log(recipe)
+    require_lightly()
+    processes = Distributed()
+    if processes.world > 1:
+        raise UserError("pretrain runs in one process")
+    path = out_dir or Path("runs") / f"{recipe.model}-simclr-s{recipe.seed}"
+    if not resume:
+        check_out(path, data_dir)
+    if cifar_folder(data_dir) is None:
+        find_split(data_dir, "train")
+    ours = replace(
+        recipe.seattn, holdout=0.0, early_stop=None, balanced_head_epochs=0, sampling="shuffle", long_tail=1.0
+    )
+    views = replace(
+        recipe,
+        num_classes=None,
+        batch_size=2 * recipe.batch_size,
+        mixup=0.0,
+        cutmix=0.0,
+        kd_model_name=None,
+        seattn=ours,
+    )
+    target = torch_device(processes.device(device))
+    with processes.group(target), unchanged_random_state(target):
+        run_dir = RunDir(path, views, resume=resume)
+        try:
+            run = PretrainingRun(
+                views,
+                data_dir,
+                path=path,
+                run_dir=run_dir,
+                device=target,
+                processes=processes,
+                skip_bad=skip_bad,
+            )
+            try:
+                run.run(read_test=False, on_epoch=None)
+            finally:
+                if run.log is not None:
+                    run.log.close()
+        finally:
+            run_dir.close()
+    return path
+
+
+def require_lightly() -> None:
+    """Raise UserError unless lightly is installed."""
+    try:
+        import lightly.loss  # noqa: F401
+    except ImportError as error:
+        raise UserError("pretrain needs lightly; install it with: pip install 'seattn[pretrain]'") from error
