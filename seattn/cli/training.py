@@ -240,6 +240,7 @@ def pretrain(
     device: TrainingDevice = None,
     settings: Settings = None,
     skip_bad: SkipBad = False,
+    show_list: ListRecipes = False,
 ) -> None:
     """Train a net without labels (SimCLR), as a start for finetune, which gives it a classifier."""
     from seattn.core.recipe import find_config, load_recipe

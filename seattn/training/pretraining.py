@@ -19,6 +19,7 @@ from seattn.data.folders import check_out, find_split
 from seattn.data.images import cifar_folder
 from seattn.evaluation.scoring import Evaluation
 from seattn.models.listing import check_name
+from seattn.models.load import WEIGHTS
 from seattn.training.build import create_model
 from seattn.training.driver import unchanged_random_state
 from seattn.training.log import check_log
@@ -117,6 +118,9 @@ def pretrain(
         raise UserError("pretrain runs in one process")
     path = out_dir or Path("runs") / f"{recipe.model}-simclr-s{recipe.seed}"
     if not resume:
+        if (path / WEIGHTS).exists():
+            more = "or --resume with more epochs"
+            raise UserError(f"the run in {path} is finished; give another --out to train again, {more}")
         check_out(path, data_dir)
     if cifar_folder(data_dir) is None:
         find_split(data_dir, "train")

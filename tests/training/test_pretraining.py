@@ -70,6 +70,9 @@ def test_a_killed_run_continues_to_the_same_weights_and_finetune_starts_from_the
     assert not [key for key in weights if key.startswith(("fc.", "projection"))]
     assert json.loads((whole / "config.json").read_text())["num_classes"] == 0
 
+    with pytest.raises(UserError, match="whole is finished; give another --out to train again, or --resume with more"):
+        pretrain(recipe(), data_dir, whole, device="cpu")
+
     record = training_loop.TrainingRun._record_epoch
 
     def killed(self, run_dir, epoch, loss, rates):
