@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow test-timm lint bench bench-data bench-deploy bench-dispatch bench-plots gpu cards hub-kernels zoo zoo-status clean
+.PHONY: demo test test-slow test-timm lint docs bench bench-data bench-deploy bench-dispatch bench-plots gpu cards hub-kernels zoo zoo-status clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -15,7 +15,7 @@ demo: $(VENV)/.cli
 test: $(VENV)/.test
 	$(PYTEST) $(PARALLEL)
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(VENV)/.examples
 	$(PYTEST) $(PARALLEL) -m slow
 
 # Runs timm's own model tests on every net of this package. pip downloads them unless TIMM_SCRIPTS names a checkout.
@@ -27,6 +27,10 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=.:kernels $(BIN)/lint-imports
+
+# The reference of the Python API, in build/docs.
+docs: $(VENV)/.docs
+	$(BIN)/python -m benchmarks.docs
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run --compile
@@ -78,7 +82,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "seattn needs Python 3.10 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 
-# The files .cli, .test and .lint record which extras are installed; each includes the extras of the one before.
-$(VENV)/.cli $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml | $(BIN)/python
+# These files record which extras are installed: .cli is a part of all others, .docs of .test, and .test of .lint.
+$(VENV)/.cli $(VENV)/.docs $(VENV)/.examples $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@

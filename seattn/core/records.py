@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from functools import wraps
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -258,13 +257,14 @@ def one_line_errors(cls: type[Record]) -> type[Record]:
     """A class decorator of pydantic's dataclasses: their construction raises UserError instead of ValidationError."""
     init: Callable[..., None] = cls.__init__
 
-    @wraps(init)
     def checked(self: Record, *args: Any, **kwargs: Any) -> None:
         try:
             init(self, *args, **kwargs)
         except ValidationError as error:
             raise UserError(explain(cls, error)) from error
 
+    # functools.wraps would also copy the signature, whose first type exists only for type checkers.
+    checked.__module__, checked.__qualname__ = init.__module__, init.__qualname__
     cls.__init__ = checked  # type: ignore[method-assign, assignment]
     return cls
 

@@ -174,7 +174,7 @@ def _images_in(folder: Path) -> list[str]:
 
 
 def list_files(folder: Path, *, exif: bool = True) -> FileSet:
-    """The images of `folder`/<class>/<image>, classes and files in sorted order; every command uses this function.
+    """The images of `folder/<class>/<image>`, classes and files in sorted order; every command uses this function.
 
     Images at any depth of a class folder count, also in linked folders. Files without a suffix of images are ignored; a
     warning counts them.
@@ -300,7 +300,7 @@ def read_folder(data_dir: Path, *, skip_bad: bool, exif: bool = True) -> UserIma
     """List the images of `data_dir` and decode each once, so that a damaged one is found before any training.
 
     Args:
-        data_dir: train/<class>/<image>, with validation/… and test/… or without; or <class>/<image>.
+        data_dir: `train/<class>/<image>`, with validation/… and test/… or without; or `<class>/<image>`.
 
     Raises:
         UserError: naming what is missing or wrong: no folder, no image, one class, an empty class, a damaged image.
@@ -354,7 +354,7 @@ def read_images(
 
 
 def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[str] = ("test", "validation")) -> None:
-    """Make `root`/<split>/<class>/… of links to the images, where images of train fill missing splits.
+    """Make `root/<split>/<class>/…` of links to the images, where images of train fill missing splits.
 
     A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
 
@@ -383,7 +383,7 @@ def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[s
 
 
 def _link(images: UserImages, split: str, index: Iterable[int], target: Path) -> None:
-    """Link images of a split into `target`/<class>, which gets no folders: timm takes an image's folder for its class.
+    """Link images of a split into `target/<class>`, which gets no folders: timm takes an image's folder for its class.
 
     A folder in a class folder becomes a part of the file's name, and a number is added to a name that is in use.
     """

@@ -43,7 +43,7 @@ def train(
 
     Args:
         recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
-        data_dir: an image folder (train/<class>/<image>, test/…, validation/… optional) or torchvision's CIFAR files.
+        data_dir: a folder (`train/<class>/<image>`, test/…, validation/… optional) or torchvision's CIFAR files.
         out_dir: the folder for the run's files; `runs/<model>-s<seed>` by default.
         resume: continue the run in `out_dir` after its last finished epoch; a finished run only with more epochs.
         device: "cuda", "cpu", …; by default CUDA where there is one.

@@ -43,7 +43,7 @@ class FineTuned:
     """A finished run.
 
     Args:
-        run: the folder of the run, which timm loads as "local-dir:<run>".
+        run: the folder of the run, which timm loads as `local-dir:<run>`.
         row: the row of the test split.
         images: the folder of the splits that the net was trained and tested on.
         device: the name of the device.
@@ -80,8 +80,8 @@ def finetune(
     Args:
         model: `arch` or `arch.tag` of timm's registry, the folder of a run, `local-dir:FOLDER`, `hf-hub:ORG/NAME`, or a
             checkpoint in the folder of a run; its trained weights are the start if it has any.
-        data_dir: <class>/<image>, of which a tenth is held out for choices and a tenth for the test; or
-            train/<class>/<image> with test/… and, if there is one, validation/….
+        data_dir: `<class>/<image>`, of which a tenth is held out for choices and a tenth for the test; or
+            `train/<class>/<image>` with test/… and, if there is one, validation/….
         out_dir: the folder for the run's files; `runs/<model>-<folder>-s<seed>` by default.
         checkpoint: weights to start from instead, as for `load_model`.
         labels, test_labels: tables of the images below `data_dir` and their classes, instead of class folders.

@@ -1,6 +1,6 @@
 """Studies: variants of one recipe are trained with several seeds and compared on images held out of the train split.
 
-A study's folder, OUT/<study>/, holds rows.csv (one row a run), table.md, table.csv, plot.png and plot.svg. Its runs
+A study's folder, `OUT/<study>/`, holds rows.csv (one row a run), table.md, table.csv, plot.png and plot.svg. Its runs
 are beside it in OUT, and studies with a recipe in common share the run.
 """
 
