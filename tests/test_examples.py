@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 TEXT = (Path(__file__).parents[1] / "EXAMPLES.md").read_text(encoding="utf-8")
-SLOW = {"albumentations", "fastai", "lightly", "lightning", "transformers"}  # more than five seconds, most for imports
+SLOW = {"albumentations", "fastai", "lightly", "lightning", "transformers"}  # imports that take long
 
 
 class Block(NamedTuple):
@@ -49,9 +49,9 @@ PARAMETERS = [
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes with 12 images for training and 4 for the test each."""
+    """Two classes with 30 images for training and 4 for the test each."""
     numbers = np.random.default_rng(0)
-    for split, count in (("train", 12), ("test", 4)):
+    for split, count in (("train", 30), ("test", 4)):
         for shade, name in enumerate(("dark", "light")):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
@@ -80,12 +80,17 @@ def test_every_print_has_its_comment_and_every_title_a_block():
     assert all(block.code.count("print(") == len(block.printed) for block in BLOCKS)
 
 
-@pytest.mark.parametrize("extra", ["examples"])
-def test_the_extra_names_every_package_of_the_blocks(extra):
+def test_the_extra_names_every_package_of_the_blocks():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    named = [*project["dependencies"], *project["optional-dependencies"][extra], "numpy", "pillow"]
+    extras = project["optional-dependencies"]
+    named = [
+        *project["dependencies"],
+        *extras["examples"],
+        *extras["pretrain"],
+        "numpy",
+        "pil",
+    ]  # torchvision needs both
+    assert "seattn[cli,pretrain]" in named
     names = {re.match(r"[\w.-]+", requirement).group().lower().replace("-", "_") for requirement in named}
-    distributions = {"PIL": "pillow"}
-    wanted = {distributions.get(name, name).lower() for block in BLOCKS for name in block.packages}
-    assert wanted - names == set()
+    assert {name.lower() for block in BLOCKS for name in block.packages} - names == set()
