@@ -231,12 +231,12 @@ def print_json(predictions: Iterable["Prediction"]) -> None:
 
 def print_csv(predictions: Iterable["Prediction"]) -> None:
     """Print predictions as CSV with one line for each class of an image."""
+    from seattn.evaluation.prediction import CSV_COLUMNS
+
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(("image", "rank", "label", "index", "probability", "answer"))
+    rows.writerow(CSV_COLUMNS)
     for prediction in predictions:
-        classes = zip(prediction.labels, prediction.indices, prediction.probabilities, strict=True)
-        for rank, (label, index, probability) in enumerate(classes, 1):
-            rows.writerow((prediction.image, rank, label, index, f"{probability:.6g}", prediction.answer))
+        rows.writerows(prediction.to_rows())
 
 
 def list_models(

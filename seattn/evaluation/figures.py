@@ -1,23 +1,33 @@
-"""The figures of one evaluation: the confusion matrix and the reliability diagram.
+"""The figures of one evaluation (confusions, reliability) and of one explanation (the map over the image, the gates).
 
-Shapes: N images, K classes.
+Shapes: N images, K classes, H x W pixels.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from PIL import Image
 
+from seattn.evaluation.gates import LayerGates
 from seattn.evaluation.scoring import ClassCounts, Evaluation, FloatArray, wilson_interval
-from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, legend_above
+from seattn.evaluation.style import PAGE, RIGHT, TEXT, WRONG, Plot, legend_above, plain_axes, series_color
+
+Pixels = npt.NDArray[np.uint8]
 
 MAX_CELL_LABELS = 20  # with more classes the numbers in the cells are too small to read
 _OPACITY = 0.85  # of the darkest cell
 _LEVELS = 40  # of opacity: the cells of one level are one shape, so that a figure of 1,000 classes stays small
+BANDS = 3  # images whose spread is drawn; more bands hide each other
+_SIDE = 256  # pixels of an enlarged picture, at least
+_STRENGTH = 0.75  # opacity of the map at its hottest place
+_NAMED = 24  # layers whose names fit under a figure
 
 
 def confusion_plot(counts: ClassCounts, *, name: str = "", side: float = 5.2) -> Plot:
@@ -106,3 +116,68 @@ def reliability_plot(evaluation: Evaluation, *, name: str = "") -> Plot:
         f"{mean_confidence:.3f}, accuracy {evaluation.top1:.3f}."
     )
     return Plot(draw, width=5.2, height=5.2, alt=alt, title=f"Calibration: {name}")
+
+
+def enlarged(picture: Pixels) -> Pixels:
+    """The picture (H, W, 3) enlarged by a whole factor, so that its pixels stay squares."""
+    factor = max(1, _SIDE // max(picture.shape[:2]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
+def overlay(picture: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
+    """The picture (H, W, 3) in grey under the heat (H, W) in colour; the hotter, the more opaque."""
+    large = enlarged(picture)
+    size = (large.shape[1], large.shape[0])
+    smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
+    grey = np.asarray(Image.fromarray(large).convert("L"), dtype=np.float32)[..., None] / 255
+    color = mpl.colormaps["inferno"](0.25 + 0.75 * smooth)[..., :3]
+    weight = _STRENGTH * smooth[..., None]
+    return np.asarray(((grey * (1 - weight) + color * weight) * 255).round().astype(np.uint8))
+
+
+def gates_plot(images: Sequence[tuple[str, Sequence[LayerGates]]], *, width: float = 8.6) -> Plot:
+    """Mean of the gates by depth, one line for each image.
+
+    Up to BANDS images have a band of one standard deviation, a single image has the distribution.
+
+    Args:
+        width: the width of the figure in inches.
+    """
+    depth = np.arange(len(images[0][1]))
+    names = [layer.name for layer in images[0][1]]
+
+    def draw(figure: Figure) -> None:
+        axes: Any = figure.subplots()
+        if len(images) == 1:
+            parts = axes.violinplot([layer.gates for layer in images[0][1]], depth, showextrema=True, widths=0.8)
+            for body in parts["bodies"]:
+                body.set(facecolor=RIGHT, alpha=0.3)
+            for key in ("cbars", "cmins", "cmaxes"):
+                parts[key].set(color=RIGHT, linewidth=0.8)
+        for index, (label, layers) in enumerate(images):
+            mean = np.array([layer.gates.mean() for layer in layers])
+            spread = np.array([layer.gates.std() for layer in layers])
+            color = series_color(index)
+            axes.plot(depth, mean, "o-", color=color, markersize=4, linewidth=1.5, label=label)
+            if 1 < len(images) <= BANDS:
+                axes.fill_between(depth, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+        depth_axis(axes, names)
+        axes.set_ylabel("gate")
+        if len(images) > 1:
+            legend_above(axes)
+
+    text = "; ".join(
+        f"{label}: mean {np.mean([layer.gates.mean() for layer in layers]):.2f}, from {layers[0].gates.mean():.2f} in "
+        f"the first layer to {layers[-1].gates.mean():.2f} in the last"
+        for label, layers in images
+    )
+    return Plot(draw, width, 3.6 + 0.1 * len(images), f"Channel gates by depth. {text}.", "Channel gates by depth")
+
+
+def depth_axis(axes: Any, names: Sequence[str]) -> None:
+    """Label the horizontal axis with the names of the attention layers, the first layer on the left."""
+    if len(names) <= _NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
+    else:
+        axes.set_xlabel(f"attention layer, {names[0]} to {names[-1]}")
+    plain_axes(axes)

@@ -28,6 +28,7 @@ from seattn.evaluation.probabilities.views import mean_of_probabilities, views
 from seattn.models.load import model_temperature
 
 UNKNOWN = "unknown"
+CSV_COLUMNS = ("image", "rank", "label", "index", "probability", "answer")
 
 T = TypeVar("T")
 
@@ -66,6 +67,14 @@ class Prediction:
                 {"label": label, "index": index, "probability": probability} for label, index, probability in classes
             ],
         }
+
+    def to_rows(self) -> list[tuple[str | int, ...]]:
+        """One row of a table with the columns CSV_COLUMNS for each class."""
+        classes = zip(self.labels, self.indices, self.probabilities, strict=True)
+        return [
+            (self.image, rank, label, index, f"{probability:.6g}", self.answer)
+            for rank, (label, index, probability) in enumerate(classes, 1)
+        ]
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,13 @@ class Plot:
             )
         return buffer.getvalue()
 
+    def themed(self) -> str:
+        """The figure as the text of an SVG whose colours are the CSS variables of PALETTE, such as `var(--text)`."""
+        return re.sub("|".join(_VARIABLES), lambda match: _VARIABLES[match.group()], self.svg().decode("utf-8"))
+
     def uri(self) -> str:
         """The figure as a data URI: an SVG that takes the light or the dark colours as the reader's system asks."""
-        svg = self.svg().decode("utf-8")
-        svg = re.sub("|".join(_VARIABLES), lambda match: _VARIABLES[match.group()], svg)
+        svg = self.themed()
         light, dark = ("".join(f"--{name}:{color[i]};" for name, color in PALETTE.items()) for i in (0, 1))
         style = f"<style>svg{{{light}}}@media (prefers-color-scheme: dark){{svg{{{dark}}}}}</style>"
         svg = svg.replace("<defs>", f"<defs>{style}", 1)

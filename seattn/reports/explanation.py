@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from PIL import Image
 
 from seattn.evaluation.explanation import Explanation
+from seattn.evaluation.figures import BANDS, depth_axis, enlarged, gates_plot, overlay
 from seattn.evaluation.gates import GateDifference, LayerGates, gate_differences
-from seattn.evaluation.style import RIGHT, WRONG, Plot, legend_above, plain_axes, series_color, shortened
+from seattn.evaluation.style import RIGHT, WRONG, Plot, legend_above, shortened
 from seattn.reports.images import gate_strips, heat_pixels
 from seattn.reports.net_report import NO_GATES
-from seattn.reports.page import Bar, Folded, Group, Headline, Page, Part, Picture, Pixels, Row, Table, Text
+from seattn.reports.page import Bar, Folded, Group, Headline, Page, Part, Picture, Row, Table, Text
 
-BANDS = 3  # images whose spread is drawn; more bands hide each other
-_SIDE = 256  # pixels of a picture on the page, at least
-_STRENGTH = 0.75  # opacity of the map at its hottest place
-_NAMED = 24  # layers whose names fit under a figure
 _OPEN = 2  # images whose gates are shown at once; those of further images are folded away
 
 
@@ -130,23 +123,6 @@ def _add_gates(page: Page, explanations: Sequence[Explanation]) -> None:
         )
 
 
-def enlarged(picture: Pixels) -> Pixels:
-    """The picture (H, W, 3) enlarged by a whole factor, so that its pixels stay squares."""
-    factor = max(1, _SIDE // max(picture.shape[:2]))
-    return picture.repeat(factor, 0).repeat(factor, 1)
-
-
-def overlay(picture: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
-    """The picture (H, W, 3) in grey under the heat (H, W) in colour; the hotter, the more opaque."""
-    large = enlarged(picture)
-    size = (large.shape[1], large.shape[0])
-    smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
-    grey = np.asarray(Image.fromarray(large).convert("L"), dtype=np.float32)[..., None] / 255
-    color = mpl.colormaps["inferno"](0.25 + 0.75 * smooth)[..., :3]
-    weight = _STRENGTH * smooth[..., None]
-    return np.asarray(((grey * (1 - weight) + color * weight) * 255).round().astype(np.uint8))
-
-
 def image_plot(explanation: Explanation, title: str) -> Plot:
     """The image, the map over the image under `title`, and the probabilities of the top classes."""
     picture, prediction = explanation.picture, explanation.prediction
@@ -170,42 +146,6 @@ def image_plot(explanation: Explanation, title: str) -> Plot:
     return Plot(draw, 8.4, 2.8, title, "")
 
 
-def gates_plot(images: Sequence[tuple[str, Sequence[LayerGates]]]) -> Plot:
-    """Mean of the gates by depth, one line for each image.
-
-    Up to BANDS images have a band of one standard deviation, a single image has the distribution.
-    """
-    depth = np.arange(len(images[0][1]))
-    names = [layer.name for layer in images[0][1]]
-
-    def draw(figure: Figure) -> None:
-        axes: Any = figure.subplots()
-        if len(images) == 1:
-            parts = axes.violinplot([layer.gates for layer in images[0][1]], depth, showextrema=True, widths=0.8)
-            for body in parts["bodies"]:
-                body.set(facecolor=RIGHT, alpha=0.3)
-            for key in ("cbars", "cmins", "cmaxes"):
-                parts[key].set(color=RIGHT, linewidth=0.8)
-        for index, (label, layers) in enumerate(images):
-            mean = np.array([layer.gates.mean() for layer in layers])
-            spread = np.array([layer.gates.std() for layer in layers])
-            color = series_color(index)
-            axes.plot(depth, mean, "o-", color=color, markersize=4, linewidth=1.5, label=label)
-            if 1 < len(images) <= BANDS:
-                axes.fill_between(depth, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
-        _depth_axis(axes, names)
-        axes.set_ylabel("gate")
-        if len(images) > 1:
-            legend_above(axes)
-
-    text = "; ".join(
-        f"{label}: mean {np.mean([layer.gates.mean() for layer in layers]):.2f}, from {layers[0].gates.mean():.2f} in "
-        f"the first layer to {layers[-1].gates.mean():.2f} in the last"
-        for label, layers in images
-    )
-    return Plot(draw, 8.6, 3.6 + 0.1 * len(images), f"Channel gates by depth. {text}.", "Channel gates by depth")
-
-
 def difference_plot(rows: Sequence[GateDifference]) -> Plot:
     """The difference between the gates of two images by depth, for images of one class and of different classes."""
 
@@ -218,7 +158,7 @@ def difference_plot(rows: Sequence[GateDifference]) -> Plot:
             values = [getattr(row, field) for row in rows]
             if None not in values:
                 axes.plot(range(len(rows)), values, style, color=color, markersize=4, linewidth=1.5, label=label)
-        _depth_axis(axes, [row.layer for row in rows])
+        depth_axis(axes, [row.layer for row in rows])
         axes.set_ylim(bottom=0)
         axes.set_ylabel("mean |difference| of two images")
         legend_above(axes)
@@ -231,11 +171,3 @@ def difference_plot(rows: Sequence[GateDifference]) -> Plot:
     )
     alt = f"Difference of the gates of two images by depth. {text}."
     return Plot(draw, 8.6, 3.4, alt, "How much the gates of two images differ, by depth")
-
-
-def _depth_axis(axes: Any, names: Sequence[str]) -> None:
-    if len(names) <= _NAMED:
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
-    else:
-        axes.set_xlabel(f"attention layer, {names[0]} to {names[-1]}")
-    plain_axes(axes)

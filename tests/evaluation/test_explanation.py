@@ -20,8 +20,8 @@ from seattn.data.images import read_image
 from seattn.evaluation import explanation
 from seattn.evaluation.cam import METHODS, class_map, find_layer
 from seattn.evaluation.explanation import explain
+from seattn.evaluation.figures import overlay
 from seattn.evaluation.gates import LayerGates, collect_gates, collect_spatial_gates, gate_differences
-from seattn.reports.explanation import overlay
 from tests.helpers.page import Page
 from tests.helpers.report_runs import write_images
 
