@@ -25,11 +25,11 @@ from seattn.core.recipe.table import markdown_table, recipe_keys
 
 TEMPLATES = Path(__file__).resolve().parent
 OUT = TEMPLATES.parents[1] / "build" / "docs"
-_NOT_API = ("seattn.__main__", "seattn.cli", "seattn.registration")
+_NOT_API = ("seattn.__main__", "seattn.cli", "seattn.deploy.app", "seattn.registration")
 
 
 def public_modules() -> list[str]:
-    """The names of seattn and its modules, without private ones and those of the command line."""
+    """The names of seattn and its modules, without private ones and those of the command line and the app."""
     names = [seattn.__name__]
     for module in pkgutil.walk_packages(seattn.__path__, f"{seattn.__name__}."):
         private = any(part.startswith("_") for part in module.name.split("."))

@@ -65,6 +65,14 @@ Ensemble = Annotated[
         show_default="none: one model",
     ),
 ]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of at most 24 images to choose from.",
+        show_default="images of the packaged sample, for nets that know its classes",
+    ),
+]
 UnknownBelow = Annotated[
     float, typer.Option(min=0, max=1, metavar="P", help="Answer unknown where no class has this probability.")
 ]

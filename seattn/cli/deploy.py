@@ -1,4 +1,4 @@
-"""The command that writes a net as a file for other runtimes: `export`."""
+"""The commands that bring nets to their users: `export` writes a file for other runtimes, `app` serves a web page."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from seattn.cli import Checkpoint, Json
-from seattn.core.errors import counted
+from seattn.cli import Checkpoint, Device, Examples, Json
+from seattn.cli.nets import DEMO_MODEL
+from seattn.core.errors import UserError, counted
 
 
 def export(
@@ -86,3 +87,38 @@ def export(
         )
     if to in ("onnx", "openvino"):
         print(f"classify images: seattn predict --runtime {to} {done.files[-1]} photo.jpg")
+
+
+def serve_app(
+    model: Annotated[
+        str,
+        typer.Argument(help="Name, model directory or hf-hub:org/name: the first choice, before the packaged weights."),
+    ] = DEMO_MODEL,
+    examples: Examples = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. With 0.0.0.0, every machine that reaches this one can use the app.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port.", show_default="the first free one from 7860")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Serve a web page that classifies images and shows why: classes, Grad-CAM, gates; many images become a CSV.
+
+    Needs: pip install "seattn\\[app,explain]" (without explain there is no Grad-CAM). Nothing leaves this machine.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise UserError('the app needs gradio, which is not installed: pip install "seattn[app]"')
+    from seattn.data.samples import example_files
+    from seattn.deploy.app import run
+    from seattn.deploy.app.answers import choices
+
+    run(
+        choices(model),
+        examples=None if examples is None else example_files(examples),
+        device=device,
+        host=host,
+        port=port,
+    )

@@ -1,14 +1,30 @@
-"""Images that ship with the package, so that a demo and tests need no download."""
+"""Images that ship with the package, so that a demo, an app and tests need no download; and examples of an app."""
 
 import csv
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from seattn.core.errors import UserError
+from seattn.data.folders import list_images
+from seattn.data.images import read_image
+
+MOST_EXAMPLES = 24
 SIDE = 32  # pixels a side of one tile of the mosaic
+# The images of `write_examples`: animals and an ice yacht; a car, lorry or aeroplane would show whose product it is.
+_EXAMPLES = (
+    "finch_s_000164",
+    "domestic_cat_s_000360",
+    "alces_alces_s_000236",
+    "english_toy_spaniel_s_000685",
+    "rana_catesbeiana_s_000167",
+    "stallion_s_000711",
+    "iceboat_s_000304",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,3 +55,30 @@ def load_sample(name: str) -> Sample:
     class_names = tuple(sorted({row["class"] for row in rows}))
     labels = np.array([class_names.index(row["class"]) for row in rows], dtype=np.int64)
     return Sample(images, labels, class_names, tuple(row["name"] for row in rows))
+
+
+def write_examples(folder: Path) -> list[Path]:
+    """Write some images of the sample `cifar10`, to try a net with, into `folder`: one PNG for each, by its class.
+
+    No image shows a trademark.
+    """
+    sample, paths = load_sample("cifar10"), []
+    for name in _EXAMPLES:
+        index = sample.names.index(name)
+        paths.append(folder / f"{sample.class_names[sample.labels[index]]}.png")
+        Image.fromarray(sample.images[index]).save(paths[-1])
+    return paths
+
+
+def example_files(folder: Path) -> list[Path]:
+    """The images below `folder`, which an app shows as examples.
+
+    Raises:
+        UserError: if there is none, one cannot be read, or there are more than MOST_EXAMPLES.
+    """
+    paths = list_images(folder)
+    if len(paths) > MOST_EXAMPLES:
+        raise UserError(f"{folder} has {len(paths)} images; an app shows at most {MOST_EXAMPLES} examples")
+    for path in paths:
+        read_image(path)
+    return paths
