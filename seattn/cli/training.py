@@ -32,7 +32,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A recipe key, in YAML: lr=0.05, seattn.cutout=8. Repeatable.",
+        help="A recipe key, in YAML: lr=0.05, seattn.cutout=8. Repeatable; `seattn recipe keys` shows all keys.",
         show_default="the recipe's values",
     ),
 ]

@@ -341,7 +341,9 @@ class Recipe:
         require(cycles, "lr_cycle_limit", self.lr_cycle_limit, right)
         resized = sum(epochs for _, epochs in self.seattn.resize)
         length = self.scheduled_epochs
-        require(length <= 1_000_000, "lr_cycle_limit", self.lr_cycle_limit, "so low that the run has 1,000,000 epochs")
+        lengths = {"epochs": self.epochs, "cooldown_epochs": self.cooldown_epochs}
+        longest = "lr_cycle_limit" if self.lr_cycle_limit > 1 else max(lengths, key=lengths.__getitem__)
+        require(length <= 1_000_000, longest, getattr(self, longest), "so low that the run has 1,000,000 epochs")
         require(resized <= length, "seattn.resize", self.seattn.resize, f"within the {length} epochs")
 
     @property
