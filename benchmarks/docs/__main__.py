@@ -6,15 +6,19 @@ written.
 """
 
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Annotated, get_origin, get_type_hints
 
 from pdoc import render
-from pdoc.doc import Module
+from pdoc.doc import Class, Module, Variable
+from pdoc.doc_types import empty
 
 import seattn
 from benchmarks._command import Parser, command
@@ -77,8 +81,33 @@ def _loaded(name: str) -> Module:
         module.__doc__ = f"{module.__doc__}\n## Keys\n\n{markdown_table(recipe_keys())}"
     page = Module(module)
     for documented in (page, *page.flattened_own_members):
+        if isinstance(documented, Class):
+            _show_plain_types(documented)
+        elif isinstance(documented, Variable):
+            _show_no_wrapper(documented)
         _check_brackets(documented.fullname, documented.docstring)
     return page
+
+
+def _show_plain_types(documented: Class) -> None:
+    """Let the attributes of a record show their types without pydantic's checks."""
+    try:
+        hints = get_type_hints(documented.obj)
+    except NameError:  # a type that only type checkers import
+        return
+    for name, hint in hints.items():
+        attribute = documented.members.get(name)
+        if isinstance(attribute, Variable):
+            attribute.annotation = hint
+
+
+def _show_no_wrapper(variable: Variable) -> None:
+    """Let a net show its docstring, not the partial function that builds it; and a checked type only its name."""
+    value = variable.default_value
+    if isinstance(value, partial):
+        variable.docstring = inspect.getdoc(value) or ""
+    if isinstance(value, partial) or get_origin(value) is Annotated:
+        variable.default_value = empty
 
 
 def _check_brackets(name: str, docstring: str) -> None:

@@ -40,6 +40,11 @@ def test_the_pages_have_every_public_name_with_its_docstring_and_the_keys(tmp_pa
     text = html.unescape(re.sub("<[^>]*>", "", pages["seattn.core.recipe"]))
     assert [key.key for key in recipe_keys() if key.key not in text] == []
     assert "The highest learning rate of the schedule." in text
+    assert [module for module, page in pages.items() if re.search("FieldInfo| at 0x", page)] == []
+    nets = (out / "seattn" / "models" / "resnet_cifar.html").read_text(encoding="utf-8")
+    net = nets.partition('<section id="se_resnet20_cifar">')[2].partition("</section>")[0]
+    assert "se attention, 9 basic blocks" in net
+    assert "partial" not in net
     assert (out / "index.html").is_file()
     assert "finetune" in (out / "search.js").read_text(encoding="utf-8")
 
