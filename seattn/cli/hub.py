@@ -1,5 +1,6 @@
 """The commands about weights as files: `hub` and its commands for the Hugging Face Hub, and `import`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,48 @@ def stage(
     weights, run = _weights(name, weights_name)
     for file in stage_folder(weights, folder, run=run):
         print(folder / file)
+
+
+def space(
+    name: Annotated[
+        str, typer.Argument(help="Weights of this package, the folder of a run, a model directory, or hf-hub:org/name.")
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new or empty folder, or one that was staged for the same Space.")
+    ],
+    space_name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the Space.", show_default="the net's")
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of at most 24 images, which are made smaller and lose their EXIF data.",
+            show_default="CIFAR-10's images, for nets that know its classes",
+        ),
+    ] = None,
+    license_id: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="ID", help="Licence, such as mit.", show_default="apache-2.0 for packaged weights"
+        ),
+    ] = None,
+) -> None:
+    """Build the folder of a Space, a page on the Hub that classifies images: the app, requirements, README, examples.
+
+    The weights of a run or model directory are copied into it; others are loaded by name when the Space starts.
+    """
+    from seattn.hub.space import is_released, stage_space
+
+    for file in stage_space(name, folder, name=space_name, examples=examples, license_id=license_id):
+        print(folder / file)
+    print(f"try it: python {folder / 'app.py'}\npublish it: hf upload --repo-type space USER/NAME {folder}")
+    if not is_released():
+        print(
+            "seattn: requirements.txt names a development version of seattn; where PyPI does not have it, give the "
+            "Space a wheel of it",
+            file=sys.stderr,
+        )
 
 
 def verify(

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from seattn.cli.deploy import export, serve_app
 from seattn.cli.experiments import ablate, search
-from seattn.cli.hub import import_weights, publish, pull, stage, verify
+from seattn.cli.hub import import_weights, publish, pull, space, stage, verify
 from seattn.cli.installation.report import info
 from seattn.cli.nets import demo, evaluate, list_models, predict, profile
 from seattn.cli.reports import calibrate, explain, report
@@ -131,6 +131,7 @@ app.add_typer(
         hub,
         [
             ("stage", stage, "hub stage se_resnet20_cifar.cifar10 staged"),
+            ("space", space, "hub space se_resnet20_cifar.cifar10 my_space"),
             ("verify", verify, "hub verify staged --data-dir data"),
             ("publish", publish, "hub publish se_resnet20_cifar.cifar10 --org ORG --dry-run"),
             ("pull", pull, "hub pull ORG/se_resnet20_cifar.cifar10"),

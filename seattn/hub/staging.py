@@ -6,6 +6,7 @@ bytes.
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,9 @@ def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None =
         name = packaged_name(name)
         facts, weights = packaged_facts(name), _packaged_weights(name)
     else:
-        _check_repository_name(name)
+        check_repository_name(name)
         facts, weights = run_facts(run, name), run / WEIGHTS
-    try:
-        _check_replaceable(Path(os.path.realpath(folder)), name)
-    except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}; give another folder") from error
+    check_replaceable(folder, name, _staged_name)
     with whole_folder(folder) as part:
         _fill(part, facts, weights, name if run is None else f"{DIR_PREFIX}{run}", org)
         files = tuple(Path(file) for file in sorted([*files_of(part), SUMS]))
@@ -83,30 +81,50 @@ def _packaged_weights(name: str) -> Path:
     return path
 
 
-def _check_repository_name(name: str) -> None:
+def check_repository_name(name: str) -> None:
+    """Raise UserError unless `name` can be the name of a repository, after its owner's."""
     try:
         validate_repo_id(f"org/{name}")
     except HFValidationError as error:
         raise UserError(f"{name!r} cannot be the name of a repository on the Hub: {error}") from error
 
 
-def _check_replaceable(folder: Path, name: str) -> None:
-    """Refuse a folder that holds anything but an unchanged stage of `name`: it will be replaced."""
+def check_replaceable(folder: Path, name: str, staged_name: Callable[[Path], str | None]) -> None:
+    """Refuse a folder that holds anything but an unchanged stage of `name`: it will be replaced.
+
+    Args:
+        staged_name: returns the name of the stage that a folder holds, or None if it holds another thing.
+
+    Raises:
+        UserError: saying what the folder holds, or that it cannot be read.
+    """
+    try:
+        _check_replaceable(Path(os.path.realpath(folder)), name, staged_name)
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; give another folder") from error
+
+
+def _check_replaceable(folder: Path, name: str, staged_name: Callable[[Path], str | None]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; give a folder")
     if not any(folder.iterdir()):
         return
-    if not (folder / SUMS).is_file() or not (folder / "results.json").is_file():
+    if (staged := staged_name(folder)) is None:
         raise UserError(f"{folder} is not empty and is not an earlier stage; give another folder")
-    staged_name = read_json(folder / "results.json").get("name")
-    if staged_name != name:
-        raise UserError(f"{folder} holds {staged_name}, not {name}; give another folder")
+    if staged != name:
+        raise UserError(f"{folder} holds {staged}, not {name}; give another folder")
     try:
         check_sums(folder)
     except UserError as error:
         raise UserError(f"{folder} was changed after staging and is not replaced: {error}; or delete it") from error
+
+
+def _staged_name(folder: Path) -> str | None:
+    if not (folder / SUMS).is_file() or not (folder / "results.json").is_file():
+        return None
+    return str(read_json(folder / "results.json").get("name"))
 
 
 def _fill(folder: Path, facts: Facts, weights: Path, spec: str, org: str | None) -> None:
