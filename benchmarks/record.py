@@ -5,7 +5,8 @@ filters in half precision. They are scored again in that form, on the whole test
 and the results by class go into benchmarks/results/classes. Of several runs of one name, the run that was best on its
 held-out images ships. `make cards` renders the documents.
 
-`--classes NAME --data-dir DIR` scores weights that are already in the package by class again.
+`--classes NAME --data-dir DIR` scores weights that are already in the package by class again, and `--temperature NAME
+--data-dir DIR` fits their temperature again, on the images that their run held out; --ship does both.
 """
 
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks._command import Parser, command
 from benchmarks.evidence.rows import (
     ACCURACY,
+    RECIPES,
     append_row,
     read_classes,
     read_rows,
@@ -25,9 +27,11 @@ from benchmarks.evidence.rows import (
     shipped_row,
     write_classes,
 )
-from benchmarks.evidence.ship import place, score, score_again, write_half
+from benchmarks.evidence.ship import held_out_temperature, place, score, score_again, write_half
 from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
 from seattn.core.rows import AccuracyRow
+from seattn.models._pretrained import WEIGHTS
 
 
 @command("record")
@@ -36,15 +40,22 @@ def main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--ship", action="store_true", help="also put the weights into the package")
     parser.add_argument("--data-dir", type=Path, help="the folder that holds test/<class>/<image>")
     parser.add_argument("--classes", metavar="NAME", help="weights in the package to score by class again")
+    parser.add_argument("--temperature", metavar="NAME", help="weights in the package to fit the temperature of")
     parser.add_argument("run_dir", nargs="*", type=Path)
     args = parser.parse_args(arguments)
-    if bool(args.run_dir) == bool(args.classes):
-        raise UserError("give folders of runs, or --classes and the name of weights in the package")
-    if (args.ship or args.classes) and args.data_dir is None:
-        raise UserError("--ship and --classes score the weights: give --data-dir, the folder of the test split")
+    if sum(map(bool, (args.run_dir, args.classes, args.temperature))) != 1:
+        raise UserError("give folders of runs, or --classes or --temperature and the name of weights in the package")
+    if (args.ship or args.classes or args.temperature) and args.data_dir is None:
+        raise UserError("--ship, --classes and --temperature score the weights: give --data-dir, the folder of images")
     if args.classes:
         row = shipped_row(args.classes, read_rows(), read_classes(args.classes))
         write_classes(score_again(row, args.data_dir))
+        return 0
+    if args.temperature:
+        row = shipped_row(args.temperature, read_rows(), read_classes(args.temperature))
+        path = WEIGHTS / f"{row.name}.safetensors"
+        recipe = load_recipe(RECIPES / f"{row.recipe}.yaml")
+        place(path, row.name, held_out_temperature(row, recipe, path, args.data_dir))
         return 0
     runs = {path: _read(path) for path in args.run_dir}
     ships = _best(runs.values(), read_rows()) if args.ship else []
@@ -99,8 +110,9 @@ def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:
         half = Path(folder) / "model.safetensors"
         write_half(run_dir / "model.safetensors", half)
         row, classes = score(row, half, data_dir)
+        temperature = held_out_temperature(row, load_recipe(run_dir / "recipe.yaml"), half, data_dir)
         append_row(row)
-        place(half, row.name)
+        place(half, row.name, temperature)
         write_classes(classes)
     return row
 

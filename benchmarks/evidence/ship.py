@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,11 +12,15 @@ from safetensors.torch import save_file
 
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, sha256, write_text
+from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
-from seattn.evaluation.scoring import evaluate
+from seattn.data.folders import has_split
+from seattn.data.images import hold_out
+from seattn.evaluation.probabilities.temperature import calibrate
+from seattn.evaluation.scoring import evaluate, open_images
 from seattn.hub.facts import ClassResults
 from seattn.models._pretrained import WEIGHTS
-from seattn.models.load import load_model
+from seattn.models.load import TEMPERATURE, load_model
 
 _LARGEST_DIFFERENCE = 0.005  # of top-1: 50 of 10,000 images; rounding changes the class of a few
 
@@ -105,11 +110,40 @@ def _dtype(weights: Path) -> str:
     return "float16" if "F16" in dtypes else "float32"
 
 
-def place(source: Path, name: str, weights: Path = WEIGHTS) -> None:
-    """Copy `source` to `weights`/`name`.safetensors and record it in `weights`/index.json."""
+def held_out_temperature(row: AccuracyRow, recipe: Recipe, weights: Path, data_dir: Path) -> float | None:
+    """The temperature that suits `weights` on the images that their run held out; None if it held out none.
+
+    Args:
+        recipe: that of the run, which says which images these are.
+
+    Raises:
+        UserError: if the accuracy on the images is not the run's: they are others.
+    """
+    if row.held_out_top1 is None:
+        return None
+    if has_split(data_dir, "validation"):
+        images = open_images(data_dir, "validation")
+    else:
+        training: Any = open_images(data_dir, "train")  # files, or images in memory
+        _, images = hold_out(training, recipe.seattn.holdout, recipe.seattn.holdout_seed)
+    fitted = calibrate(load_model(row.name, checkpoint=weights), images)
+    if len(images) != row.held_out_images or abs(fitted.before.top1 - row.held_out_top1) > _LARGEST_DIFFERENCE:
+        raise UserError(
+            f"{weights} scores {fitted.before.top1:.2%} on {len(images)} held-out images of {data_dir}, the run had "
+            f"{row.held_out_top1:.2%} on {row.held_out_images}; give the run's own data"
+        )
+    change = f"{fitted.before.ece:.2%} to {fitted.after.ece:.2%}"
+    print(f"temperature {fitted.temperature:g}: calibration error on the held-out images from {change}")
+    return fitted.temperature
+
+
+def place(source: Path, name: str, temperature: float | None, weights: Path = WEIGHTS) -> None:
+    """Copy `source` to `weights`/`name`.safetensors and record it, with the temperature, in `weights`/index.json."""
     target = weights / f"{name}.safetensors"
-    with atomic_path(target) as part:
-        shutil.copyfile(source, part)
+    if source != target:
+        with atomic_path(target) as part:
+            shutil.copyfile(source, part)
     index = json.loads((weights / "index.json").read_text(encoding="utf-8"))
-    index[name] = {"file": target.name, "sha256": sha256(target)}
+    fitted = {} if temperature is None else {TEMPERATURE: temperature}
+    index[name] = {"file": target.name, "sha256": sha256(target), **fitted}
     write_text(weights / "index.json", json.dumps(dict(sorted(index.items())), indent=2) + "\n")

@@ -29,8 +29,11 @@ _logger = logging.getLogger("seattn")
 
 
 @cache
-def weight_index() -> dict[str, dict[str, str]]:
-    """`arch.tag` -> {"file", "sha256"} of the weights that belong to this version of the package."""
+def weight_index() -> dict[str, dict[str, Any]]:
+    """`arch.tag` -> {"file", "sha256"} of the weights that belong to this version of the package.
+
+    Weights whose run held out images have a "temperature", which was fitted on these.
+    """
     return json.loads((WEIGHTS / "index.json").read_text(encoding="utf-8"))
 
 

@@ -16,6 +16,7 @@ from seattn.core.files import not_found
 from seattn.core.records import read_json
 from seattn.models import models_with_weights
 from seattn.models._hub import fetch_file, hub_call, split_revision, timm_repository
+from seattn.models._pretrained import weight_index
 from seattn.models.checkpoints.config import read_config
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import require_finite
@@ -71,9 +72,10 @@ def load_model(
 
 
 def model_temperature(model: nn.Module) -> float:
-    """The temperature by which the model's logits are divided for its probabilities: 1 unless its config.json has one.
+    """The temperature by which the model's logits are divided for its probabilities: 1 unless one was fitted.
 
-    The model's own outputs are its logits, without the temperature.
+    It is in a directory's config.json, or in the index of the package's weights. The model's own outputs are its
+    logits, without the temperature.
     """
     return float(getattr(model, _ATTRIBUTE, 1.0))
 
@@ -113,7 +115,12 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
         available = ", ".join(models_with_weights())
         raise UserError(f"{spec} has no trained weights; give a checkpoint, or a model that has some: {available}")
     if not pretrained or name in our_models():
-        return timm.create_model(spec, pretrained=pretrained)
+        model: Any = timm.create_model(spec, pretrained=pretrained)
+        if pretrained:
+            weights = f"{name}.{model.pretrained_cfg['tag']}"
+            set_temperature(model, weight_index().get(weights, {}).get(TEMPERATURE))
+        ours: nn.Module = model
+        return ours
     try:
         with hub_call(timm_repository(spec) or spec, HUB_ERRORS):
             return timm.create_model(spec, pretrained=pretrained)
@@ -126,7 +133,7 @@ def _from_hub(spec: str, *, pretrained: bool) -> nn.Module:
     try:
         config = _read_config_of(repo)
         with hub_call(repo, HUB_ERRORS):
-            model = timm.create_model(spec, pretrained=pretrained)
+            model: Any = timm.create_model(spec, pretrained=pretrained)
         if pretrained:
             set_temperature(model, config.get(TEMPERATURE))
         return model

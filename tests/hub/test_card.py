@@ -13,19 +13,25 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from benchmarks import record
 from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
-from benchmarks.evidence.ship import place, score_again
+from benchmarks.evidence.ship import held_out_temperature, place, score_again
 from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
-from seattn.core.recipe import load_recipe
+from seattn.core.errors import UserError
+from seattn.core.recipe import OurKeys, load_recipe
+from seattn.data.folders import list_files
+from seattn.data.images import hold_out
+from seattn.data.samples import load_sample
+from seattn.evaluation.probabilities.temperature import calibrate
 from seattn.evaluation.scoring import evaluate
 from seattn.hub.card import picture_name, render_card, render_table, runs_of_recipe
 from seattn.hub.facts import ClassResults, Facts, packaged_facts
 from seattn.hub.picture import describe, render_picture
 from seattn.models import models_with_weights
-from seattn.models._pretrained import weight_index
+from seattn.models._pretrained import WEIGHTS, weight_index
 from seattn.models.load import load_model
 from tests.helpers import runs
 from tests.helpers.colours import write_colours
@@ -50,7 +56,7 @@ def run(tmp_path):
     model = timm.create_model("se_resnet20_cifar.cifar10").eval()
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     found = evaluate(model, tmp_path / "data" / "test")
-    row = dataclasses.replace(ROW, n=found.n, top1=found.top1)
+    row = dataclasses.replace(ROW, n=found.n, top1=found.top1, held_out_images=0, held_out_top1=None)
     (folder / "result.json").write_text(json.dumps(asdict(row)))
     dataclasses.replace(load_recipe(RECIPE), seed=4).write(folder / "recipe.yaml")
     return folder
@@ -65,6 +71,44 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "write_classes", partial(write_classes, folder=tmp_path / "classes"))
     monkeypatch.setattr(record, "place", partial(place, weights=tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """400 images of the packaged sample as a train split."""
+    folder, sample = tmp_path_factory.mktemp("photos"), load_sample("cifar10")
+    for i in range(400):
+        path = folder / "train" / sample.class_names[sample.labels[i]] / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sample.images[i]).save(path)
+    return folder
+
+
+def test_the_temperature_is_fitted_on_the_images_that_the_run_held_out(photos, capsys):
+    recipe = dataclasses.replace(load_recipe(RECIPE), seattn=OurKeys(holdout=0.5, holdout_seed=1))
+    path = WEIGHTS / f"{ROW.name}.safetensors"
+    _, images = hold_out(list_files(photos / "train"), 0.5, 1)
+    fitted = calibrate(load_model(ROW.name, checkpoint=path), images)
+    row = dataclasses.replace(ROW, held_out_images=200, held_out_top1=fitted.before.top1)
+    assert held_out_temperature(row, recipe, path, photos) == fitted.temperature != 1
+    assert f"temperature {fitted.temperature:g}" in capsys.readouterr().out
+    assert held_out_temperature(dataclasses.replace(row, held_out_top1=None), recipe, path, photos) is None
+    for other in ({"held_out_top1": 0.1}, {"held_out_images": 199}):
+        with pytest.raises(UserError, match="give the run's own data"):
+            held_out_temperature(dataclasses.replace(row, **other), recipe, path, photos)
+
+
+def test_record_writes_the_temperature_beside_the_digest(project, photos, monkeypatch):
+    source = WEIGHTS / f"{ROW.name}.safetensors"
+    shutil.copyfile(source, project / source.name)
+    monkeypatch.setattr(record, "WEIGHTS", project)
+    monkeypatch.setattr(record, "read_classes", lambda name: None)
+    monkeypatch.setattr(record, "held_out_temperature", lambda *arguments: 1.5)
+    append_row(ROW, path=project / "accuracy.csv")
+    assert record.main(["--temperature", ROW.name, "--data-dir", str(photos)]) == 0
+    entry = json.loads((project / "index.json").read_text())[ROW.name]
+    assert entry == {"file": source.name, "sha256": weight_index()[ROW.name]["sha256"], "temperature": 1.5}
+    assert record.main(["--temperature", ROW.name]) == 2
 
 
 def test_a_run_becomes_a_row_that_names_its_recipe_whatever_the_seed(project, run):
@@ -270,9 +314,11 @@ def test_a_card_of_several_seeds_says_which_ships():
     assert "; 3 seeds 50.00 ± 2.00 |" in render_table([facts])
 
 
-def test_of_several_runs_the_best_on_the_held_out_images_ships(project, run, capsys):
+def test_of_several_runs_the_best_on_the_held_out_images_ships(project, run, monkeypatch, capsys):
+    monkeypatch.setattr(record, "held_out_temperature", lambda *arguments: None)
+    row = dataclasses.replace(read_run(run), held_out_images=5000, held_out_top1=0.5)
+    (run / "result.json").write_text(json.dumps(asdict(row)))
     better = shutil.copytree(run, project / "better")
-    row = read_run(run)
     (better / "result.json").write_text(json.dumps(asdict(dataclasses.replace(row, seed=5, held_out_top1=0.52))))
     ship = ["--ship", "--data-dir", str(project / "data")]
     assert record.main([*ship, str(run), str(better)]) == 0

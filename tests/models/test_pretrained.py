@@ -13,6 +13,7 @@ import seattn.models._pretrained as pretrained
 from seattn.core.errors import UserError
 from seattn.models import resnet_attn
 from seattn.models.listing import our_models
+from seattn.models.load import load_model, model_temperature
 
 NAME = "se_resnet20_cifar.cifar10"
 
@@ -107,3 +108,19 @@ def test_other_classes_and_channels_keep_the_trained_trunk():
     torch.testing.assert_close(gray.conv1.weight, full.conv1.weight.sum(1, keepdim=True))
     levels = timm.create_model("se_resnet20_cifar", pretrained=True, features_only=True)
     assert torch.equal(levels.conv1.weight, full.conv1.weight)
+
+
+def test_weights_of_the_package_have_their_temperature_and_unscaled_logits():
+    index = pretrained.weight_index()
+    fitted = {name: entry["temperature"] for name, entry in index.items() if "temperature" in entry}
+    assert fitted
+    for name, temperature in fitted.items():
+        model = load_model(name)
+        assert model_temperature(model) == temperature
+        x = torch.randn(2, *model.pretrained_cfg["input_size"])
+        assert torch.equal(model(x), timm.create_model(name, pretrained=True).eval()(x))
+    name = next(iter(fitted))
+    assert model_temperature(load_model(name.partition(".")[0])) == fitted[name]
+    weights = pretrained.WEIGHTS / index[name]["file"]
+    assert model_temperature(load_model(name, checkpoint=weights)) == 1
+    assert model_temperature(load_model(name, pretrained=False)) == 1
