@@ -14,6 +14,7 @@ import timm
 from benchmarks._command import Parser, command
 from benchmarks.deploy.rows import DeployRow, deploy_files
 from benchmarks.deploy.tables import render_deploy, render_deploy_page
+from benchmarks.evidence.published import published_by_others
 from benchmarks.evidence.rows import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
 from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
@@ -78,7 +79,7 @@ def render_readme(text: str) -> str:
     The exported nets are those of the device that was measured last.
     """
     tables = {
-        "results": render_table(all_facts()),
+        "results": render_table(all_facts(), published_by_others()),
         "ablation": render_gain(committed()),
         "speed": render_tables(headlines=True),
         "deploy": render_deploy(max(exported_rows(), key=lambda rows: rows[-1].conditions.date, default=[])),

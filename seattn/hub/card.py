@@ -5,7 +5,7 @@ Shapes: K classes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from statistics import mean, stdev
@@ -81,19 +81,29 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
     )
 
 
-def render_table(weights: Sequence[Facts]) -> str:
-    """The README's Markdown table of weights, one line for each."""
+def render_table(weights: Sequence[Facts], published: Mapping[str, str]) -> str:
+    """The README's Markdown table of weights, one line for each.
+
+    Args:
+        published: by the name of weights, the best accuracy that others publish, and where.
+    """
     lines = [
-        "| weights | parameters | test images | top-1 % (95 % interval) | seed | trained on |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| weights | parameters | test images | top-1 % (95 % interval) | published elsewhere | seed | trained on |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for facts in weights:
         row, runs = facts.row, runs_of_recipe(facts)
         seeds = f"; {len(runs)} seeds {_spread(runs)}" if len(runs) > 1 else ""
-        lines.append(
-            f"| `{row.name}` | {row.params:,} | {row.n:,} | {100 * row.top1:.2f} ({interval(row)}){seeds} | "
-            f"{row.seed} | {counted(row.epochs, 'epoch')}, {_duration(row.train_seconds)}, {row.conditions.machine} |"
+        cells = (
+            f"`{row.name}`",
+            f"{row.params:,}",
+            f"{row.n:,}",
+            f"{100 * row.top1:.2f} ({interval(row)}){seeds}",
+            published.get(row.name, "–"),
+            str(row.seed),
+            f"{counted(row.epochs, 'epoch')}, {_duration(row.train_seconds)}, {row.conditions.machine}",
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -214,9 +214,10 @@ def test_card_says_what_the_row_says():
 
 
 def test_table_has_a_line_a_row():
-    table = render_table([FACTS, FACTS])
+    table = render_table([FACTS, FACTS], {FACTS.name: "93.99 SE-ResNet-20 ([x](https://x))"})
     assert table.count("`se_resnet20_cifar.cifar10`") == 2
-    assert "50.00 (43.13 to 56.87)" in table
+    assert "50.00 (43.13 to 56.87) | 93.99 SE-ResNet-20 ([x](https://x)) | 4 |" in table
+    assert "50.00 (43.13 to 56.87) | – | 4 |" in render_table([FACTS], {})
 
 
 def test_committed_cards_pictures_and_facts_are_the_rendered_ones():
@@ -311,7 +312,7 @@ def test_a_card_of_several_seeds_says_which_ships():
     assert "3 runs that differ only in the seed have 50.00 ± 2.00 %" in card
     assert "50.00 % (seed 4), 52.00 % (seed 5), 48.00 % (seed 6)" in card
     assert "The weights are those of seed 4" in card
-    assert "; 3 seeds 50.00 ± 2.00 |" in render_table([facts])
+    assert "; 3 seeds 50.00 ± 2.00 |" in render_table([facts], {})
 
 
 def test_of_several_runs_the_best_on_the_held_out_images_ships(project, run, monkeypatch, capsys):
