@@ -105,7 +105,8 @@ def test_other_classes_and_channels_keep_the_trained_trunk():
     assert fewer.fc.weight.shape == (3, 64)
     assert torch.equal(fewer.layer3[2].conv2.weight, full.layer3[2].conv2.weight)
     gray = timm.create_model("se_resnet20_cifar", pretrained=True, in_chans=1)
-    torch.testing.assert_close(gray.conv1.weight, full.conv1.weight.sum(1, keepdim=True))
+    summed = full.conv1.weight.sum(1, keepdim=True).half().float()  # timm rounds the sum to the dtype of the file
+    torch.testing.assert_close(gray.conv1.weight, summed)
     levels = timm.create_model("se_resnet20_cifar", pretrained=True, features_only=True)
     assert torch.equal(levels.conv1.weight, full.conv1.weight)
 

@@ -22,6 +22,7 @@ from seattn.evaluation.hooks import recorded
 from seattn.evaluation.profile.passes import Tail, attention_layers, find_tails
 from seattn.models.listing import Costs, our_models
 from seattn.ops import set_kernels
+from seattn.ops._tail.run import as_in_large_batches
 
 STEM, HEAD = "stem", "head"
 
@@ -275,7 +276,7 @@ def _activation_bytes(model: nn.Module, units: Units, size: tuple[int, int, int]
 
     rows = _called_modules(model, units)
     modules = {name: model.get_submodule(name) for name in rows}
-    with FakeTensorMode(), torch.enable_grad(), set_kernels("torch"):
+    with FakeTensorMode(), torch.enable_grad(), set_kernels("torch"), as_in_large_batches():
         tensors = {name: _in_fp32(t) for name, t in chain(model.named_parameters(), model.named_buffers())}
         own = {t.untyped_storage()._cdata for t in tensors.values()}
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)

@@ -3,6 +3,8 @@
 Each public op is a function from its arguments to a `Tail`. Shapes: N images, C channels, H x W pixels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
@@ -88,6 +90,17 @@ def infer(
 def leaves_norm_to_torch(x: Tensor, excitation: Excitation, training: bool) -> bool:
     """Whether `run` would give a norm of x to torch's operator. A caller that does this itself can free x."""
     return choose(x, too_large) == "torch" and not _norm_inside_pays(x, excitation, training)
+
+
+@contextmanager
+def as_in_large_batches() -> Iterator[None]:
+    """A `with` block in which maps of any size are worked on as large ones are."""
+    global NORM_INSIDE_FROM
+    before, NORM_INSIDE_FROM = NORM_INSIDE_FROM, 0
+    try:
+        yield
+    finally:
+        NORM_INSIDE_FROM = before
 
 
 def _norm_inside_pays(x: Tensor, excitation: Excitation, training: bool) -> bool:

@@ -131,7 +131,7 @@ def test_a_temperature_that_is_none_is_refused(tmp_path, fails, value):
 
 
 def test_a_stage_of_a_calibrated_net_keeps_its_temperature(tmp_path):
-    net = load_model("se_resnet20_cifar")
+    net = load_model("se_resnet20_cifar", pretrained=False)
     assert "temperature" not in json.loads(render_config(net, "se_resnet20_cifar.cifar10"))
     path = fake_run(tmp_path / "run", class_names(net))
     config = json.loads((path / "config.json").read_text())
