@@ -1,4 +1,4 @@
-"""The commands that bring nets to their users: `export` writes a file for other runtimes, `app` serves a web page."""
+"""The commands that bring nets to their users: `export` (files for other runtimes), `prune`, `app` (a web page)."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,19 @@ from typing import Annotated
 
 import typer
 
-from seattn.cli import Checkpoint, Device, Examples, Json
+from seattn.cli import (
+    LARGEST_BATCH,
+    LARGEST_SEED,
+    MOST_EPOCHS,
+    Checkpoint,
+    Device,
+    Examples,
+    Json,
+    SkipBad,
+    TrainingDevice,
+)
 from seattn.cli.nets import DEMO_MODEL
+from seattn.cli.training import Settings, parse_settings, reuse_memory
 from seattn.core.errors import UserError, counted
 
 
@@ -122,3 +133,75 @@ def serve_app(
         host=host,
         port=port,
     )
+
+
+def prune(
+    model: Annotated[
+        str, typer.Argument(help="A trained net of this package: name (arch or arch.tag), run folder, hf-hub:org/name.")
+    ],
+    ratio: Annotated[
+        float, typer.Option(help="Share of channels to remove in each layer: 0.3 roughly halves parameters and MACs.")
+    ],
+    data_dir: Annotated[
+        Path,
+        typer.Option(help="Images of the net's classes: DIR/CLASS/IMAGE; or DIR/train/CLASS/IMAGE and DIR/test/…."),
+    ],
+    checkpoint: Checkpoint = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the run: weights, recipe, comparison.",
+            show_default="runs/MODEL-pruned-RATIO-DIR-sSEED",
+            metavar="RUN",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_EPOCHS, help="Epochs to fine-tune.", show_default="by the number of images"),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="by the number of images"),
+    ] = None,
+    device: TrainingDevice = None,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split and of the training.")] = 0,
+    skip_bad: SkipBad = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Remove channels of a trained net, fine-tune the smaller net, and compare both on the test images.
+
+    The folder RUN is a model like that of finetune: evaluate, predict, export and report take it, and timm loads it as
+    "local-dir:RUN". An interrupted training continues with: seattn finetune MODEL --data-dir DIR --out RUN --resume.
+    Needs: pip install "seattn\\[deploy]".
+    """
+    from seattn.deploy.pruning import prune as run_prune
+
+    overrides = parse_settings(settings or [], epochs=epochs, batch_size=batch_size)
+    reuse_memory(device)
+    done = run_prune(
+        model,
+        data_dir,
+        out,
+        ratio=ratio,
+        checkpoint=checkpoint,
+        device=device,
+        seed=seed,
+        skip_bad=skip_bad,
+        overrides=overrides,
+        progress=True,
+    )
+    if as_json:
+        print(json.dumps(done.to_dict(), indent=2))
+        return
+    before, after = done.before, done.after
+    top1 = f"top-1 on {counted(done.images, 'image')}"
+    one = f"one image on {done.device} (30 turns, no benchmark)"
+    for what, old, new in (
+        ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
+        ("MACs of one image", f"{before.macs:,}", f"{after.macs:,}"),
+        (top1, f"{before.top1:.2%}", f"{after.top1:.2%}"),
+        (one, f"{before.milliseconds:.2f} ms", f"{after.milliseconds:.2f} ms"),
+    ):
+        print(f"{what}: {old} before, {new} now")
+    print(f'in Python: import seattn, timm; model = timm.create_model("local-dir:{done.run}", pretrained=True).eval()')

@@ -17,7 +17,7 @@ import typer
 from safetensors import SafetensorError
 from typer.core import TyperCommand, TyperGroup
 
-from seattn.cli.deploy import export, serve_app
+from seattn.cli.deploy import export, prune, serve_app
 from seattn.cli.experiments import ablate, search
 from seattn.cli.hub import import_weights, publish, pull, space, stage, verify
 from seattn.cli.installation.report import info
@@ -120,6 +120,7 @@ app = _group(
         ("explain", explain, "explain se_resnet20_cifar photo.jpg --out explain"),
         ("export", export, "export se_resnet20_cifar --to onnx --data-dir data"),
         ("app", serve_app, "app se_resnet20_cifar --port 7860"),
+        ("prune", prune, "prune se_resnet20_cifar --ratio 0.3 --data-dir data --out runs/small"),
         ("import", import_weights, "import checkpoint.pth.tar my_net --model se_resnet20_cifar.cifar10"),
         ("info", info, "info"),
         ("timm", timm_script, "timm validate.py --model se_resnet20_cifar --data-dir data"),

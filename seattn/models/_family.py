@@ -8,6 +8,7 @@ from timm.models import register_model
 from torch import nn
 
 from seattn.blocks.attended.insert import Attention, insert_attention
+from seattn.blocks.narrowing import Widths, narrow
 from seattn.layers import list_attn
 from seattn.models._datasets import CIFAR, DATASETS
 from seattn.models._pretrained import build, weight_source
@@ -50,6 +51,9 @@ def create_net(
         attn_placement: "standard", "pre", "post" or "identity" (SENet, section 6.5).
         gate: "sigmoid", "two_sigmoid" or "hard_sigmoid".
 
+    The option of every net:
+        widths: the sizes of layers of a pruned net, as `seattn prune` writes them (`seattn.blocks.narrowing`).
+
     Raises:
         ValueError: for a wrong value, or an option of attention for a net that has none.
         TypeError: for an unknown keyword, or an option that the attention layer does not take.
@@ -67,6 +71,7 @@ def _construct(
     attn_stages: Sequence[int] | None = None,
     attn_placement: str | None = None,
     gate: str | None = None,
+    widths: Widths | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     model = make(**kwargs)
@@ -81,10 +86,12 @@ def _construct(
         unused = [name for name, value in given.items() if value is not None]
         if unused:
             raise ValueError(f"{variant} has no attention for {', '.join(unused)} to act on; se_{variant} has")
-        return model
-    options = {"rd_divisor": rd_divisor, "gate": gate}
-    placement = "standard" if attn_placement is None else attn_placement
-    insert_attention(model, Attention(attn_layer, placement, attn_stages, rd_ratio, options))
+    else:
+        options = {"rd_divisor": rd_divisor, "gate": gate}
+        placement = "standard" if attn_placement is None else attn_placement
+        insert_attention(model, Attention(attn_layer, placement, attn_stages, rd_ratio, options))
+    if widths is not None:
+        narrow(model, widths)
     return model
 
 

@@ -74,6 +74,7 @@ def finetune(
     pretrained: bool = True,
     skip_bad: bool = False,
     overrides: Mapping[str, object] | None = None,
+    start: "Start | None" = None,
 ) -> FineTuned:
     """Train `model` on the classes of `data_dir`, and score it on images that took no part in the training.
 
@@ -91,6 +92,7 @@ def finetune(
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.
         overrides: recipe keys and their values, in place of those that the rules choose.
+        start: the net and weights to start from, in place of those of `model` and `checkpoint`.
 
     Raises:
         UserError: for a bad folder, an unknown model, or an `out_dir` in use; no file is left behind.
@@ -104,7 +106,7 @@ def finetune(
     if resume and not (run / RECIPE).exists():
         raise no_run(run)
     if not resume:
-        start = find_start(model, checkpoint, pretrained=pretrained)
+        start = start or find_start(model, checkpoint, pretrained=pretrained)
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise UserError(f"{run} exists; give another --out, or --resume to continue the run in it")
         check_out(run, data_dir)
@@ -321,8 +323,8 @@ def _write_start(
         raise
     shown = {**recipe, **overrides}
     line = f"epochs {shown['epochs']}, batch size {shown['batch_size']}, learning rate {shown['lr']}"
-    if "layer_decay" in recipe:
-        line += f", falling by {recipe['layer_decay']} a layer towards the first"
+    if shown.get("layer_decay"):
+        line += f", falling by {shown['layer_decay']} a layer towards the first"
     if "sampling" in recipe["seattn"]:
         line += (
             f"; the largest class has over {_IMBALANCE} times the images of the smallest: all are drawn equally often"
