@@ -37,8 +37,8 @@ BwdResult = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 
 
 def attn_tail_fwd(x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: Norm, out_act: str) -> FwdResult:
-    """(y, squeeze, mean, var, hidden, scale): y as x; squeeze = mean_p x and scale = s (N, C), mean, var (C),
-    hidden (N, R) before act, fp32; empty (0) where there is none.
+    """(y, squeeze, mean, var, hidden, scale): y as x; squeeze = mean_p x, scale = s (N, C), hidden (N, R) before act,
+    fp32; mean, var (C) of the batch, not those of a frozen norm; empty (0) where there is none.
 
     Raises:
         ValueError: if shortcut differs from x in shape, dtype or layout, or x is not dense.
@@ -55,7 +55,8 @@ def attn_tail_fwd(x: Tensor, shortcut: Tensor | None, excitation: Excitation, no
     result = y, squeeze, mean, var, hidden, scale
     if n == 0:
         return result
-    norm = Norm(norm.kind, norm.weight, norm.bias, mean, var, norm.eps)
+    if norm.kind == "batch":
+        norm = Norm(norm.kind, norm.weight, norm.bias, mean, var, norm.eps)
     if plan_for(layout, x.element_size(), hidden.shape[-1], excitation.kind, norm.kind, backward=False) == "sample":
         sample_fwd(layout, x, shortcut, y, excitation, norm, saved, out_act)
         return result
@@ -98,7 +99,8 @@ def attn_tail_bwd(
     n, channels = layout.images, layout.channels
     normed, gated = norm.kind != "none", excitation.kind != "none"
     grad = ExciteGrad.like(saved)
-    dweight, dbias = (saved.scale.new_zeros(channels if normed else 0) for _ in range(2))
+    memory = saved.scale.new_empty if n > 0 else saved.scale.new_zeros  # a kernel fills it
+    dweight, dbias = (memory(channels if normed else 0) for _ in range(2))
     if not (normed or gated):  # an addition and its ReLU: nothing to fuse
         g = dy.new_empty(0) if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
         dx = (dy if y is None else g).clone()
@@ -160,11 +162,7 @@ def attn_tail_bwd(
 
 
 def _statistics(x: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Mean and variance as results of the forward: copies of those given, or memory for a kernel to fill."""
-    if norm.kind == "frozen":
-        assert norm.mean is not None
-        assert norm.var is not None
-        return norm.mean.clone(), norm.var.clone()
+    """Mean and variance of the batch as results of the forward: memory for a kernel to fill."""
     channels = x.shape[1] if norm.kind == "batch" else 0
     mean, var = _small(x, channels), _small(x, channels)
     return (mean.fill_(torch.nan), var.fill_(torch.nan)) if x.shape[0] == 0 else (mean, var)  # no image, no statistics

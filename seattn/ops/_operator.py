@@ -107,11 +107,15 @@ def _autograd_function(op: Operator, implementation: str) -> Any:
                 then(outputs[: op.shown])
             tensors, ctx.constants = op.save(inputs, outputs)
             ctx.save_for_backward(*tensors)
+            if not is_compiling():  # Dynamo does not know it; without it, autograd makes zeros for the other outputs
+                ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(*outputs[1 : op.shown])
             return outputs[: op.shown]
 
         @staticmethod
-        def backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> Any:
+        def backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> Any:
+            if dy is None:  # nothing that was differentiated depends on the result
+                return (None,) * len(ctx.needs_input_grad)
             if torch.is_grad_enabled():  # once_differentiable would give a second derivative of 0 without an error
                 raise RuntimeError(
                     f"seattn's {op.name} is differentiable once, and create_graph=True asks for more; "

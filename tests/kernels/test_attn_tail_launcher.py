@@ -127,6 +127,8 @@ def backward(dy: Tensor, inputs: Inputs, config: Config, results: tuple[Tensor, 
     """(dx, g, dweight, dbias, dw1, db1, dw2, db2) from the results of `forward`."""
     y, squeeze, mean, var, hidden, scale = results
     masked_by = y if config.out_act == "relu" else None
+    if config.norm == "frozen":
+        mean, var = inputs.mean, inputs.var
     norm = Norm(config.norm, inputs.weight, inputs.bias, mean, var, config.eps)
     saved = Saved(squeeze, hidden, scale)
     return attn_tail.attn_tail_bwd(dy, inputs.x, masked_by, excitation_of(inputs, config), norm, saved)
@@ -158,8 +160,6 @@ def expected(inputs: Inputs, config: Config, y: Tensor, dy: Tensor) -> dict[str,
     found = {"y": result.detach()} | {f"d{name}": grad for name, grad in zip(leaves, grads, strict=True)}
     if config.norm == "batch":
         found["var"], found["mean"] = torch.var_mean(inputs.x.double(), (0, 2, 3), unbiased=False)
-    elif config.norm == "frozen":
-        found["mean"], found["var"] = inputs.mean.double(), inputs.var.double()
     return found
 
 

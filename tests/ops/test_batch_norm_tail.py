@@ -102,6 +102,35 @@ def test_frozen_statistics_stay(kernels, kernel_device):
     assert (var == 1).all()
 
 
+def test_given_statistics_may_move_before_the_backward(kernel_device):
+    """As in a net that runs in evaluation, then in training, and computes both gradients after that."""
+    x = torch.randn(3, 7, 5, 3, device=kernel_device, requires_grad=True)
+    mean, var = torch.zeros(7, device=kernel_device), torch.full((7,), 4.0, device=kernel_device)
+    with set_kernels("triton"):
+        y = batch_norm_add_act(x, None, mean, var, None, None, training=False, eps=0.0)
+        mean.add_(1)
+        var.add_(1)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(dx, (x > 0) / 2.0)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_a_result_that_nothing_differentiated_depends_on_has_no_gradient(kernels, kernel_device):
+    class Cut(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return None
+
+    x = torch.randn(3, 7, 5, 3, device=kernel_device, requires_grad=True)
+    with set_kernels(kernels):
+        y = batch_norm_add_act(x, x, None, None, None, None, training=True)
+    assert torch.autograd.grad(Cut.apply(y).sum(), x, allow_unused=True) == (None,)
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_running_statistics_in_another_dtype(kernels, kernel_device):
     x = torch.randn(3, 7, 5, 3, device=kernel_device)

@@ -42,12 +42,16 @@ def attn_tail_fwd(x: Tensor, shortcut: Tensor | None, excitation: Excitation, no
             scale, hidden = _gates(excitation, squeeze, hidden)
         y = _scaled(wide, shortcut, scale)
     else:
-        mean, var = _statistics(wide, norm)
-        factor = _factor((var + norm.eps).rsqrt(), norm)  # (C)
-        offset = -factor * mean if norm.bias is None else norm.bias - factor * mean
+        if norm.kind == "batch":
+            mean, var = _statistics(wide)
+            norm = Norm(norm.kind, norm.weight, norm.bias, mean, var, norm.eps)
+        assert norm.mean is not None
+        assert norm.var is not None
+        factor = _factor((norm.var + norm.eps).rsqrt(), norm)  # (C)
+        offset = -factor * norm.mean if norm.bias is None else norm.bias - factor * norm.mean
         a, b = factor.expand(1, -1), offset.expand(1, -1)  # (1, C)
         if gated:
-            scale, hidden = _gates(excitation, _normed_mean(squeeze, mean, factor, norm), hidden)
+            scale, hidden = _gates(excitation, _normed_mean(squeeze, norm.mean, factor, norm), hidden)
             a, b = factor * scale, offset * scale  # (N, C)
         y = scale_add(b, wide, a)
         y = y if shortcut is None else y.add_(shortcut)
@@ -135,11 +139,7 @@ def _scaled(x: Tensor, shortcut: Tensor | None, scale: Tensor, *, out: Tensor | 
     return scale_add(shortcut.to(x.dtype), x, scale, out=out)
 
 
-def _statistics(wide: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    if norm.kind == "frozen":
-        assert norm.mean is not None
-        assert norm.var is not None
-        return norm.mean.clone(), norm.var.clone()  # an operator may not return its input
+def _statistics(wide: Tensor) -> tuple[Tensor, Tensor]:
     if wide.shape[0] == 0:
         return wide.new_zeros(wide.shape[1]), wide.new_zeros(wide.shape[1])
     mean, var = torch.batch_norm_update_stats(wide, None, None, 0.0)

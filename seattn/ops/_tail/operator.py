@@ -97,8 +97,10 @@ def _flat_bwd(
 
 
 def _save(inputs: tuple[Any, ...], outputs: Outputs) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
-    x, _, weight, bias, _, _, w1, _, w2, _, *constants = inputs
+    x, _, weight, bias, given_mean, given_var, w1, _, w2, _, *constants = inputs
     y, squeeze, mean, var, hidden, scale = outputs
+    if constants[3] == "frozen":
+        mean, var = given_mean.clone(), given_var.clone()  # a later call may move the running statistics
     masked_by = None if constants[-1] == "identity" else y
     return (x, masked_by, weight, bias, mean, var, w1, w2, squeeze, hidden, scale), tuple(constants)
 
@@ -131,7 +133,7 @@ def _fwd_fake(x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: 
     images, channels = x.shape[:2]
     gates = (0,) if excitation.kind == "none" else (images, channels)
     hidden = (images, excitation.w1.shape[0]) if excitation.kind == "se" and excitation.w1 is not None else (0,)
-    statistics = 0 if norm.kind == "none" else channels
+    statistics = channels if norm.kind == "batch" else 0
     y = torch.empty_like(dense_like(x, x))
     return y, small(gates), small(statistics), small(statistics), small(hidden), small(gates)
 
