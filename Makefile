@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-slow test-timm lint docs bench bench-data bench-deploy bench-dispatch bench-plots gpu cards hub-kernels zoo zoo-status clean
+.PHONY: demo test test-slow test-timm lint docs bench bench-data bench-deploy bench-dispatch bench-plots floors gpu cards hub-kernels zoo zoo-status clean
 
 demo: $(VENV)/.cli
 	$(BIN)/seattn demo
@@ -50,6 +50,12 @@ bench-dispatch: $(VENV)/.test
 
 bench-plots: $(VENV)/.cli
 	$(BIN)/python -m benchmarks.plots
+
+# The least times of all kernels on GPUs that need not be here, from their compiled code, and the launches of a block,
+# then the tables of kernels/README.md. Nothing is timed.
+floors: $(VENV)/.test
+	$(BIN)/python -m benchmarks.floors
+	$(BIN)/python -m benchmarks.render
 
 # The GPU tests, the sanitizer and every benchmark in eight minutes; the results are in the folder GPU_OUT. Exit code 2
 # without a GPU. DRY=1 rehearses it without one, on tiny shapes in Triton's interpreter.

@@ -1,11 +1,11 @@
 """Render all documents from the measured rows: `python -m benchmarks.render`, or `make cards`.
 
-It writes hub_cards, the README's tables, the pages of the studies and of speed, the costs of each net, and the facts
-that the package has beside its weights.
+It writes hub_cards, the tables of README.md and kernels/README.md, the pages of the studies and of speed, the costs of
+each net, and the facts that the package has beside its weights.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from benchmarks.deploy.tables import render_deploy, render_deploy_page
 from benchmarks.evidence.published import published_by_others
 from benchmarks.evidence.rows import RECIPES, read_classes, read_rows, shipped_row
 from benchmarks.evidence.studies import ROWS, STUDIES, committed, render_gain, render_page, render_plots
+from benchmarks.floors.rows import FLOORS, LAUNCHES, FloorRow, LaunchRow, render_floors, render_launches
 from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
 from benchmarks.speed.tables import render_speed, render_steps
 from seattn.core import records
@@ -31,6 +32,7 @@ from seattn.models._pretrained import WEIGHTS
 from seattn.models.listing import COSTS, render_costs
 
 ROOT = Path(__file__).resolve().parent.parent
+README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 
 _STEPS = """## What a training step is made of
@@ -84,6 +86,17 @@ def render_readme(text: str) -> str:
         "speed": render_tables(headlines=True),
         "deploy": render_deploy(max(exported_rows(), key=lambda rows: rows[-1].conditions.date, default=[])),
     }
+    return fill(text, tables)
+
+
+def render_kernels(text: str) -> str:
+    """`text`, kernels/README.md, with new tables: the floors on GPUs, and the launches of a block."""
+    floors = render_floors(records.read_rows(FloorRow, FLOORS))
+    return fill(text, {"floors": floors, "launches": render_launches(records.read_rows(LaunchRow, LAUNCHES))})
+
+
+def fill(text: str, tables: Mapping[str, str]) -> str:
+    """`text` with each table between the two markers of its name."""
     for name, table in tables.items():
         before, remainder = text.split(f"<!-- {name}: rendered by make cards -->\n")
         _, after = remainder.split(f"<!-- end of {name} -->")
@@ -133,8 +146,8 @@ def main(arguments: Sequence[str] | None) -> int:
     write_text(RESULTS, render_results())
     write_studies()
     write_text(COSTS, render_costs(measure_costs()))
-    readme = ROOT / "README.md"
-    write_text(readme, render_readme(readme.read_text(encoding="utf-8")))
+    for readme, render in ((README, render_readme), (KERNELS, render_kernels)):
+        write_text(readme, render(readme.read_text(encoding="utf-8")))
     return 0
 
 

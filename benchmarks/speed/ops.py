@@ -64,7 +64,7 @@ class Op:
         return bool(self.compiled)
 
 
-def _se_weights(se: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def se_weights(se: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return se.fc1.weight.flatten(1), se.fc1.bias, se.fc2.weight.flatten(1), se.fc2.bias
 
 
@@ -138,7 +138,9 @@ def _plain_tail(channels: int, like: Tensor) -> Pair:
 
 def _cbam_spatial(channels: int, like: Tensor) -> Pair:
     attn = SpatialAttn(device=like.device, dtype=like.dtype)
-    norm: nn.BatchNorm2d = attn.conv.bn.float()
+    norm: nn.BatchNorm2d = attn.conv.bn
+    if like.dtype != torch.float32:  # fake tensors cannot be converted in place, and need not be
+        norm.float()
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     return Pair(
         lambda x, _: ops.cbam_spatial_gate(
@@ -153,16 +155,16 @@ def _cbam_spatial(channels: int, like: Tensor) -> Pair:
 # read dy, y and x, write g and dx; with a norm, read x and g again. Of attention alone: read dy and x, write dx.
 OPS = {
     "se_tail": Op(
-        _tail(SEModule, "squeeze_excite_add_act", _se_weights), 3, 5, compiled=("forward", "forward_backward")
+        _tail(SEModule, "squeeze_excite_add_act", se_weights), 3, 5, compiled=("forward", "forward_backward")
     ),
     "bn_se_tail": Op(
-        _norm_tail(SEModule, "batch_norm_squeeze_excite_add_act", _se_weights), 4, 7, compiled=("forward_backward",)
+        _norm_tail(SEModule, "batch_norm_squeeze_excite_add_act", se_weights), 4, 7, compiled=("forward_backward",)
     ),
-    "se": Op(alone(SEModule, "squeeze_excite", _se_weights), 2, 3, takes_shortcut=False),
+    "se": Op(alone(SEModule, "squeeze_excite", se_weights), 2, 3, takes_shortcut=False),
     "eca_tail": Op(_tail(EcaModule, "efficient_channel_attn_add_act", eca_weights), 3, 5),
     "bn_eca_tail": Op(_norm_tail(EcaModule, "batch_norm_efficient_channel_attn_add_act", eca_weights), 4, 7),
     "plain_tail": Op(_plain_tail, 4, 7),
-    "cbam_channel": Op(alone(ChannelAttn, "cbam_channel_gate", _se_weights), 2, 3, takes_shortcut=False),
+    "cbam_channel": Op(alone(ChannelAttn, "cbam_channel_gate", se_weights), 2, 3, takes_shortcut=False),
     "cbam_spatial": Op(_cbam_spatial, 2, 3, takes_shortcut=False),
 }
 

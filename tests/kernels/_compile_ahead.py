@@ -8,11 +8,8 @@ the maps: "bf16", "fp16" or "fp32". SCOPE is "last" (each kernel's first variant
 
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import triton
@@ -20,12 +17,7 @@ from _compile_entries import ENTRIES, Entry, Row
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TARGETS = {
-    "sm_80": ("cuda", 80, 32),
-    "sm_90": ("cuda", 90, 32),
-    "sm_100": ("cuda", 100, 32),
-    "gfx942": ("hip", "gfx942", 64),
-}
+from benchmarks.floors.binaries import TARGETS, usage_of
 
 
 def chosen(scope: str) -> Iterator[tuple[str, Entry, Row, dict[str, Any]]]:
@@ -35,18 +27,6 @@ def chosen(scope: str) -> Iterator[tuple[str, Entry, Row, dict[str, Any]]]:
         for variant, constants in list(entry.variants.items())[: None if scope == "all" else 1]:
             for row in last.values() if scope == "last" else entry.rows:
                 yield f"{entry.kernel.fn.__name__}-{variant}-{row.name}", entry, row, constants
-
-
-def stack_bytes(asm: dict[str, Any]) -> int:
-    """Bytes of stack a thread: not 0 means that registers spill."""
-    if "amdgcn" in asm:
-        return max(int(size) for size in re.findall(r"ScratchSize: (\d+)", asm["amdgcn"]))
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(asm["cubin"])
-        file.flush()
-        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    return max(int(size) for size in re.findall(r"STACK:(\d+)", text.stdout))
 
 
 def bits_of_each_pointer(ptx: str) -> list[int]:
@@ -101,7 +81,8 @@ def main(target: str, scope: str, dtype: str) -> None:
             arguments = [arg for arg, kind in signature.items() if kind != "constexpr"]
             bits = dict(zip(arguments, bits_of_each_pointer(built.asm["ptx"]), strict=False))
             map_bits = {arg: bits.get(arg, 0) for arg in entry.maps if arg in arguments}
-        usage[name] = {"shared": built.metadata.shared, "stack": stack_bytes(built.asm), "map_bits": map_bits}
+        use = usage_of(built)
+        usage[name] = {"shared": use.shared, "stack": use.stack, "map_bits": map_bits}
     print(json.dumps(usage))
 
 

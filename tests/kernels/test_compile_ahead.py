@@ -21,7 +21,8 @@ def usage_of(target: str, scope: str, dtype: str) -> dict[str, Any]:
     """See `_compile_ahead`: what each kernel uses, compiled in a process of its own."""
     pytest.importorskip("triton", reason="needs triton")
     # TRITON_INTERPRET, once read, cannot be unset in this process.
-    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT / "kernels")}
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     command = [sys.executable, str(Path(__file__).with_name("_compile_ahead.py")), target, scope, dtype]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
