@@ -24,6 +24,7 @@ from seattn.evaluation.style import PALETTE
 TITLE = "Image classification"
 CSV_NAME = "predictions.csv"
 _SHOWN_CLASSES = 12  # named under the choice of weights
+_SHOWN_ROWS = 100  # of the table; the CSV has all
 _PROGRESS = gr.Progress()  # gradio gives a function whose default this is the progress of its own call
 _KEPT = 3600  # seconds for which uploaded files and results are kept
 _WAITING = "Give an image: upload a file, take a photo, or choose an example."
@@ -89,14 +90,14 @@ def build_page(
             start = gr.Button("Classify", variant="primary")
             summary = gr.HTML(_html("hint", _WAITING_FOR_MANY), padding=False)
             download = gr.DownloadButton("Download CSV", visible=False)
-            table = gr.Dataframe(headers=["image", "answer", "most probable", "probability"], visible=False)
+            table = gr.HTML(visible=False, padding=False)
         one = {
             "fn": page.one,
             "inputs": [model, image, unknown_below],
             "outputs": [answer, label, reasons],
             "preprocess": False,
         }
-        gr.on([image.change, unknown_below.release], **one)
+        gr.on([image.change, unknown_below.change], trigger_mode="always_last", **one)
         model.change(page.net_and_examples, model, [net, shown.dataset]).then(**one)
         start.click(page.many, [model, uploads, unknown_below], [summary, download, table], preprocess=False)
     return blocks
@@ -169,11 +170,10 @@ class _Page:
         summary = _html("batch", len(predictions), unread)
         if not predictions:
             return [summary, hidden, hidden]
-        rows = [[p.image, p.answer, p.labels[0], f"{p.probabilities[0]:.1%}"] for p in predictions]
         return [
             summary,
             gr.update(visible=True, value=str(write_csv(predictions, self._folder))),
-            gr.update(visible=True, value=rows),
+            gr.update(visible=True, value=_html("table", predictions, _SHOWN_ROWS)),
         ]
 
 
