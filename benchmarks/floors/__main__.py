@@ -173,7 +173,7 @@ def launch_rows() -> Iterator[LaunchRow]:
 def recorded_block(module: nn.Module) -> dict[str, Recorded]:
     """The launches of a block in fp32 and channels_last, by mode: forward, backward, inference."""
     with fake_gpu() as mode:
-        fakes = {
+        fakes: dict[str, torch.Tensor] = {
             name: mode.from_tensor(tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())
         }
         x = torch.empty(BLOCK_SHAPE).contiguous(memory_format=torch.channels_last).requires_grad_()

@@ -91,7 +91,7 @@ class _Operators(TorchDispatchMode):
     """Lists torch's operators that launch a kernel."""
 
     def __init__(self, into: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.into = into
 
     def __torch_dispatch__(
