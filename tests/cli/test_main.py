@@ -320,8 +320,8 @@ def test_predict_says_unknown_in_every_format(run_dir, image, capsys):
 
 
 def test_warnings_of_libraries_are_not_shown(run_dir, image, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow warns of larger images, and refuses twice the size
-    Image.new("RGB", (15, 15)).save(image)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1100)  # Pillow warns of larger images, and refuses twice the size
+    Image.new("RGB", (36, 32)).save(image)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         assert main(["predict", str(image), "--model", run_dir]) == 0

@@ -250,7 +250,7 @@ def test_empty_where_there_is_nothing(case, kernel_device):
     gated, normed = kind != "none", norm != "none"
     assert squeeze.shape == scale.shape == ((n, c) if gated else (0,))
     assert hidden.shape == ((n, r) if kind == "se" else (0,))
-    assert mean.shape == var.shape == ((c,) if normed else (0,))
+    assert mean.shape == var.shape == ((c,) if norm == "batch" else (0,))
     if gated:
         torch.testing.assert_close(squeeze, inputs.x.mean((2, 3)))  # of x itself, before the norm
     dx, *grads = backward(torch.ones_like(y), inputs, config, results)

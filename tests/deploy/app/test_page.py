@@ -32,7 +32,7 @@ from seattn.deploy.app.server import LOCAL, PORTS, free_port, launch, private_fo
 
 ARCH = "se_resnet20_cifar"
 NAMES = load_sample("cifar10").class_names
-THRESHOLD_HTML = "No class of the net has a probability of 99 %"
+THRESHOLD_HTML = "No class of the net has a probability of 100 %"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_an_image_is_answered_with_classes_map_and_gates(page, pictures):
 
 
 def test_unknown_keeps_the_bars(page, pictures):
-    answer, label, _ = page.one(ARCH, file_of(pictures["frog"]), 0.99)
+    answer, label, _ = page.one(ARCH, file_of(pictures["frog"]), 1)
     assert '<p class="seattn-answer">unknown</p>' in answer
     assert THRESHOLD_HTML in answer
     assert label["visible"]

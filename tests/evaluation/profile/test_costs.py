@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import seattn
 from seattn.evaluation.profile.costs import parameters_and_macs, profile
 from seattn.evaluation.profile.passes import attention_layers
+from seattn.ops._tail.run import as_in_large_batches
 
 
 def meta(name, **options):
@@ -118,7 +119,8 @@ def kept_in_a_real_run(model, x):
         storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), seattn.set_kernels("torch"):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
+    with hooks, seattn.set_kernels("torch"), as_in_large_batches():
         y = model.train()(x)
     assert y.requires_grad
     return sum(size for pointer, size in storages.items() if pointer not in own)
