@@ -54,8 +54,9 @@ def run(
         page = build_page(
             models, folder, examples=examples, example_classes=example_classes, title=title, device=device
         )
-        print(f"{title}: {launch(page, host, port)} (Ctrl-C ends it)", flush=True)
+        url = launch(page, host, port)
         try:
+            print(f"{title}: {url} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
             pass
