@@ -135,7 +135,7 @@ def test_choices_of_lists_reach_the_recipe(tmp_path, data_dir, out, trained):
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
 def test_pruning_ends_a_run_early(tmp_path, data_dir, out, trained, pruner):
     """Each trial is worse than the one before: all but the first ones are below the median."""
-    trained.score(f"time.sleep(0.05) or 90 - 3 * {TRIAL} + epoch")
+    trained.score(f"time.sleep(0.2) or 90 - 3 * {TRIAL} + epoch")
     path = write_search(tmp_path, recipe={"epochs": 9}, sampler="random", pruner=pruner)
     run_search(path, data_dir, out, trials=6 if pruner == "none" else 8, device="cpu")
     lengths = [len(trial_epochs) for _, trial_epochs in epochs(trained)]
