@@ -1,6 +1,7 @@
 """For all tests: Triton's interpreter on machines without a GPU, and fixtures that undo changes to the process."""
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 
 import pytest
@@ -23,6 +24,15 @@ CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 8)  # a worker takes 1 GB, and seconds to import torch
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works also where a shell has started the tests in the background, with SIGINT ignored.
+
+    Tests interrupt this process and others, which would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
