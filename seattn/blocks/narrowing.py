@@ -69,7 +69,7 @@ def _narrow_layer(layer: Any, sizes: Sequence[int]) -> None:
             else:
                 setattr(layer, name, kept)
     if isinstance(layer, nn.Conv2d):
-        if layer.groups == layer.in_channels:  # depthwise
+        if layer.groups == layer.in_channels > 1:  # depthwise; an SE's second layer may have one input, too
             layer.groups = sizes[0]
         layer.out_channels, layer.in_channels = sizes[0], sizes[1] * layer.groups
     elif isinstance(layer, _BatchNorm):

@@ -7,6 +7,7 @@ from torch import nn
 
 from seattn.blocks.narrowing import find_widths
 from seattn.core.errors import UserError
+from seattn.evaluation.profile.costs import parameters_and_macs
 from seattn.models.load import load_model
 
 NETS = {  # name and options: every family, kind of block, attention layer and placement
@@ -43,6 +44,10 @@ def pruned(name, options, ratio=0.4):
     return net, find_widths(net, full)
 
 
+def _geometry(conv):
+    return conv.in_channels, conv.out_channels, conv.groups
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [pytest.param(*NETS[key], id=key, marks=[pytest.mark.slow] if key in SLOW else []) for key in NETS],
@@ -54,6 +59,9 @@ def test_a_pruned_net_is_built_again_from_its_widths(name, options):
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(again(x), net(x), rtol=0, atol=0)
+    for (path, module), other in zip(net.named_modules(), again.modules(), strict=True):
+        if isinstance(module, nn.Conv2d):
+            assert _geometry(other) == _geometry(module), path
     before = sum(p.numel() for p in timm.create_model(name, num_classes=7, **options).parameters())
     assert sum(p.numel() for p in again.parameters()) < 0.7 * before
     assert again.num_features == again.forward_features(x).shape[1]
@@ -80,6 +88,14 @@ def test_a_layer_keeps_its_first_channels_and_its_class():
     assert norm.num_features == len(norm.running_mean) == len(norm.bias) == 5
     assert net.layer1[0].conv2.weight.shape == (16, 5, 3, 3)
     assert (net.num_features, net.fc.in_features) == (64, 64)
+
+
+def test_a_layer_of_one_input_is_not_a_depthwise_one():
+    widths = {"conv1": [16, 1], "layer1.0.se.fc2": [16, 1]}
+    net = timm.create_model("se_resnet20_cifar", in_chans=1, widths=widths)
+    assert _geometry(net.conv1) == (1, 16, 1)
+    assert _geometry(net.layer1[0].se.fc2) == (1, 16, 1)
+    assert parameters_and_macs(net) == parameters_and_macs(timm.create_model("se_resnet20_cifar", in_chans=1))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from seattn.__main__ import main
+from seattn.evaluation.profile.costs import parameters_and_macs
 from seattn.models.load import load_model
 from tests.deploy.conftest import ARCH, WEIGHTS
 from tests.helpers.colours import write_colours
@@ -65,6 +66,15 @@ def test_the_run_has_the_comparison_and_the_recipe(small, colours, source):
     assert min(before["milliseconds"], after["milliseconds"]) > 0
     recipe = yaml.safe_load((small / "recipe.yaml").read_text())
     assert (recipe["layer_decay"], recipe["epochs"], recipe["model"]) == (None, 1, ARCH)
+
+
+def test_a_net_whose_attention_has_one_hidden_channel_is_pruned_and_compared(colours, tmp_path):
+    source = write_run(tmp_path / "net", tuple(COLOURS), {})
+    assert load_model(str(source)).layer1[0].se.fc2.in_channels == 1
+    where = ["--data-dir", str(colours), "--out", str(tmp_path / "run")]
+    assert main(["prune", str(source), "--ratio", "0.3", *where, *FAST]) == 0
+    after = json.loads((tmp_path / "run" / "pruning.json").read_text())["after"]
+    assert 0 < after["macs"] < parameters_and_macs(load_model(str(source)))[1]
 
 
 def test_the_smaller_net_starts_from_the_largest_channels_of_the_weights(colours, source, tmp_path):

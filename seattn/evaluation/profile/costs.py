@@ -159,7 +159,7 @@ def profile(model: nn.Module, input_size: tuple[int, int, int] | None = None, ba
 
     Args:
         model: any net of images, on any device, also on the meta device.
-        input_size: (channels, height, width); by default that of the model's pretrained cfg.
+        input_size: (channels, height, width); by default the model's channels and the side of its pretrained cfg.
         batch: number of images that MACs and bytes are given for.
 
     Raises:
@@ -199,10 +199,12 @@ def parameters_and_macs(model: nn.Module) -> tuple[int, int]:
 
 def _input_size(model: nn.Module, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
     cfg: Any = getattr(model, "pretrained_cfg", None) or {}
-    size = cfg.get("input_size") if given is None else given
+    size = given or cfg.get("input_size")
     if size is None:
         raise ValueError(f"{type(model).__name__} has no pretrained_cfg with an input_size; give input_size=(C, H, W)")
     channels, height, width = (int(number) for number in size)
+    if not given:
+        channels = int(getattr(model, "in_chans", channels))  # of a net made with another in_chans than its cfg's
     if min(channels, height, width) < 1:
         raise ValueError(f"input_size must be three numbers of at least 1, (C, H, W); got {tuple(size)}")
     return channels, height, width

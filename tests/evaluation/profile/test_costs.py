@@ -145,6 +145,14 @@ def test_memory_and_macs_grow_with_the_batch():
     assert five.parameters == one.parameters
 
 
+@pytest.mark.parametrize("name", ["se_resnet20_cifar", "resnet18"])
+def test_a_net_of_grey_images_is_counted_with_its_own_channels(name):
+    net = timm.create_model(name, in_chans=1)
+    found, side = profile(net), net.pretrained_cfg["input_size"][-1]
+    assert found.input_size == (1, side, side)
+    assert (found.total.parameters, found.total.macs) == parameters_and_macs(net)
+
+
 def test_the_model_stays_as_it_is():
     model = timm.create_model("se_resnet20_cifar").eval()
     before = copy.deepcopy(model.state_dict())
