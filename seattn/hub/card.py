@@ -181,8 +181,13 @@ def _base_model(facts: Facts) -> str | None:
 
 
 def _earlier_rows(facts: Facts) -> list[AccuracyRow]:
-    """The rows from before the recipe's last change, whose field `recipe` is empty; a user's own run has none."""
-    return [row for row in facts.rows if facts.row.recipe and not row.recipe and row.split == facts.row.split]
+    """The rows of other recipes on the same split that were known when this recipe was written.
+
+    A row without a recipe is from before the last change of this one.
+    """
+    before = facts.rows[: facts.rows.index(facts.row)]
+    others = [row for row in facts.rows if facts.of_project and row.recipe != facts.row.recipe]
+    return [row for row in others if row.split == facts.row.split and (row in before or not row.recipe)]
 
 
 def _spread(rows: Sequence[AccuracyRow]) -> str:

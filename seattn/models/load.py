@@ -115,12 +115,12 @@ def _from_registry(spec: str, *, pretrained: bool) -> nn.Module:
         available = ", ".join(models_with_weights())
         raise UserError(f"{spec} has no trained weights; give a checkpoint, or a model that has some: {available}")
     if not pretrained or name in our_models():
-        model: Any = timm.create_model(spec, pretrained=pretrained)
+        model = timm.create_model(spec, pretrained=pretrained)
         if pretrained:
-            weights = f"{name}.{model.pretrained_cfg['tag']}"
+            cfg: Any = model.pretrained_cfg
+            weights = f"{name}.{cfg['tag']}"
             set_temperature(model, weight_index().get(weights, {}).get(TEMPERATURE))
-        ours: nn.Module = model
-        return ours
+        return model
     try:
         with hub_call(timm_repository(spec) or spec, HUB_ERRORS):
             return timm.create_model(spec, pretrained=pretrained)

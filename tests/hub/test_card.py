@@ -245,12 +245,20 @@ def test_committed_readme_table_is_the_rendered_one():
     assert all(f"`{name}`" in text for name in models_with_weights())
 
 
-def test_a_card_says_where_an_earlier_form_of_the_recipe_was_scored_before():
-    earlier = dataclasses.replace(ROW, recipe="", epochs=ROW.epochs - 1, top1=0.25)
-    for row, rows in ((ROW, (earlier, ROW)), (earlier, (earlier,))):
+@pytest.mark.parametrize("recipe", ["", "another_recipe"], ids=["before its last change", "another"])
+def test_a_card_names_the_scores_that_were_known_when_the_recipe_was_written(recipe):
+    other = dataclasses.replace(ROW, recipe=recipe, epochs=ROW.epochs - 1, top1=0.25)
+    users = dataclasses.replace(ROW, recipe="")
+    elsewhere = dataclasses.replace(other, split="validation")
+    for row, rows, known in [
+        (ROW, (other, ROW), True),
+        (ROW, (ROW, other), not recipe),  # measured later, or changed later
+        (ROW, (elsewhere, ROW), False),
+        (users, (dataclasses.replace(other, recipe=""), users), False),
+    ]:
         card = render_card(Facts(ROW.name, row, rows, load_recipe(RECIPE)), CFG)
-        assert (f"with {ROW.epochs - 1} epochs, had scored 25.00 % on it" in card) == (row is ROW)
-        assert ("Nothing else was chosen by the test score" in card) == (row is ROW)
+        assert (f"with {ROW.epochs - 1} epochs, had scored 25.00 % on it" in card) == known
+        assert ("Nothing else was chosen by the test score" in card) == known
 
 
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():

@@ -2,10 +2,11 @@
 
 import pytest
 
-from seattn.ops._tail import run
+from seattn.ops._tail.run import as_in_large_batches
 
 
 @pytest.fixture(autouse=True)
-def hand_written_norm_for_small_maps(monkeypatch):
+def hand_written_norm_for_small_maps():
     """The maps of these tests are small, and the hand-written tail is what they are about."""
-    monkeypatch.setattr(run, "NORM_INSIDE_FROM", 0)
+    with as_in_large_batches():
+        yield

@@ -19,8 +19,8 @@ from seattn.ops._kernel import transforms_are_active
 
 _MAX_PACKED = 2  # shapes of the input for which packed weights are kept: full batches, and the last one
 
-# Multiplications of a convolution for each thread, up to which a call of oneDNN takes longer than its arithmetic. From
-# timings of 16 convolutions of one image on an AMD EPYC with AVX-512: by torch they take 0.4 to 1.05 times as long.
+# Multiplications of a convolution for each thread, up to which a call of oneDNN takes longer than its arithmetic:
+# chosen by timings of convolutions of one image on an AMD EPYC with AVX-512.
 _SMALL = 1_200_000
 
 # The dtypes that oneDNN's fused convolution takes on this CPU.
