@@ -144,7 +144,7 @@ def predict(
     runtime: Annotated[
         str | None,
         typer.Option(
-            metavar="onnx|openvino",
+            metavar="onnx|openvino|executorch",
             help="Compute by this runtime; the first of IMAGES is then a file of seattn export.",
             show_default="PyTorch",
         ),

@@ -1,4 +1,4 @@
-"""A net as a file for other runtimes, ONNX, OpenVINO, torch.export or TorchScript, checked against PyTorch."""
+"""Nets as files for other runtimes, such as ONNX Runtime, OpenVINO and ExecuTorch, checked against PyTorch."""
 
 from typing import TYPE_CHECKING
 

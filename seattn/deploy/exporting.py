@@ -84,11 +84,13 @@ def export_model(
     calibrate: Path | None = None,
     progress: bool = False,
 ) -> Export:
-    """Export a net, for any number of images at a time, and check that the file computes what the net computes.
+    """Export a net and check that the file computes what the net computes.
+
+    A file takes any number of images at a time, an ExecuTorch file 1 to 64.
 
     Args:
         spec, checkpoint: as for `seattn.models.load.load_model`.
-        to: "onnx", "openvino", "torch" or "torchscript".
+        to: "onnx", "openvino", "torch", "torchscript" or "executorch".
         out: the file; by default the net's name in the current folder. Some formats write a second file beside it.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
             of them are drawn. None checks on random inputs only.

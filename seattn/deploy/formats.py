@@ -4,9 +4,10 @@ Shapes: B images, C channels, H x W pixels, K classes.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from seattn.core.errors import UserError, did_you_mean
-from seattn.deploy.metadata import INPUT, KEY, Metadata
+from seattn.deploy.metadata import INPUT, KEY, Metadata, metadata_file
+from seattn.deploy.mobile import LARGEST_BATCH, to_executorch
 from seattn.deploy.quantization import quantize_onnx, quantize_openvino
-from seattn.deploy.runtime import Run, run_onnx, run_openvino, run_torch, run_torchscript
+from seattn.deploy.runtime import Run, run_executorch, run_onnx, run_openvino, run_torch, run_torchscript
 
 _DYNAMIC_BATCH = ({0: Dim("batch")},)
+_BOUNDED_BATCH = ({0: Dim("batch", max=LARGEST_BATCH)},)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Format:
         quantize: gives a file 8-bit weights and activations, with inputs (B, C, H, W) that show the ranges of
             activations; None where 8 bits are not offered.
         int8_packages: the modules that `quantize` needs beside `packages`.
+        extra: the extra of this package that installs all of them.
     """
 
     suffix: str
@@ -40,6 +44,7 @@ class Format:
     load: Callable[[Path], tuple[Run, str | None]]
     quantize: Callable[[Path, Iterable[Tensor]], None] | None = None
     int8_packages: tuple[str, ...] = ()
+    extra: str = "deploy"
 
 
 def find_format(name: str, *, int8: bool = False) -> Format:
@@ -59,14 +64,14 @@ def find_format(name: str, *, int8: bool = False) -> Format:
     if missing:
         what = f"{name} in 8 bits" if int8 else name
         raise UserError(
-            f'the format {what} needs {" and ".join(missing)}, not installed here: pip install "seattn[deploy]"'
+            f'the format {what} needs {" and ".join(missing)}, not installed here: pip install "seattn[{target.extra}]"'
         )
     return target
 
 
-def _program(net: nn.Module, x: Tensor) -> ExportedProgram:
+def _program(net: nn.Module, x: Tensor, batch: tuple[dict[int, Any], ...] = _DYNAMIC_BATCH) -> ExportedProgram:
     """The net as plain operators of PyTorch, for any B, without the names of source files of this machine."""
-    program = torch.export.export(net, (x,), dynamic_shapes=_DYNAMIC_BATCH)
+    program = torch.export.export(net, (x,), dynamic_shapes=batch)
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
             for node in module.graph.nodes:
@@ -85,7 +90,7 @@ def _write_torchscript(net: nn.Module, x: Tensor, path: Path, metadata: Metadata
 
 
 def _write_beside(path: Path, metadata: Metadata) -> None:
-    Path(f"{path}.json").write_text(metadata.to_json() + "\n", encoding="utf-8")
+    metadata_file(path).write_text(metadata.to_json() + "\n", encoding="utf-8")
 
 
 def _write_onnx(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
@@ -119,9 +124,16 @@ def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
+def _write_executorch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    images = x.new_zeros(LARGEST_BATCH, *x.shape[1:])
+    path.write_bytes(to_executorch(_program(net, images, _BOUNDED_BATCH)))
+    _write_beside(path, replace(metadata, largest_batch=LARGEST_BATCH))
+
+
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx, quantize_onnx),
     "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",)),
     "torch": Format(".pt2", (), _write_torch, run_torch),
     "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
+    "executorch": Format(".pte", ("executorch",), _write_executorch, run_executorch, extra="mobile"),
 }

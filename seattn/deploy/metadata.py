@@ -26,16 +26,23 @@ class Metadata:
         preprocessing: timm's data config: input_size (C, H, W), interpolation, mean, std, crop_pct and crop_mode.
         class_names: the names of the K outputs.
         temperature: by which the outputs are divided for probabilities; 1 for a net that was not calibrated.
+        largest_batch: the largest number of images that the file takes at a time; None is any number.
     """
 
     model: str
     preprocessing: Mapping[str, Any]
     class_names: tuple[str, ...]
     temperature: float = 1.0
+    largest_batch: int | None = None
 
     def to_json(self) -> str:
         """The fields as one JSON object."""
         return json.dumps(asdict(self))
+
+
+def metadata_file(path: Path) -> Path:
+    """Where the metadata of the file `path` are, if its format has no room for them."""
+    return Path(f"{path}.json")
 
 
 def describe(net: nn.Module, name: str) -> Metadata:
@@ -62,6 +69,7 @@ def parse(text: str, path: Path) -> Metadata:
         temperature = float(content.get("temperature", 1.0))
         if not 0 < temperature < math.inf:
             raise ValueError(f"the temperature is {temperature}")
-        return Metadata(str(content["model"]), preprocessing, tuple(map(str, content["class_names"])), temperature)
+        names = tuple(map(str, content["class_names"]))
+        return Metadata(str(content["model"]), preprocessing, names, temperature, content.get("largest_batch"))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the metadata in {path} are damaged ({first_line(error)}); export the net again") from error

@@ -1,17 +1,21 @@
-"""Exported files as functions, and ONNX and OpenVINO files as nets that `seattn.evaluation` can use.
+"""Exported files as functions, and ONNX, OpenVINO and ExecuTorch files as nets that `seattn.evaluation` can use.
 
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
-from seattn.deploy.metadata import KEY, Metadata, parse
+from seattn.core.records import read_text
+from seattn.deploy.metadata import KEY, Metadata, metadata_file, parse
 from seattn.models.load import set_temperature
 
 Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
@@ -39,29 +43,32 @@ class ExportedNet(nn.Module):
 
 
 def load_exported(path: Path, runtime: str) -> ExportedNet:
-    """The net in a file of `seattn export`, computed by the runtime "onnx" or "openvino".
+    """The net in a file of `seattn export`, computed by the runtime "onnx", "openvino" or "executorch".
 
     Raises:
         UserError: if the runtime is unknown or not installed, or the file cannot be read or was written by something
             else.
     """
-    loaders = {"onnx": run_onnx, "openvino": run_openvino}
-    if runtime not in loaders:
-        raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(loaders)}")
+    if runtime not in RUNTIMES:
+        raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(RUNTIMES)}")
+    load, extra, where = RUNTIMES[runtime]
     if not path.is_file():
         raise UserError(not_found("exported file", path))
     try:
-        run, text = loaders[runtime](path)
+        run, text = load(path)
     except ModuleNotFoundError as error:
+        package = (error.name or runtime).partition(".")[0]
         raise UserError(
-            f'the runtime {runtime} needs {error.name}, which is not installed: pip install "seattn[deploy]"'
+            f'the runtime {runtime} needs {package}, which is not installed: pip install "seattn[{extra}]"'
         ) from error
+    except UserError:
+        raise
     except Exception as error:  # runtimes raise errors of many kinds of their own for a file that they cannot read
         raise UserError(f"{runtime} cannot read {path}: {first_line(error)}") from error
     if text is None:
         raise UserError(
-            f"{path} has no preprocessing and class names: it was not written by seattn export --to {runtime}; export "
-            f"the net with: seattn export MODEL --to {runtime}"
+            f"{path} has no preprocessing and class names {where}: it was not written by seattn export --to {runtime}, "
+            f"or moved alone; export the net with: seattn export MODEL --to {runtime}"
         )
     return ExportedNet(run, parse(text, path))
 
@@ -99,6 +106,26 @@ def run_openvino(path: Path) -> tuple[Run, str | None]:
     return run, str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 
+def run_executorch(path: Path) -> tuple[Run, str | None]:
+    """The function of an ExecuTorch file, and the text of the metadata beside it; None if there is none.
+
+    The function computes as many images at a time as the file takes.
+    """
+    with redirect_stderr(StringIO()):  # its log; it raises errors as well
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(path)
+        method = program.load_method("forward")
+    assert method is not None
+    largest = method.metadata.input_tensor_meta(0).sizes()[0]
+
+    def run(x: Tensor) -> Tensor:
+        return torch.cat([method.execute([part.contiguous()])[0] for part in x.split(largest)])
+
+    beside = metadata_file(path)
+    return run, read_text(beside) if beside.exists() else None
+
+
 def run_torch(path: Path) -> tuple[Run, None]:
     """The function of a file of torch.export. Loading may unpickle objects: use only files that you wrote yourself."""
     return torch.export.load(path).module(), None
@@ -107,3 +134,16 @@ def run_torch(path: Path) -> tuple[Run, None]:
 def run_torchscript(path: Path) -> tuple[Run, None]:
     """The function of a TorchScript file. Loading may unpickle objects: use only files that you wrote yourself."""
     return torch.jit.load(str(path)), None
+
+
+class _Runtime(NamedTuple):
+    load: Callable[[Path], tuple[Run, str | None]]
+    extra: str  # of this package, which installs it
+    metadata: str  # where the metadata of a file NAME are
+
+
+RUNTIMES = {
+    "onnx": _Runtime(run_onnx, "deploy", "in it"),
+    "openvino": _Runtime(run_openvino, "deploy", "in it"),
+    "executorch": _Runtime(run_executorch, "mobile", "beside it, in a file with the further suffix .json"),
+}

@@ -19,7 +19,13 @@ from seattn.models.load import load_model
 from tests.deploy.conftest import ARCH, WEIGHTS
 from tests.helpers.runs import write_run
 
-SECOND_FILES = {"onnx": [], "openvino": ["net.bin"], "torch": ["net.pt2.json"], "torchscript": ["net.pt.json"]}
+SECOND_FILES = {
+    "onnx": [],
+    "openvino": ["net.bin"],
+    "torch": ["net.pt2.json"],
+    "torchscript": ["net.pt.json"],
+    "executorch": ["net.pte.json"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def net():
 def test_a_file_computes_what_the_net_computes_for_any_number_of_images(to, exported, net):
     done, file = exported(to)
     run, _ = FORMATS[to].load(file)
-    for count in (1, 7):
+    for count in (1, 7, 65):
         x = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
             torch.testing.assert_close(run(x), net(x), rtol=0, atol=1e-4)
@@ -58,11 +64,26 @@ def test_a_file_has_the_preprocessing_and_the_classes(to, exported, net):
     }
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch", "executorch"])
 def test_a_file_does_not_name_source_files_of_this_machine(to, exported):
     _, file = exported(to)
     folder = str(Path(seattn.deploy.exporting.__file__).parents[2]).encode()
     assert all(folder not in path.read_bytes() for path in file.parent.iterdir())
+
+
+def test_an_executorch_file_takes_as_many_images_as_its_metadata_say_and_xnnpack_computes_all_of_it(exported):
+    from executorch.runtime import Runtime
+
+    _, file = exported("executorch")
+    program = Runtime.get().load_program(file)
+    method = program.load_method("forward")
+    largest = json.loads(Path(f"{file}.json").read_text())["largest_batch"]
+    assert method.metadata.input_tensor_meta(0).sizes() == (largest, 3, 32, 32)
+    assert method.execute([torch.zeros(largest, 3, 32, 32)])[0].shape == (largest, 10)
+    with pytest.raises(RuntimeError):
+        method.execute([torch.zeros(largest + 1, 3, 32, 32)])
+    assert b"XnnpackBackend" in file.read_bytes()
+    assert b"aten::" not in file.read_bytes()  # the names of operators that XNNPACK leaves to ExecuTorch
 
 
 def test_files_for_torch_load_without_seattn_and_timm(exported, net, tmp_path):
@@ -129,7 +150,7 @@ class Branching(nn.Module):
         return x.mean((2, 3))[:, :2] * (self.scale if x.sum() > 0 else 0)
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch"])
+@pytest.mark.parametrize("to", ["onnx", "torch", "executorch"])
 def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp_path):
     monkeypatch.setattr(seattn.deploy.exporting, "load_model", lambda *args, **kwargs: Branching())
     file = tmp_path / "new" / f"net{FORMATS[to].suffix}"
@@ -142,8 +163,10 @@ def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp
     ("args", "message"),
     [
         (["--to", "onx"], "unknown format 'onx'; did you mean 'onnx'?"),
-        (["--to", "tflite"], "unknown format 'tflite'; known: onnx, openvino, torch, torchscript"),
+        (["--to", "tflite"], "unknown format 'tflite'; known: onnx, openvino, torch, torchscript, executorch"),
         (["--to", "torch", "--out", "net.onnx"], "the format torch has files called NAME.pt2, got net.onnx"),
+        (["--to", "executorch", "--out", "net.pt"], "the format executorch has files called NAME.pte, got net.pt"),
+        (["--to", "executorch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx or openvino, got executorch"),
         (["--to", "torchscript", "--data-dir", "nowhere"], "no data folder nowhere"),
     ],
 )
@@ -157,11 +180,19 @@ def test_an_unknown_model_is_one_line(fails):
     assert "unknown model 'se_resnet20_cifr'; did you mean" in fails("export", "se_resnet20_cifr", "--to", "torch")
 
 
-@pytest.mark.parametrize(("to", "package"), [("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("openvino", "openvino")])
-def test_a_package_that_is_not_installed_is_one_line(to, package, monkeypatch, fails):
+@pytest.mark.parametrize(
+    ("to", "package", "extra"),
+    [
+        ("onnx", "onnxscript", "deploy"),
+        ("onnx", "onnxruntime", "deploy"),
+        ("openvino", "openvino", "deploy"),
+        ("executorch", "executorch", "mobile"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_one_line(to, package, extra, monkeypatch, fails):
     monkeypatch.setitem(sys.modules, package, None)
     line = fails("export", ARCH, "--to", to)
-    assert line == f'seattn: the format {to} needs {package}, not installed here: pip install "seattn[deploy]"\n'
+    assert line == f'seattn: the format {to} needs {package}, not installed here: pip install "seattn[{extra}]"\n'
 
 
 def test_a_package_for_8_bits_that_is_not_installed_is_one_line(monkeypatch, photos, fails):

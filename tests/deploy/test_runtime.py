@@ -14,7 +14,7 @@ from seattn.deploy.metadata import KEY, describe, parse
 from seattn.models.load import load_model, model_temperature, set_temperature
 from tests.deploy.conftest import ARCH
 
-FILES = {"onnx": "net.onnx", "openvino": "net.xml"}
+FILES = {"onnx": "net.onnx", "openvino": "net.xml", "executorch": "net.pte"}
 
 
 def predictions(capsys, *args):
@@ -87,7 +87,16 @@ def test_an_onnx_file_of_something_else_is_one_line(exported, photo, tmp_path, f
     other = tmp_path / "other.onnx"
     onnx.save(model, other)
     line = fails("predict", "--runtime", "onnx", other, photo)
-    assert f"{other} has no preprocessing and class names: it was not written by seattn export" in line
+    assert f"{other} has no preprocessing and class names in it: it was not written by seattn export" in line
+
+
+def test_an_executorch_file_without_its_metadata_is_one_line(exported, photo, tmp_path, fails):
+    (tmp_path / "net.pte").write_bytes(exported("executorch")[1].read_bytes())
+    line = fails("predict", "--runtime", "executorch", tmp_path / "net.pte", photo)
+    assert "net.pte has no preprocessing and class names beside it, in a file with the further suffix .json" in line
+    (tmp_path / "net.pte.json").write_bytes(b"\xff")
+    line = fails("predict", "--runtime", "executorch", tmp_path / "net.pte", photo)
+    assert "net.pte.json is not text in UTF-8" in line
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"model": "a", "class_names": [], "preprocessing": {}}'])
@@ -111,7 +120,10 @@ def test_a_file_that_is_not_of_the_format_or_not_there_is_one_line(runtime, phot
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--runtime", "tensorrt", "{file}", "{photo}"], "unknown runtime 'tensorrt'; give one of onnx, openvino"),
+        (
+            ["--runtime", "tensorrt", "{file}", "{photo}"],
+            "unknown runtime 'tensorrt'; give one of onnx, openvino, executorch",
+        ),
         (["--runtime", "onnx", "{file}"], "give an exported file and images"),
         (["--runtime", "onnx", "{file}", "{photo}", "--model", "se_resnet50"], "omit --model"),
         (["--runtime", "onnx", "{file}", "{photo}", "--device", "cuda"], "omit --model, --checkpoint and --device"),
@@ -123,10 +135,18 @@ def test_arguments_that_do_not_fit_a_runtime_are_one_line(args, message, photo, 
     assert message in fails("predict", *(arg.format(file=file, photo=photo) for arg in args))
 
 
-@pytest.mark.parametrize(("runtime", "package"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
-def test_a_runtime_that_is_not_installed_is_one_line(runtime, package, monkeypatch, photo, tmp_path, fails):
-    monkeypatch.setitem(sys.modules, package, None)
+@pytest.mark.parametrize(
+    ("runtime", "module", "extra"),
+    [
+        ("onnx", "onnxruntime", "deploy"),
+        ("openvino", "openvino", "deploy"),
+        ("executorch", "executorch.runtime", "mobile"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_is_one_line(runtime, module, extra, monkeypatch, photo, tmp_path, fails):
+    monkeypatch.setitem(sys.modules, module, None)
     file = tmp_path / "net"
     file.write_text("nothing")
     line = fails("predict", "--runtime", runtime, file, photo)
-    assert f'the runtime {runtime} needs {package}, which is not installed: pip install "seattn[deploy]"' in line
+    package = module.partition(".")[0]
+    assert f'the runtime {runtime} needs {package}, which is not installed: pip install "seattn[{extra}]"' in line
