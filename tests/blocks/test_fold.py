@@ -428,6 +428,13 @@ def test_graphs_of_a_folded_net(how):
         assert_same(graph(x), expected)
 
 
+def test_vmap_over_a_folded_net_gives_the_outputs_of_the_plain_net():
+    model, fast, x = tiny(), folded(tiny()), tiny_images()
+    with torch.no_grad():
+        each = torch.func.vmap(lambda image: fast(image.unsqueeze(0)).squeeze(0))(x)
+    assert_same(each, outputs(model, x))
+
+
 def test_a_compiled_graph_sees_weights_that_are_loaded():
     model, fast, x = tiny(), folded(tiny()), tiny_images()
     graph = torch.compile(fast, backend="eager")

@@ -144,13 +144,12 @@ def _has_onednn(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> bool:
     if (
         is_compiling()
         or is_tracing()
+        or transforms_are_active()  # before `onednn_takes`: vmap has no memory format to ask for
         or not onednn_takes(x)
         or not weight.is_cpu
         or conv.padding_mode != "zeros"
         or type(conv.padding) is str
     ):
-        return False
-    if transforms_are_active():
         return False
     dtype = x.dtype
     if torch.is_autocast_enabled("cpu"):
