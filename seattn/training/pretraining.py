@@ -133,6 +133,7 @@ def pretrain(
         batch_size=2 * recipe.batch_size,
         mixup=0.0,
         cutmix=0.0,
+        cutmix_minmax=None,
         kd_model_name=None,
         seattn=ours,
     )

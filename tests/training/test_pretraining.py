@@ -99,6 +99,15 @@ def test_a_killed_run_continues_to_the_same_weights_and_finetune_starts_from_the
     assert all(close)
 
 
+def test_no_key_mixes_the_views(tmp_path, data_dir):
+    mixed = {"mixup": 0.2, "cutmix": 1.0, "cutmix_minmax": (0.2, 0.8)}
+    plain = pretrain(recipe(epochs=1), data_dir, tmp_path / "plain", device="cpu")
+    run = pretrain(recipe(epochs=1, **mixed), data_dir, tmp_path / "mixed", device="cpu")
+    assert load_file(run / "model.safetensors")["conv1.weight"].equal(
+        load_file(plain / "model.safetensors")["conv1.weight"]
+    )
+
+
 def test_labels_do_not_matter(tmp_path, data_dir):
     """One folder with all images, in the same order, gives the same weights."""
     one = tmp_path / "one"
@@ -117,6 +126,7 @@ def test_labels_do_not_matter(tmp_path, data_dir):
     [
         ({"batch_size": 64}, "batch_size 64 is more than the 22 training images"),
         ({"model": "no_such_net"}, "no_such_net"),
+        ({"model_kwargs": {"features_only": True}}, "resnet20_cifar is no classifier: it gives a list of feature maps"),
     ],
 )
 def test_what_cannot_be_pretrained_leaves_nothing_behind(changes, words, tmp_path, data_dir):
