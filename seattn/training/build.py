@@ -27,7 +27,7 @@ def create_model(recipe: Recipe) -> Any:
 
     Raises:
         UserError: if its weights or those of `initial_checkpoint` cannot be loaded, or a keyword of `model_kwargs` is
-            wrong.
+            wrong, or the net cannot classify images of its input size.
     """
     # A keyword that the recipe does not set is omitted: the model's own default then holds.
     given = {"num_classes": recipe.num_classes, "drop_path_rate": recipe.drop_path}
@@ -43,9 +43,29 @@ def create_model(recipe: Recipe) -> Any:
             raise
         reason = " ".join(str(error).split())[:200]  # the second line names weights that do not fit
         raise UserError(f"model_kwargs {recipe.model_kwargs} for {recipe.model}: {reason}") from error
+    _check_outputs(model, recipe.model)
     if recipe.initial_checkpoint:
         load_all_but_classifier(model, Path(recipe.initial_checkpoint))
     return model
+
+
+def _check_outputs(model: Any, name: str) -> None:
+    """Raise UserError if the model cannot classify two images of its input size: the run would end with this error."""
+    size, training = tuple(data_config(model)["input_size"]), model.training
+    try:
+        with torch.no_grad():
+            y = model.eval()(torch.zeros(2, *size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"{name} cannot take images of its input size {size}: {first_line(error).rstrip('.')}; check model_kwargs, "
+            "of which pretrained_cfg_overlay: {input_size: [C, H, W]} sets the size"
+        ) from error
+    finally:
+        model.train(training)
+    shape = tuple(y.shape) if isinstance(y, torch.Tensor) else None
+    if shape is None or len(shape) != 2 or model.num_classes not in (0, shape[1]):
+        found = "a list of feature maps" if shape is None else f"outputs of shape {shape}"
+        raise UserError(f"{name} is no classifier: it gives {found} for two images; check model_kwargs")
 
 
 def load_all_but_classifier(model: Any, path: Path) -> None:
@@ -164,11 +184,14 @@ def side_at(epoch: int, resize: Iterable[tuple[int, int]]) -> int | None:
 
 
 def only_classifier_learns(model: Any) -> None:
-    """Initialise the classifier again and freeze all other parameters (cRT, Kang et al., ICLR 2020)."""
+    """Initialise the classifier, or both of them, again and freeze all other parameters (Kang et al., ICLR 2020)."""
     model.requires_grad_(False)
     classifier = model.get_classifier()
-    classifier.requires_grad_(True)
-    classifier.reset_parameters()
+    for head in classifier if isinstance(classifier, tuple | list) else (classifier,):  # a distilled net has two
+        head.requires_grad_(True)
+        for layer in head.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
 
 
 def head_recipe(recipe: Recipe) -> Recipe:

@@ -16,6 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 from seattn.core.errors import UserError
+from seattn.core.recipe import parse_recipe
+from seattn.training.build import create_model, only_classifier_learns
 from seattn.training.driver import train
 from seattn.training.loop import TrainingRun
 from seattn.training.losses import Teacher
@@ -209,6 +211,42 @@ def test_the_second_stage_teaches_the_classifier_alone(fit, tmp_path, monkeypatc
     after = load_file(run / "model.safetensors")
     changed = {key for key, value in trunks[0].items() if not torch.equal(value, after[key])}
     assert changed == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("model", "kwargs", "heads"),
+    [
+        ("test_vit", {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}}, ("head.",)),
+        ("levit_128s", {"pretrained_cfg_overlay": {"input_size": [3, 32, 32]}}, ("head.", "head_dist.")),
+    ],
+)
+def test_the_second_stage_teaches_the_classifiers_of_any_net(model, kwargs, heads):
+    net = create_model(parse_recipe({**BASE, "model": model, "model_kwargs": kwargs}))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    only_classifier_learns(net)
+    learning = {key for key, parameter in net.named_parameters() if parameter.requires_grad}
+    assert learning == {key for key, _ in net.named_parameters() if key.startswith(heads)}
+    changed = {key for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
+    assert {f"{head}{'linear.' if model.startswith('levit') else ''}weight" for head in heads} <= changed <= learning
+
+
+@pytest.mark.parametrize(
+    ("model", "kwargs", "message"),
+    [
+        ("resnet20_cifar", {"global_pool": ""}, r"cannot take images of its input size \(3, 32, 32\): mat1 and mat2"),
+        (
+            "vit_tiny_patch16_224",
+            {"img_size": 32, "depth": 1},
+            r"cannot take images of its input size .*pretrained_cfg_overlay: {input_size",
+        ),
+        ("test_vit", {"global_pool": ""}, r"test_vit is no classifier: it gives outputs of shape \(2, \d+, 3\)"),
+        ("resnet20_cifar", {"features_only": True}, "is no classifier: it gives a list of feature maps"),
+    ],
+)
+def test_a_net_that_cannot_classify_its_images_is_refused_before_the_run(fit, tmp_path, model, kwargs, message):
+    with pytest.raises(UserError, match=message):
+        fit(model=model, model_kwargs=kwargs)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_ended_in_its_second_stage_resumes_there(fit, tmp_path, monkeypatch):
