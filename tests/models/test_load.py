@@ -168,6 +168,7 @@ def test_a_bad_config_is_named(run_dir, content, message):
         ({"label_names": ["a", "b\nc"]}, r"label_names must be names that are each on one line; got 'b\nc'"),
         ({"model_args": {"drop_rate": 1e9}}, "model_args has a number above 10,000"),
         ({"model_args": {"num_classes": 10**9}}, "model_args has a number above 10,000"),
+        ({"model_args": {"global_pool": ""}}, 'model_args has global_pool: "", with which'),
         ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, "pretrained_cfg.input_size.1 must be less than"),
         ({"pretrained_cfg": {"input_size": [3, 32]}}, "pretrained_cfg.input_size must have at least 3 values"),
         ({"pretrained_cfg": {"std": [0.2, 0, 0.2]}}, "pretrained_cfg.std.1 must be greater than 0, got 0"),

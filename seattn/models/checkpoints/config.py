@@ -16,6 +16,8 @@ _LARGEST_ARG = 10_000  # a depth of a billion would be built, even on "meta"
 def _check_args(args: dict[str, Any]) -> dict[str, Any]:
     if not _is_small({**args, "num_classes": 0}) or not _is_small(args.get("num_classes"), MOST_CLASSES):
         raise ValueError(f"model_args has a number above {_LARGEST_ARG:,}, which no net needs; is it damaged?")
+    if args.get("global_pool") == "":
+        raise ValueError('model_args has global_pool: "", with which a net gives no score of a class for an image')
     return args
 
 
