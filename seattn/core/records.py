@@ -219,12 +219,9 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 
 def render_rows(cls: type[Record], rows: Iterable[Record], *, header: bool = True) -> str:
     """`rows` as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(cls), lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(_flatten(asdict(row)) for row in rows)  # type: ignore[call-overload]
-    return text.getvalue()
+    columns = _columns(cls)
+    values = (_flatten(asdict(row)) for row in rows)  # type: ignore[call-overload]
+    return csv_text([*([columns] if header else []), *([row[name] for name in columns] for row in values)])
 
 
 def _columns(cls: Any, *, required: bool = False) -> list[str]:

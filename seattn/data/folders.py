@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, shorten
 from seattn.core.files import not_found, printable
 from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder, leave_out_unreadable, read_sizes
 
@@ -57,7 +57,7 @@ def _holds_runs(folder: Path, depth: int = 3) -> bool:
 
 
 def check_out(out: Path, data_dir: Path) -> None:
-    """Refuse a folder for a new run inside the folder of the images, where its files could be taken for images.
+    """Refuse a folder for a new run that is inside the folder of the images: its files could be taken for images.
 
     Raises:
         UserError: if `out` is `data_dir` or a folder below it.
@@ -124,6 +124,12 @@ def has_split(data_dir: Path, split: str) -> bool:
     return data_dir.is_dir() and split in find_splits(data_dir)
 
 
+def require_split(data_dir: Path, split: str) -> None:
+    """Raise UserError, naming what is missing, unless the split is there, in folders or in CIFAR files."""
+    if not has_split(data_dir, split):
+        find_split(data_dir, split)
+
+
 def split_folder(data_dir: Path, split: str) -> Path:
     """The folder of `split` in `data_dir`; or `data_dir` itself, if it holds class folders and no split.
 
@@ -159,14 +165,11 @@ def check_class_folders(data_dir: Path) -> None:
     if max(map(len, inside.values())) > 1 and not any(_images_in(data_dir / name) for name in names):
         example = next(name for name in names if len(inside[name]) > 1)
         raise UserError(
-            f"the folders {_few(names)} in {printable(data_dir)} hold only folders, as {printable(example)} holds "
-            f"{_few(inside[example])}: if they are splits, call them train, validation and test; if one of them holds "
-            "the classes, give that folder; if they are the classes, put them into a folder train"
+            f"the folders {printable(shorten(names))} in {printable(data_dir)} hold only folders, as "
+            f"{printable(example)} holds {printable(shorten(inside[example]))}: if they are splits, call them train, "
+            "validation and test; if one of them holds the classes, give that folder; if they are the classes, put "
+            "them into a folder train"
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 def _images_in(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision import datasets
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, shorten
 from seattn.core.files import printable
 
 Size = tuple[int, int]  # H, W
@@ -183,8 +183,9 @@ def leave_out_unreadable(
     if len(bad) == len(files):
         raise UserError(f"none of the {len(files)} {split} images can be read; the first is {bad[0]}")
     if bad and warn:
-        shown = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-        _logger.warning("%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), split, shown)
+        _logger.warning(
+            "%d of %d %s images cannot be read and are left out: %s", len(bad), len(files), split, shorten(bad)
+        )
     return files.subset(torch.tensor([i for i, size in enumerate(sizes) if size is not None], dtype=torch.int64))
 
 

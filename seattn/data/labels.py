@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, shorten
 from seattn.core.files import printable
 from seattn.core.records import read_text
 from seattn.data.folders import UserImages, find_splits, is_hidden, read_images, walk_images
@@ -64,10 +64,9 @@ def read_labels(file: Path, folder: Path, split: str = "train", *, exif: bool = 
     paths = images.find_all(names)
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
-        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise UserError(
             f"{len(missing)} of the {len(rows)} images in {where} are not in {printable(folder)}, or their name fits "
-            f"several files: {shown}; give the folder of the images with --data-dir, or correct the names"
+            f"several files: {shorten(missing)}; give the folder of the images with --data-dir, or correct the names"
         )
     found = [path for path in paths if path is not None]
     first_lines: dict[Path, int] = {}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from seattn.core.recipe import Recipe
 
 Transform = Callable[[Image.Image], Tensor]  # to (C, H, W)
+# The keys of timm's data config, which say how an image becomes an input of a net.
+PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 
 def data_config(model: nn.Module) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, shorten
 from seattn.core.progress import progress_bar
+from seattn.core.records import read_text
 from seattn.data.folders import list_files, split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.labels import read_labels
@@ -52,7 +53,7 @@ class ClassScore:
 
 
 class ClassCounts:
-    """What the counts of images by class tell; a base class of records that have such counts.
+    """Scores that follow from the confusion matrix alone; a base class of records with these two fields.
 
     Args:
         class_names: the K classes.
@@ -350,7 +351,7 @@ def match_classes(
     stray = next(name for name in folders if name not in known)
     if len(folders) != len(known):
         raise UserError(
-            f"class folder {stray!r} is not one of the model's {len(known)} classes ({', '.join(known[:3])} …), and "
+            f"class folder {stray!r} is not one of the model's {len(known)} classes ({shorten(known)}), and "
             f"{len(folders)} folders cannot be matched to {len(known)} classes by their order; give --class-map FILE, "
             "with the folder of each class on a line"
         )
@@ -375,11 +376,7 @@ def _read_class_map(folders: Sequence[str], known: Sequence[str], class_map: Pat
         raise UserError(
             f"the class map {class_map} is not a file; give a text file with the name of a folder on each line"
         )
-    try:
-        names = class_map.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the class map {class_map}: {error}") from error
-    names = [name.strip() for name in names if name.strip()]
+    names = [line.strip() for line in read_text(class_map, "class map").split("\n") if line.strip()]
     if len(names) != len(known) or len(set(names)) < len(names):
         raise UserError(
             f"the class map {class_map} has {len(set(names))} different lines, and the model {len(known)} classes; "

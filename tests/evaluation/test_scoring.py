@@ -247,7 +247,7 @@ def test_a_class_map_says_which_folder_is_which_class(tmp_path, caplog):
         ("1\n2\n2\n", "has 2 different lines, and the model 3 classes"),
         ("1\n2\n3\n", "class folder '10' is not in the class map"),
         (None, "the class map .*map.txt is not a file; give a text file"),
-        (b"\xff", "cannot read the class map .*map.txt"),
+        (b"\xff", "class map .*map.txt is not text in UTF-8"),
     ],
 )
 def test_a_class_map_that_does_not_fit_is_refused(tmp_path, text, message):

@@ -14,7 +14,7 @@ from filelock import FileLock
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import not_found, require_writable, write_bytes, write_text
-from seattn.data.folders import find_split, has_split
+from seattn.data.folders import require_split
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
 from seattn.experiments.study.figures import plot_bytes
 from seattn.experiments.study.progress import Progress
@@ -76,8 +76,7 @@ def ablate(
     known = {row.run for row in [*rows_of(ablation, read_rows(folder / "rows.csv")), *elsewhere]}
     failures: dict[str, str] = {}
     if data_dir is not None:
-        if not has_split(data_dir, "train"):
-            find_split(data_dir, "train")  # raises, and says what is missing
+        require_split(data_dir, "train")
         if device is not None:
             torch_device(device)
         require_writable(out)

@@ -17,7 +17,8 @@ from timm.models import split_model_name_tag
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import whole_folder
 from seattn.core.recipe import load_recipe
-from seattn.core.records import read_yaml
+from seattn.core.records import read_text, read_yaml
+from seattn.data.transforms import PREPROCESSING
 from seattn.models.checkpoints.config import read_config
 from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
@@ -25,7 +26,6 @@ from seattn.models.checkpoints.read import read_checkpoint, require_finite, unwr
 from seattn.models.listing import check_name
 from seattn.models.load import CONFIG, WEIGHTS
 
-_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _logger = logging.getLogger("seattn")
 
 
@@ -155,18 +155,12 @@ def _build(name: str, origin: _Origin, classes: int | None, path: Path) -> Any:
         found = timm.data.resolve_data_config(dict(origin.args), model=net) if origin.args else {}
     except Exception as error:  # timm can raise any exception for wrong values
         raise UserError(f"{path} does not describe a net that can be built: {first_line(error)[:200]}") from error
-    net.pretrained_cfg.update({key: found[key] for key in _PREPROCESSING if key in found})
+    net.pretrained_cfg.update({key: found[key] for key in PREPROCESSING if key in found})
     return net
 
 
 def _read_labels(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8; it must have the name of one output on each line") from error
-    names = [line for line in lines if line]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(set(names)) != len(names) or not names or not all(name.isprintable() for name in names):
         count = f"{len(set(names))} different in {len(names)} lines"
         raise UserError(f"{path} must have a different, printable name on each line; it has {count}")
