@@ -13,7 +13,7 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import check_out, find_split, has_split, link_splits
+from seattn.data.folders import check_out, has_split, link_splits, require_split
 from seattn.data.labels import read_labelled
 from seattn.models.listing import check_name
 from seattn.training.log import check_log
@@ -66,12 +66,9 @@ def train(
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise ValueError(f"overrides replace the keys of a recipe's file; give them to load_recipe, got {overrides!r}")
-    check_name(recipe.model)
-    check_log(recipe)
     processes = Distributed()
     target = torch_device(processes.device(device))
-    if recipe.amp and recipe.amp_dtype == "float16" and (target.type != "cuda" or recipe.seattn.sam_rho is not None):
-        raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
+    check_recipe(recipe, target)
     path = out_dir or Path("runs") / f"{recipe.model}-s{recipe.seed}"
     if not resume:
         check_out(path, data_dir)
@@ -103,11 +100,7 @@ def train(
                 processes=processes,
                 skip_bad=skip_bad,
             )
-            try:
-                return run.run(read_test=read_test, on_epoch=on_epoch)
-            finally:
-                if run.log is not None:
-                    run.log.close()
+            return run.run(read_test=read_test, on_epoch=on_epoch)
         finally:
             if run_dir is not None:
                 if links_are_new and not (path / "recipe.yaml").exists():  # the run has not started
@@ -115,11 +108,22 @@ def train(
                 run_dir.close()
 
 
+def check_recipe(recipe: Recipe, device: torch.device) -> None:
+    """Find what needs no data to be found.
+
+    Raises:
+        UserError: if the model is unknown, a package is missing, or the run's dtype cannot be trained in.
+    """
+    check_name(recipe.model)
+    check_log(recipe)
+    if recipe.amp and recipe.amp_dtype == "float16" and (device.type != "cuda" or recipe.seattn.sam_rho is not None):
+        raise UserError("amp_dtype float16 needs CUDA, and no sam_rho; set bfloat16")
+
+
 def _check_splits(recipe: Recipe, data_dir: Path, *, read_test: bool) -> None:
     """Raise UserError if `data_dir` lacks a split that the run reads."""
     for split in ("train", "test") if read_test else ("train",):
-        if not has_split(data_dir, split):
-            find_split(data_dir, split)  # raises an error that names the missing split
+        require_split(data_dir, split)
     if not (read_test or recipe.seattn.holdout or has_split(data_dir, "validation")):
         raise UserError("seattn.holdout 0 leaves no image to score the run on where the test split is not read")
 

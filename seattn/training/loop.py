@@ -82,7 +82,7 @@ class TrainingRun:
             world=processes.world,
             skip_bad=skip_bad,
         )
-        self._check_data(data_dir)
+        self._prepare_data(data_dir)
         self.batches = self.data.train.batches()
         if not self.batches:
             size, images = recipe.batch_size * processes.world // self.data.train.views, len(self.data.train)
@@ -104,8 +104,8 @@ class TrainingRun:
     def _create_model(self, recipe: Recipe) -> Any:
         return create_model(recipe)
 
-    def _check_data(self, data_dir: Path) -> None:
-        """Raise UserError unless the data fit the model."""
+    def _prepare_data(self, data_dir: Path) -> None:
+        """Raise UserError unless the data have as many classes as the model."""
         classes, outputs = len(self.data.class_names), self.model.num_classes
         if classes != outputs:
             raise UserError(f"{data_dir} has {classes} classes, the model {outputs}; set num_classes: {classes}")
@@ -149,19 +149,22 @@ class TrainingRun:
             on_epoch: called with the row of each epoch, in the first process.
         """
         measured_in = conditions(self.device)  # before training: the commit of the code that trains
-        start = self._start()
-        for epoch in range(start, self.recipe.run_epochs):
-            if self.processes.from_first(is_stale(self.history, self.recipe.seattn.early_stop)):
-                break
-            if epoch == self.recipe.scheduled_epochs:
-                self._begin_head()
-            loss, rates = self._train_epoch(epoch)
-            self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
-            if self.run_dir is not None:
-                row = self._record_epoch(self.run_dir, epoch, loss, rates)
-                if on_epoch is not None:
-                    on_epoch(row)
-        return None if self.run_dir is None else self._finish(self.run_dir, measured_in, read_test=read_test)
+        try:
+            for epoch in range(self._start(), self.recipe.run_epochs):
+                if self.processes.from_first(is_stale(self.history, self.recipe.seattn.early_stop)):
+                    break
+                if epoch == self.recipe.scheduled_epochs:
+                    self._begin_head()
+                loss, rates = self._train_epoch(epoch)
+                self.processes.share_norms(self.recipe.dist_bn, self.model, self.ema and self.ema.module)
+                if self.run_dir is not None:
+                    row = self._record_epoch(self.run_dir, epoch, loss, rates)
+                    if on_epoch is not None:
+                        on_epoch(row)
+            return None if self.run_dir is None else self._finish(self.run_dir, measured_in, read_test=read_test)
+        finally:
+            if self.log is not None:
+                self.log.close()
 
     def _finish(self, run_dir: RunDir, measured_in: Conditions, *, read_test: bool) -> AccuracyRow | None:
         """Write the weights and their config, then the row of the run."""

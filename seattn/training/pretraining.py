@@ -1,8 +1,8 @@
-"""Train a net without labels: SimCLR, whose weights are a start for fine-tuning.
+"""SimCLR: train a net without labels, to start a fine-tuning from its weights.
 
-Chen et al., ICML 2020, https://arxiv.org/abs/2002.05709: a net that recognises two augmented views of the same image
-among the views of all images of a batch. Loss and projection head are those of lightly. Shapes: B images, so 2 B views,
-F features.
+Chen et al., ICML 2020, https://arxiv.org/abs/2002.05709. Each image of a batch is augmented twice; the net learns to
+find the other view of the same image among the views of all images. Loss and projection head are those of lightly.
+Shapes: B images, and therefore 2 B views.
 """
 
 from dataclasses import replace
@@ -15,23 +15,20 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow, Conditions
-from seattn.data.folders import check_out, find_split
-from seattn.data.images import cifar_folder
+from seattn.data.folders import check_out, require_split
 from seattn.evaluation.scoring import Evaluation
-from seattn.models.listing import check_name
 from seattn.models.load import WEIGHTS
 from seattn.training.build import create_model
-from seattn.training.driver import unchanged_random_state
-from seattn.training.log import check_log
+from seattn.training.driver import check_recipe, unchanged_random_state
 from seattn.training.loop import TrainingRun
 from seattn.training.processes import Distributed
 from seattn.training.run_dir import RunDir
 
-_TEMPERATURE = 0.5  # the paper's best for CIFAR-10, appendix B.9
+_TEMPERATURE = 0.5  # the paper's best value for CIFAR-10, appendix B.9
 
 
 class Projected(nn.Module):
-    """The net without its classifier, and the head whose outputs are compared."""
+    """The net without its classifier, followed by the projection head, whose outputs the loss compares."""
 
     def __init__(self, net: Any) -> None:
         from lightly.models.modules.heads import SimCLRProjectionHead
@@ -51,7 +48,7 @@ class Projected(nn.Module):
 
 
 class ContrastiveLoss(nn.Module):
-    """The loss of the projections (2 B, 128) of views that follow the order of `TrainSplit.views`; equation 1."""
+    """Equation 1 of projections (2 B, 128): rows i and B + i are the views of image i, as `TrainSplit` yields them."""
 
     def __init__(self) -> None:
         from lightly.loss import NTXentLoss
@@ -70,7 +67,8 @@ class PretrainingRun(TrainingRun):
     def _create_model(self, recipe: Recipe) -> Any:
         return Projected(create_model(recipe))
 
-    def _check_data(self, data_dir: Path) -> None:
+    def _prepare_data(self, data_dir: Path) -> None:
+        """Two views of each image, and no classes."""
         self.data.train.views = 2
         self.data = replace(self.data, class_names=())
 
@@ -96,8 +94,9 @@ def pretrain(
 ) -> Path:
     """Train the recipe's net on the train split of `data_dir` without labels, in one process.
 
-    The recipe's `batch_size` counts images, of which each is seen twice. Its loss, mixing, hold-out and teacher are not
-    used. The net in `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
+    The recipe's `batch_size` counts images; each is seen twice. The recipe's keys on the loss, mixing, classes,
+    held-out images, early stopping and a teacher are not used. The net in `out_dir` has no classifier;
+    `finetune(out_dir, …)` gives it one.
 
     Args:
         recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
@@ -110,20 +109,20 @@ def pretrain(
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
     """
     recipe = load_recipe(recipe) if isinstance(recipe, Path) else recipe
-    check_name(recipe.model)
-    check_log(recipe)
     require_lightly()
     processes = Distributed()
-    if processes.world > 1:
-        raise UserError("pretrain runs in one process")
+    if processes.many:
+        raise UserError("pretrain runs in one process; start it without torchrun")
+    target = torch_device(processes.device(device))
+    check_recipe(recipe, target)
     path = out_dir or Path("runs") / f"{recipe.model}-simclr-s{recipe.seed}"
     if not resume:
         if (path / WEIGHTS).exists():
-            more = "or --resume with more epochs"
-            raise UserError(f"the run in {path} is finished; give another --out to train again, {more}")
+            raise UserError(
+                f"the run in {path} is finished; give another --out to train again, or --resume with more epochs"
+            )
         check_out(path, data_dir)
-    if cifar_folder(data_dir) is None:
-        find_split(data_dir, "train")
+    require_split(data_dir, "train")
     ours = replace(
         recipe.seattn, holdout=0.0, early_stop=None, balanced_head_epochs=0, sampling="shuffle", long_tail=1.0
     )
@@ -137,8 +136,7 @@ def pretrain(
         kd_model_name=None,
         seattn=ours,
     )
-    target = torch_device(processes.device(device))
-    with processes.group(target), unchanged_random_state(target):
+    with unchanged_random_state(target):
         run_dir = RunDir(path, views, resume=resume)
         try:
             run = PretrainingRun(
@@ -150,11 +148,7 @@ def pretrain(
                 processes=processes,
                 skip_bad=skip_bad,
             )
-            try:
-                run.run(read_test=False, on_epoch=None)
-            finally:
-                if run.log is not None:
-                    run.log.close()
+            run.run(read_test=False, on_epoch=None)
         finally:
             run_dir.close()
     return path

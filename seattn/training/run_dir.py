@@ -30,7 +30,7 @@ from torch import nn
 from seattn.core.errors import UserError
 from seattn.core.files import atomic_path, folder_lock, require_writable, system_reason, write_text
 from seattn.core.recipe import Recipe, load_recipe
-from seattn.core.records import read_text
+from seattn.core.records import csv_text, read_text
 from seattn.core.rows import AccuracyRow
 from seattn.models.checkpoints.folder import save_net
 
@@ -85,7 +85,7 @@ class RunDir:
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
         self.path = path
         self.checkpoint = path / "last.pth.tar"
-        self._is_longer = False  # than the run was meant to be at its start
+        self._is_longer = False  # whether the recipe has more epochs than that of the interrupted or finished run
         if resume and not path.exists():
             raise no_run(path)
         self._made = not path.exists()
@@ -150,11 +150,8 @@ class RunDir:
 
     def write_summary(self, rows: Sequence[Row]) -> None:
         """Write the rows of all epochs until now."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path / "summary.csv", text.getvalue())
+        columns = list(rows[0])
+        write_text(self.path / "summary.csv", csv_text([columns, *([row[name] for name in columns] for row in rows)]))
 
     def export(self, model: nn.Module, class_names: Sequence[str]) -> None:
         """Write `model.safetensors` and `config.json`; `class_names` in the order of the outputs."""

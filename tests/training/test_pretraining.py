@@ -127,6 +127,7 @@ def test_labels_do_not_matter(tmp_path, data_dir):
         ({"batch_size": 64}, "batch_size 64 is more than the 22 training images"),
         ({"model": "no_such_net"}, "no_such_net"),
         ({"model_kwargs": {"features_only": True}}, "resnet20_cifar is no classifier: it gives a list of feature maps"),
+        ({"amp": True}, "amp_dtype float16 needs CUDA"),
     ],
 )
 def test_what_cannot_be_pretrained_leaves_nothing_behind(changes, words, tmp_path, data_dir):
