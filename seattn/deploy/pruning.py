@@ -1,9 +1,8 @@
 """Structured pruning: a net with fewer channels, fine-tuned, which timm builds again from its config.json.
 
-Channels that depend on each other, as those of a residual stream and of an SE's convolutions, are removed together; of
-each group, those whose weights have the smallest norm. Fang et al., DepGraph, CVPR 2023,
-https://arxiv.org/abs/2301.12900, by their package torch-pruning.
-
+Layers whose channels depend on each other, such as the convolutions that are added to one residual stream, form a
+group. A channel is removed from all layers of its group at once; the channels whose weights have the smallest norm are
+removed. Fang et al., DepGraph, CVPR 2023, https://arxiv.org/abs/2301.12900, by their package torch-pruning.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -27,14 +26,14 @@ from seattn.core.files import write_text
 from seattn.data.folders import class_folders, find_splits
 from seattn.data.transforms import class_names, data_config
 from seattn.evaluation.profile.costs import parameters_and_macs
-from seattn.evaluation.scoring import evaluate
+from seattn.evaluation.scoring import score_images
 from seattn.models.listing import our_models
 from seattn.models.load import load_model
-from seattn.training.finetuning import FineTuned, find_start, finetune
+from seattn.training.finetuning import FineTuned, find_start, finetune, tested_files
 
 RESULT = "pruning.json"
-WIDTHS = "widths"  # the option of a net
-_ROUNDS = 30
+WIDTHS = "widths"  # the option of our nets that gives the sizes of layers
+_ROUNDS = 30  # timed calls of each net
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Size:
     Args:
         macs: multiplications with additions for one image.
         top1: the share of the test images that it classifies correctly, from 0 to 1.
-        milliseconds: the median time of one image; both nets were timed in turns, a few times.
+        milliseconds: the median time of one image over 30 calls, which alternate between the two nets.
     """
 
     parameters: int
@@ -99,8 +98,8 @@ def prune(
         data_dir, device, seed, skip_bad: as for `finetune`; the classes are those of the net.
         out_dir: the folder for the run's files; `runs/<model>-pruned-<ratio>-<folder>-s<seed>` by default.
         ratio: the share of channels to remove in each layer but the classifier, above 0 and below 1, rounded up to
-            whole channels. A layer that would have none left keeps all, and so does a layer on whose channels an ECA
-            or a CBAM depends.
+            whole channels. A layer keeps all of its channels if none would be left, or if an ECA or a CBAM depends on
+            them.
         overrides: recipe keys and their values, in place of those that `finetune` chooses.
         progress: show progress bars on stderr.
 
@@ -141,7 +140,7 @@ def prune(
             net=net,
         ),
     )
-    pruned = _compare(model, checkpoint, done, ratio, progress=progress)
+    pruned = _compare(model, checkpoint, done, ratio, skip_bad=skip_bad, progress=progress)
     write_text(done.run / RESULT, json.dumps(pruned.to_dict(), indent=2) + "\n")
     return pruned
 
@@ -156,7 +155,7 @@ def _check_classes(net: nn.Module, model: str, data_dir: Path) -> None:
 
 
 def _remove_channels(net: nn.Module, arch: str, options: Mapping[str, Any], ratio: float) -> dict[str, list[int]]:
-    """Prune the net in place; the widths that `arch` with these options gets by it.
+    """Prune the net in place; returns the `widths` with which `arch` and these options build it again.
 
     Raises:
         UserError: if timm cannot build the pruned net again.
@@ -186,29 +185,39 @@ def _remove_channels(net: nn.Module, arch: str, options: Mapping[str, Any], rati
     return widths
 
 
-def _compare(model: str, checkpoint: Path | None, done: FineTuned, ratio: float, *, progress: bool) -> Pruned:
+def _compare(
+    model: str, checkpoint: Path | None, done: FineTuned, ratio: float, *, skip_bad: bool, progress: bool
+) -> Pruned:
     nets = (load_model(model, checkpoint=checkpoint, device=done.device), load_model(str(done.run), device=done.device))
-    before = evaluate(nets[0], done.images, "test", workers=0, progress=progress)
-    times = _milliseconds(nets)
-    sizes = [
+    images = tested_files(done.run, done.images, skip_bad=skip_bad)
+    scores = score_images(nets[0], images, progress="scoring the net before" if progress else "").evaluation
+    before, after = (
         Size(*parameters_and_macs(net), top1, milliseconds)
-        for net, top1, milliseconds in zip(nets, (before.top1, done.row.top1), times, strict=True)
-    ]
-    return Pruned(str(done.run), model, ratio, done.device, before.n, *sizes)
+        for net, top1, milliseconds in zip(nets, (scores.top1, done.row.top1), _milliseconds(nets), strict=True)
+    )
+    return Pruned(
+        run=str(done.run),
+        model=model,
+        ratio=ratio,
+        device=done.device,
+        images=scores.n,
+        before=before,
+        after=after,
+    )
 
 
 @torch.inference_mode()
 def _milliseconds(nets: tuple[nn.Module, nn.Module]) -> list[float]:
-    """The median time of one image of each net, timed in turns."""
+    """The median time of one image of each net, over calls that alternate between the nets."""
     x = torch.zeros(1, *data_config(nets[0])["input_size"], device=next(nets[0].parameters()).device)
     times: list[list[float]] = [[], []]
     for _ in range(_ROUNDS):
-        for net, of_net in zip(nets, times, strict=True):
-            _run(net, x)  # untimed: the call after another net's is slower
+        for net, calls in zip(nets, times, strict=True):
+            _run(net, x)  # untimed: the first call after the other net's is slower
             start = time.perf_counter()
             _run(net, x)
-            of_net.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(of_net) for of_net in times]
+            calls.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(calls) for calls in times]
 
 
 def _run(net: nn.Module, x: Tensor) -> None:

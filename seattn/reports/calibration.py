@@ -7,7 +7,7 @@ from seattn.core.files import is_locked, not_found, require_writable_file
 from seattn.data.folders import find_split, list_files
 from seattn.evaluation.probabilities.temperature import Calibration, calibrate, store_temperature
 from seattn.models.load import CONFIG, DIR_PREFIX, load_model
-from seattn.reports.runs import SPLITS, Split, check_held_out, open_split, read_run
+from seattn.reports.runs import SPLITS, Split, as_trained, check_held_out, open_split, read_run
 
 _SUMS = "SHA256SUMS"  # of a folder that is staged for the Hub
 
@@ -47,7 +47,8 @@ def calibrate_folder(
     images = _without_run(folder, data_dir, split) if run is None else open_split([run], data_dir, split)
     model = load_model(f"{DIR_PREFIX}{folder}", device=device)
     require_writable_file(folder / CONFIG)
-    done = calibrate(model, images.images, batch_size=batch_size, workers=workers, progress=progress)
+    pictures = images.images if run is None else as_trained(run, images.images)
+    done = calibrate(model, pictures, batch_size=batch_size, workers=workers, progress=progress)
     warning = "" if run is None or split != "held-out" else check_held_out(run, done.before)
     store_temperature(folder, done.temperature)
     return done, images, warning

@@ -10,10 +10,7 @@ from PIL import Image
 from torch import nn
 
 from seattn.core.errors import counted
-from seattn.core.recipe import load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import find_split, list_files
-from seattn.data.images import leave_out_unreadable
 from seattn.data.transforms import eval_transform, image_mode
 from seattn.evaluation.gates import collect_gates
 from seattn.evaluation.scoring import Scores, score_images
@@ -22,6 +19,7 @@ from seattn.reports.images import answer_picture, choose_images, gate_strips
 from seattn.reports.page import Group, Headline, Page, Picture, versions
 from seattn.reports.runs import group_runs, read_run
 from seattn.reports.sections import add_classes, add_training, confusions, score_text, score_tiles
+from seattn.training.finetuning import tested_files
 
 NO_GATES = "This model has no attention layer with channel gates."
 
@@ -95,9 +93,7 @@ def write_run_report(
 ) -> Path:
     """Write `run`/report.html about the exported weights of the run on the test split of `root`."""
     model = load_model(f"{DIR_PREFIX}{run}", device=device)
-    files = list_files(find_split(root, "test"), exif=load_recipe(run / "recipe.yaml").seattn.exif)
-    if skip_bad:
-        files = leave_out_unreadable(files, "test", warn=False)
+    files = tested_files(run, root, skip_bad=skip_bad)
     scores = score_images(model, files, progress="scoring the test split" if progress else "")
     path = run / "report.html"
     held_out = f"{row.held_out_images:,} held out to choose by" if row.held_out_images else "no images held out"

@@ -1,4 +1,4 @@
-"""Runs as a report reads them: their folders, the images that they are scored on, and groups of runs of one recipe.
+"""The runs of a report: their folders, the images that they are scored on, and groups of runs of one recipe.
 
 Shapes: N images, K classes, R runs.
 """
@@ -191,7 +191,12 @@ def score_run(run: FinishedRun, split: Split, device: str, *, progress: str = ""
         UserError: if the net cannot be loaded, or its classes are not those of the images.
     """
     model = load_model(f"{DIR_PREFIX}{run.path}", device=device)
-    return score_images(model, split.images, progress=progress)
+    return score_images(model, as_trained(run, split.images), progress=progress)
+
+
+def as_trained(run: FinishedRun, images: FileSet | ImageSet) -> FileSet | ImageSet:
+    """The images with the run's own choice about EXIF orientation."""
+    return replace(images, exif=run.recipe.seattn.exif) if isinstance(images, FileSet) else images
 
 
 def check_held_out(run: FinishedRun, evaluation: Evaluation) -> str:

@@ -19,10 +19,12 @@ from safetensors.torch import save
 from seattn.core.device import default_device, torch_device
 from seattn.core.errors import UserError, counted
 from seattn.core.files import atomic_path, printable, require_writable, write_text
-from seattn.core.recipe import parse_recipe, replace_keys
+from seattn.core.recipe import load_recipe, parse_recipe, replace_keys
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import UserImages, check_out, link_splits, read_folder
+from seattn.data.folders import UserImages, check_out, find_split, link_splits, list_files, read_folder
+from seattn.data.images import FileSet, leave_out_unreadable
 from seattn.data.labels import read_labelled
+from seattn.data.transforms import PREPROCESSING
 from seattn.models.listing import check_name
 from seattn.models.load import DIR_PREFIX, is_source, load_model, read_architecture
 from seattn.training.build import classifier_keys, load_all_but_classifier
@@ -31,8 +33,6 @@ from seattn.training.run_dir import DATA, no_run
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"
-# The keys of a net's cfg that say how images are prepared for it.
-_PREPROCESSING = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 _COUNTS_SHOWN = 12  # classes whose counts are printed
 _IMBALANCE = 10  # largest class over smallest class; above this ratio all classes are drawn equally often
 _logger = logging.getLogger("seattn")
@@ -58,6 +58,12 @@ class FineTuned:
     def code(self) -> str:
         """A line of Python that loads the net."""
         return f'import seattn, timm; model = timm.create_model("{DIR_PREFIX}{self.run}", pretrained=True).eval()'
+
+
+def tested_files(run: Path, root: Path, *, skip_bad: bool) -> FileSet:
+    """The images of the test split of `root`, read as the run in the folder `run` reads images."""
+    files = list_files(find_split(root, "test"), exif=load_recipe(run / RECIPE).seattn.exif)
+    return leave_out_unreadable(files, "test", warn=False) if skip_bad else files
 
 
 def finetune(
@@ -183,7 +189,7 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
         load_all_but_classifier(net, checkpoint)
     own = {key: tuple(value) if isinstance(value, list) else value for key, value in net.pretrained_cfg.items()}
     usual = timm.get_pretrained_cfg(arch)
-    overlay = {key: own[key] for key in _PREPROCESSING if key in own and own[key] != getattr(usual, key)}
+    overlay = {key: own[key] for key in PREPROCESSING if key in own and own[key] != getattr(usual, key)}
     if overlay:
         model_kwargs = {**model_kwargs, "pretrained_cfg_overlay": overlay}
     return Start(

@@ -1,6 +1,7 @@
 """`seattn prune`: a smaller net in the folder of a run, which every command and timm use; or one line and no folder."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from seattn.__main__ import main
+from seattn.data import images
 from seattn.evaluation.profile.costs import parameters_and_macs
 from seattn.models.load import load_model
 from tests.deploy.conftest import ARCH, WEIGHTS
@@ -116,6 +118,19 @@ def test_the_command_prints_the_comparison_as_json(colours, source, tmp_path, ca
     assert main(list(map(str, command))) == 0
     done = json.loads(capsys.readouterr().out)
     assert done == json.loads((tmp_path / "run" / "pruning.json").read_text())
+
+
+def test_both_nets_are_scored_on_the_same_images(colours, source, tmp_path, monkeypatch, capsys):
+    """Images that cannot be read are left out for both, and both see EXIF orientation as the recipe says."""
+    folder = shutil.copytree(colours, tmp_path / "images")
+    (folder / "test" / "red" / "bad.png").write_bytes(b"no image")
+    seen, read = set(), images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path, mode, exif: seen.add(exif) or read(path, mode, exif=exif))
+    where = ["--data-dir", str(folder), "--out", str(tmp_path / "run")]
+    options = ["--ratio", "0.5", "--skip-bad", "--set", "seattn.exif=false", "--json"]
+    assert main(["prune", str(source), *options, *where, *FAST]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 12
+    assert seen == {False}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 import torch
 
 from seattn.__main__ import main
+from seattn.core.errors import UserError
 from seattn.core.recipe import OurKeys, Recipe
+from seattn.data import images
 from seattn.data.open import open_data
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate
 from seattn.evaluation.style import Plot
 from seattn.models.load import load_model
+from seattn.reports.calibration import calibrate_folder
 from seattn.reports.page import Bold, Headline, Table
 from seattn.reports.page import Page as ReportPage
 from seattn.reports.run_report import report_runs
@@ -192,6 +196,19 @@ def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
     logits = torch.cat([model(x) for x in trained.in_order()]).detach()
     ours = score_run(run, split, "cpu").probabilities
     np.testing.assert_allclose(ours, logits.double().softmax(1).numpy(), atol=1e-5)
+
+
+def test_images_are_read_as_in_the_training_of_the_run(data, tmp_path, monkeypatch):
+    """A report and a calibration follow the recipe's choice about EXIF orientation."""
+    run = read_run(fake_run(tmp_path / "run", NAMES, recipe=replace(BASE, seattn=OurKeys(exif=False)), result=False))
+    seen, read = set(), images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path, mode, exif: seen.add(exif) or read(path, mode, exif=exif))
+    score_run(run, open_split([run], data, "held-out"), "cpu")
+    assert seen == {False}
+    seen.clear()
+    with suppress(UserError):  # weights that were not trained need not have a temperature
+        calibrate_folder(run.path, data, workers=0)
+    assert seen == {False}
 
 
 def test_a_log_that_says_something_else_is_told(single, runs, data):
