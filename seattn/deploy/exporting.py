@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from seattn.core.errors import UserError, counted, first_line
 from seattn.core.files import not_found, require_writable_file, whole_files
 from seattn.core.progress import progress_bar
-from seattn.data.folders import has_split, list_files, list_images, split_folder
-from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
+from seattn.data.folders import has_split, list_images
+from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import data_config, image_mode
 from seattn.deploy.formats import Format, find_format
 from seattn.deploy.metadata import describe
 from seattn.deploy.runtime import Run
-from seattn.evaluation.scoring import match_classes
+from seattn.evaluation.scoring import match_classes, open_images
 from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
 from seattn.ops import set_kernels
 
@@ -43,11 +43,11 @@ class Export:
     """What was written, and how its outputs compare with PyTorch's.
 
     Args:
-        bytes: of all files together.
+        bytes: the size of all files together.
         difference: the largest difference of a logit, relative to the largest logit.
-        images: the number of labelled images in the comparison, beside random inputs.
-        float_bytes: of all files before quantisation to 8 bits; None without it.
-        top1_before, top1_after: accuracy on the images in PyTorch and in the file; None without images.
+        images: the number of labelled images that were compared, in addition to random inputs.
+        float_bytes: the size of all files before quantisation to 8 bits; None without quantisation.
+        top1_before, top1_after: the accuracy on the images in PyTorch and in the file; None without images.
     """
 
     files: tuple[str, ...]
@@ -170,18 +170,16 @@ def _check_loss(before: float, after: float, images: int) -> None:
 
 
 def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | ImageSet:
-    """At most `MOST_CALIBRATION` images; those of `calibrate` may lie in any folders in it, and need no labels."""
+    """At most `MOST_CALIBRATION` images of `calibrate`, at any depth and without labels, or of the train split."""
     if calibrate is not None and not calibrate.is_dir():
         raise UserError(f"{not_found('folder', calibrate)}; --calibrate takes a folder of images")
     folder = calibrate or data_dir
     images: FileSet | ImageSet
-    if cifar_folder(folder) is not None:
-        images = load_cifar(folder, "train")
-    elif calibrate is not None:
+    if calibrate is not None and cifar_folder(calibrate) is None:
         paths = tuple(list_images(calibrate))
         images = FileSet(paths, torch.zeros(len(paths), dtype=torch.int64), ("any",))
-    elif has_split(data_dir, "train"):
-        images = list_files(split_folder(data_dir, "train"))
+    elif has_split(folder, "train"):
+        images = open_images(folder, "train")
     else:
         raise UserError(
             f"{data_dir} has no train split to calibrate the 8-bit net on; give --calibrate DIR with images"
@@ -191,7 +189,7 @@ def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | Ima
 
 @contextmanager
 def _quiet_exporters() -> Iterator[None]:
-    """Without the warnings of exporters, which are for those who write nets; their errors stay."""
+    """A `with` block without the warnings of exporters, which are for authors of nets; errors are still raised."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -204,7 +202,7 @@ def _quiet_exporters() -> Iterator[None]:
 
 
 def _name(spec: str) -> str:
-    """The last part of a name, a folder or a repository."""
+    """The net's name in the file: the last part of a name, a folder or a repository."""
     plain = spec.removeprefix(HUB_PREFIX).removeprefix(DIR_PREFIX)
     return Path(plain).resolve().name
 
@@ -218,11 +216,7 @@ def _checked_path(out: Path, to: str, target: Format) -> Path:
 
 def _draw(net: nn.Module, data_dir: Path, split: str, class_map: Path | None) -> _Labelled:
     """At most `MOST_IMAGES` images of the split: the same ones each time."""
-    images: FileSet | ImageSet
-    if cifar_folder(data_dir) is None:
-        images = list_files(split_folder(data_dir, split))
-    else:
-        images = load_cifar(data_dir, split)
+    images = open_images(data_dir, split)
     outputs, _ = match_classes(images.class_names, net, class_map)
     drawn = _at_most(images, MOST_IMAGES)
     return _Labelled(drawn, torch.tensor(outputs)[drawn.labels])
@@ -236,7 +230,7 @@ def _at_most(images: FileSet | ImageSet, most: int) -> FileSet | ImageSet:
 
 @contextmanager
 def _explain_errors(spec: str, to: str) -> Iterator[None]:
-    """Exporters raise errors of many kinds of their own for a net that they cannot write: they become one line."""
+    """Turn each error of an exporter into a UserError of one line: exporters raise errors of many types."""
     try:
         yield
     except (OSError, UserError):

@@ -29,12 +29,13 @@ class Format:
     """One format of files.
 
     Args:
-        packages: the modules that writing, reading and checking need, beside torch.
-        write: writes a net, traced on inputs (B, C, H, W) with B >= 2, and its metadata; all files lie beside the path.
-        load: the function of a file.
+        packages: the modules that writing and reading need, in addition to torch.
+        write: writes a net, traced on inputs (B, C, H, W) with B >= 2, and its metadata to a path; a second file, if
+            there is one, is in the same folder.
+        load: reads a file as a function, and the text of its metadata, or None where the file does not hold it.
         quantize: gives a file 8-bit weights and activations, with inputs (B, C, H, W) that show the ranges of
             activations; None where 8 bits are not offered.
-        int8_packages: the modules that `quantize` needs beside `packages`.
+        int8_packages: the modules that `quantize` needs in addition to `packages`.
         extra: the extra of this package that installs all of them.
     """
 
@@ -48,10 +49,10 @@ class Format:
 
 
 def find_format(name: str, *, int8: bool = False) -> Format:
-    """The format of that name.
+    """The format called `name`.
 
     Raises:
-        UserError: if it is unknown, a package that it needs is not installed, or `int8` is not offered for it.
+        UserError: if there is no such format, a package that it needs is not installed, or it does not offer `int8`.
     """
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}; {did_you_mean(name, FORMATS)}")
@@ -70,7 +71,7 @@ def find_format(name: str, *, int8: bool = False) -> Format:
 
 
 def _program(net: nn.Module, x: Tensor, batch: tuple[dict[int, Any], ...] = _DYNAMIC_BATCH) -> ExportedProgram:
-    """The net as plain operators of PyTorch, for any B, without the names of source files of this machine."""
+    """The net as plain operators of PyTorch, for any B, without the paths of source files on this machine."""
     program = torch.export.export(net, (x,), dynamic_shapes=batch)
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):

@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from seattn.core.errors import UserError, first_line
-from seattn.data.transforms import class_names, data_config
+from seattn.data.transforms import PREPROCESSING, class_names, data_config
 from seattn.models.load import model_temperature
 
 KEY = "seattn"  # the key of the JSON text in the metadata of ONNX and OpenVINO
 INPUT = "images"  # the name of the input in ONNX and OpenVINO
-_PREPROCESSING = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Metadata:
     Args:
         preprocessing: timm's data config: input_size (C, H, W), interpolation, mean, std, crop_pct and crop_mode.
         class_names: the names of the K outputs.
-        temperature: by which the outputs are divided for probabilities; 1 for a net that was not calibrated.
+        temperature: the number by which logits are divided before the softmax; 1 for a net that was not calibrated.
         largest_batch: the largest number of images that the file takes at a time; None is any number.
     """
 
@@ -48,7 +47,7 @@ def metadata_file(path: Path) -> Path:
 def describe(net: nn.Module, name: str) -> Metadata:
     """The metadata of `net`."""
     config = data_config(net)
-    preprocessing = {key: config[key] for key in _PREPROCESSING}
+    preprocessing = {key: config[key] for key in PREPROCESSING}
     return Metadata(name, preprocessing, class_names(net), model_temperature(net))
 
 
@@ -56,11 +55,11 @@ def parse(text: str, path: Path) -> Metadata:
     """The metadata in the JSON text that `path` holds.
 
     Raises:
-        UserError: if a field is missing or of another kind.
+        UserError: if the text is not JSON, or a field is missing or has a value of the wrong type.
     """
     try:
         content = json.loads(text)
-        preprocessing = {key: content["preprocessing"][key] for key in _PREPROCESSING}
+        preprocessing = {key: content["preprocessing"][key] for key in PREPROCESSING}
         for key in ("input_size", "mean", "std"):
             preprocessing[key] = tuple(preprocessing[key])
         channels, height, width = map(int, preprocessing["input_size"])

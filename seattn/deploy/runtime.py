@@ -22,11 +22,7 @@ Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
 
 
 class ExportedNet(nn.Module):
-    """An exported net with the attributes of a timm model that `predict` and `evaluate` read.
-
-    Args:
-        run: computes the logits.
-    """
+    """An exported net as a module, with those attributes of timm's models that `predict` and `evaluate` read."""
 
     def __init__(self, run: Run, metadata: Metadata) -> None:
         super().__init__()
@@ -46,8 +42,7 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
     """The net in a file of `seattn export`, computed by the runtime "onnx", "openvino" or "executorch".
 
     Raises:
-        UserError: if the runtime is unknown or not installed, or the file cannot be read or was written by something
-            else.
+        UserError: if the runtime is unknown or not installed, or the file cannot be read or is not of `seattn export`.
     """
     if runtime not in RUNTIMES:
         raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(RUNTIMES)}")
@@ -63,7 +58,7 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
         ) from error
     except UserError:
         raise
-    except Exception as error:  # runtimes raise errors of many kinds of their own for a file that they cannot read
+    except Exception as error:  # runtimes raise errors of many types for a file that they cannot read
         raise UserError(f"{runtime} cannot read {path}: {first_line(error)}") from error
     if text is None:
         raise UserError(

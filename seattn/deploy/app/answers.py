@@ -1,4 +1,4 @@
-"""What the app says about images: nets by their names, their answers, and the reasons. The page is elsewhere.
+"""The answers of the app: classes, Grad-CAM and gates for one image, classes for many; `page.py` shows them.
 
 Shapes: H x W pixels.
 """
@@ -61,9 +61,9 @@ class Answer:
 
 
 def choices(first: str) -> dict[str, str]:
-    """The name, folder or repository `first`, and the other weights in this package, by name.
+    """The nets to choose from: `first`, which `load_model` takes, then the other weights that this package holds.
 
-    The values are what `load_model` takes. None of the packaged weights needs a network.
+    The result maps each name to what `load_model` takes, which is the name itself.
 
     Raises:
         UserError: if `first` has an architecture that is known and a tag that is not.
@@ -78,7 +78,7 @@ def choices(first: str) -> dict[str, str]:
 
 
 class Classifier:
-    """Nets by their names; each is loaded when it is asked for the first time, and kept. It may be shared by threads.
+    """Nets by name, each loaded at its first use and then kept; threads may share the object.
 
     Args:
         models: name -> what `load_model` takes.
@@ -95,7 +95,7 @@ class Classifier:
         """The net called `name`.
 
         Raises:
-            UserError: if there is none or it cannot be loaded.
+            UserError: if there is no such net, or it cannot be loaded.
         """
         if name not in self._models:
             raise UserError(f"there are no weights {name!r} here; there are {', '.join(self.names)}")
@@ -164,5 +164,5 @@ def _explained(net: nn.Module, path: Path, prediction: Prediction) -> Answer:
 
 
 def _renamed(message: str, upload: Upload) -> str:
-    """The message about a file with the name that its owner knows."""
+    """`message` with the name that the user gave the file in place of its path here."""
     return message.replace(printable(upload.path), upload.name)

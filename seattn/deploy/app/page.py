@@ -1,7 +1,6 @@
 """The page of the app: one image with its classes and reasons, or many images as a table."""
 
 import base64
-import csv
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from jinja2 import Environment, Template
 from PIL import Image
 
 from seattn.core.errors import UserError
+from seattn.core.records import csv_text
 from seattn.deploy.app.answers import Answer, Classifier
 from seattn.deploy.app.uploads import uploaded_files, uploaded_image
 from seattn.evaluation.figures import Pixels
@@ -25,7 +25,7 @@ TITLE = "Image classification"
 CSV_NAME = "predictions.csv"
 _SHOWN_CLASSES = 12  # named under the choice of weights
 _SHOWN_ROWS = 100  # of the table; the CSV has all
-_PROGRESS = gr.Progress()  # gradio gives a function whose default this is the progress of its own call
+_PROGRESS = gr.Progress()  # gradio passes the progress bar of the call in place of this default
 _KEPT = 3600  # seconds for which uploaded files and results are kept
 _WAITING = "Give an image: upload a file, take a photo, or choose an example."
 _WAITING_FOR_MANY = "Give images: each gets its five most probable classes, as `seattn predict --csv` prints them."
@@ -180,11 +180,8 @@ class _Page:
 def write_csv(predictions: Sequence[Prediction], folder: Path) -> Path:
     """A new file below `folder` with the rows that `seattn predict --csv` prints."""
     path = Path(tempfile.mkdtemp(prefix="csv-", dir=folder)) / CSV_NAME
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(CSV_COLUMNS)
-        for prediction in predictions:
-            rows.writerows(prediction.to_rows())
+    rows = [row for prediction in predictions for row in prediction.to_rows()]
+    path.write_text(csv_text([CSV_COLUMNS, *rows]), encoding="utf-8")
     return path
 
 

@@ -39,12 +39,13 @@ def run(
 
     Args:
         models, example_classes, title, device: as in `build_page`.
-        examples: image files to choose from; None are the images of `write_examples`.
-        host: name or address to listen on; None is GRADIO_SERVER_NAME, which Hugging Face Spaces set, or this machine.
-        port: None is GRADIO_SERVER_PORT, or the first free one of PORTS.
+        examples: image files to choose from; by default those of `write_examples`.
+        host: the name or address to listen on. By default GRADIO_SERVER_NAME, which Hugging Face Spaces set; if that
+            is not set, only this machine can use the page.
+        port: by default GRADIO_SERVER_PORT, or the first free port of PORTS.
 
     Raises:
-        UserError: if host and port cannot be listened on, or the first model cannot be loaded.
+        UserError: if the server cannot listen on the host and port, or the first model cannot be loaded.
     """
     host = host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL
     port = free_port(host, port or _port_of_environment())
@@ -87,7 +88,7 @@ def free_port(host: str, port: int | None) -> int:
     """The port to listen on: `port`, or the first free one of PORTS.
 
     Raises:
-        UserError: if there is no such host here, or no port is free.
+        UserError: if this machine cannot listen on the host, or no port is free.
     """
     problem: OSError | None = None
     for candidate in PORTS if port is None else [port]:
@@ -110,8 +111,8 @@ def free_port(host: str, port: int | None) -> int:
 def private_folder() -> Iterator[Path]:
     """A folder for the files that gradio keeps, which is removed at the end.
 
-    The environment is changed meanwhile: gradio reads there where the folder is, and it asks itself over HTTP whether
-    it listens, which a proxy could not answer.
+    Meanwhile GRADIO_TEMP_DIR names the folder for gradio, and NO_PROXY keeps a proxy out of the HTTP request by which
+    gradio checks that its server listens.
     """
     with tempfile.TemporaryDirectory(prefix="seattn-app-", ignore_cleanup_errors=True) as folder:
         direct = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "localhost", LOCAL)))
@@ -135,7 +136,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _signal_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does: without it, the uploaded files would stay on the disk."""
+    """SIGTERM ends the process as Ctrl-C does; otherwise the uploaded files would stay on the disk."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

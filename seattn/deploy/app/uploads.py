@@ -1,8 +1,8 @@
 """The files that a browser has sent, as gradio passes them to a function that asks for no preprocessing.
 
-With its preprocessing, gradio's image component opens the file first, and where Pillow cannot read it the page shows
-an error without a reason; its file component changes the names of files. Without it, a request can name any file of
-this machine: only files in the folder of the uploads are taken.
+gradio's preprocessing is off. With it, the page would give no reason for an image that Pillow cannot read, and the
+names of uploaded files would be changed. Without it, a request could name any file of this machine; therefore only
+files in the folder of the uploads are accepted.
 """
 
 from collections.abc import Mapping, Sequence
