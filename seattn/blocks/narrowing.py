@@ -1,4 +1,4 @@
-"""The widths of a net whose channels were pruned: read from the net, and given to the full net again.
+"""The widths of a pruned net: found by comparison with the full net, and applied to a new full net.
 
 Shapes: B images, C channels, H x W pixels; O and I are the first two sizes of a weight.
 """
@@ -51,7 +51,7 @@ def narrow(model: nn.Module, widths: Widths) -> None:
             raise ValueError(f"widths has {name!r}, which is not a layer with a weight")
         _check_sizes(name, sizes, layers[name].weight.shape[:2])
         _narrow_layer(layers[name], sizes)
-    _follow(model, widths)
+    _follow(model)
 
 
 def _check_sizes(name: str, sizes: Sequence[int], full: Sequence[int]) -> None:
@@ -78,8 +78,8 @@ def _narrow_layer(layer: Any, sizes: Sequence[int]) -> None:
         layer.out_features, layer.in_features = sizes
 
 
-def _follow(model: Any, widths: Widths) -> None:
-    """Correct what depends on the widths: the classifier's inputs and what timm tells of the features."""
+def _follow(model: Any) -> None:
+    """Correct what follows from the widths: attributes that timm sets, and the number of the classifier's inputs."""
     before = model.num_features
     on_meta = copy.deepcopy(model).to("meta").eval()
     in_chans = next(on_meta.parameters()).shape[1]

@@ -1,6 +1,6 @@
-"""One batch norm that is folded into the convolution before it, and the activation after it.
+"""A batch norm folded into the convolution before it, together with the activation after it.
 
-A norm with given statistics is linear: with m, v its mean and variance, g, b its weight and bias,
+A norm with fixed statistics is linear: with m, v its mean and variance, g, b its weight and bias,
     norm(conv(x, W, c)) = conv(x, W', c'),    W' = W * s,    c' = (c - m) * s + b,    s = g / sqrt(v + eps).
 Jacob et al., CVPR 2018, https://arxiv.org/abs/1712.05877, section 3.2.
 """
@@ -24,7 +24,7 @@ _version = attrgetter("_version")
 
 
 class Place(NamedTuple):
-    """A module, and where its parent has it."""
+    """A module, its parent, and its name there."""
 
     parent: nn.Module
     name: str
@@ -34,13 +34,14 @@ class Place(NamedTuple):
 class Fold:
     """The modules of one fold, and whether a call may use it now.
 
-    The convolution, the norm and the activation each ask `usable`, whose answer depends on their state alone. If it is
-    False, each of them computes what its own class computes. Otherwise the convolution computes all three.
+    The convolution, the norm and the activation each ask `usable`, and get the same answer: it depends on the state of
+    all of them. If it is True, the convolution computes all three steps and the others return their input. If it is
+    False, each of them computes what its own class computes.
 
     Args:
-        conv, norm: an nn.Conv2d, and the batch norm that alone takes its output.
-        others: the activation after the norm, or the parts inside of the norm.
-        act_name: a key of `ACTS`; the name of `act`, or of the activation inside of the norm.
+        conv, norm: an nn.Conv2d, and the batch norm, the only module that takes its output.
+        others: the activation after the norm, or the parts inside of a norm with activation.
+        act_name: a key of `ACTS`: the activation that the fold computes.
     """
 
     def __init__(self, conv: Place, norm: Place, others: Sequence[Place], act_name: str) -> None:
@@ -51,7 +52,7 @@ class Fold:
         self._packed = Packed()
         self._hooks: tuple[Any, ...] = ()
         self._sources: tuple[Tensor | None, ...] = ()  # the tensors that the folded weight was computed from
-        self._versions = -1  # the sum of the numbers of changes of these tensors
+        self._versions = -1  # the sum of torch's counts of changes of these tensors
         weight = self.conv.weight
         self.conv.register_buffer(WEIGHT, torch.empty_like(weight, requires_grad=False), persistent=False)
         self.conv.register_buffer(BIAS, torch.empty_like(weight[:, 0, 0, 0], requires_grad=False), persistent=False)
@@ -59,12 +60,12 @@ class Fold:
         self.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy of the model has dictionaries of its own, and needs its own packed weights.
+        # A copy watches its own modules, not those of the original, and needs packed weights of its own.
         empty = dict.fromkeys(("_hooks", "_own", "_parents", "_sources", "_given"), ())
         return self.__dict__ | empty | {"_packed": Packed(), "_versions": -1}
 
     def usable(self) -> bool:
-        """Whether nobody needs the results in between: evaluation, no gradient, no hooks, all modules in their places.
+        """Whether the convolution may compute all steps: in evaluation, without gradients and hooks, modules in place.
 
         This runs for each module in each call, so it is written for speed.
         """
@@ -82,6 +83,7 @@ class Fold:
         )
 
     def _find_dictionaries(self) -> None:
+        """Find the dictionaries that `usable` reads; a lookup by the attributes of nn.Module would take longer."""
         self._parents, self._names, self._modules = zip(
             *((parent._modules, name, module) for parent, name, module in self.places), strict=True
         )
@@ -89,7 +91,7 @@ class Fold:
         self._hooks = tuple(own[name] for own in self._own for name in HOOKS)
 
     def __call__(self, x: Tensor, shortcut: Tensor | None = None, act_name: str | None = None) -> Tensor:
-        """act(norm(conv(x)) + shortcut); `act_name` names another activation than the fold's own."""
+        """act(norm(conv(x)) + shortcut); `act_name` replaces the fold's own activation."""
         if not (is_compiling() or is_tracing()):
             self._refresh_if_stale()
         buffers: Any = self.conv._buffers
@@ -97,7 +99,7 @@ class Fold:
         return fused_conv(self.conv, buffers[WEIGHT], buffers[BIAS], self._packed, act, x, shortcut)
 
     def prepared(self, x: Tensor) -> Conv:
-        """The folded convolution for inputs of the shape and dtype of x, which oneDNN must take."""
+        """The folded convolution for inputs of the shape and dtype of x; `onednn_takes(x)` must be true."""
         self._refresh_if_stale()
         weight, bias = self.conv._buffers[WEIGHT], self.conv._buffers[BIAS]
         assert weight is not None
@@ -140,6 +142,6 @@ class Fold:
             norm["bias"],
             statistics["running_mean"],
             statistics["running_var"],
-            # torch counts no change of the running statistics where its own batch norm updates them.
+            # torch's batch norm updates the running statistics without counting the change; this counter shows it.
             statistics["num_batches_tracked"],
         )

@@ -1,7 +1,7 @@
-"""A convolution with bias, activation and addition in one pass, where oneDNN has one; else the same steps of torch.
+"""Convolution, bias, addition and activation in one call of oneDNN, or step by step in torch where oneDNN cannot.
 
-torch reaches oneDNN's fused convolution by the operators with which inductor calls it. They take weights in oneDNN's
-own layout, which `Packed` makes once for a shape of the input.
+oneDNN's fused convolution is called by operators of torch that inductor uses, too. They take the weight in a layout
+that oneDNN chooses by the shape of the input; `Packed` keeps such weights.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -15,23 +15,24 @@ from torch.compiler import is_compiling
 from torch.jit import is_tracing
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from seattn.core.device import cpu_has_bfloat16
 from seattn.ops._kernel import transforms_are_active
 
-_MAX_PACKED = 2  # shapes of the input for which packed weights are kept: full batches, and the last one
+_MAX_PACKED = 2  # shapes of the input for which weights are kept: full batches, and the last batch
 
-# Multiplications of a convolution for each thread, up to which a call of oneDNN takes longer than its arithmetic:
-# chosen by timings of convolutions of one image on an AMD EPYC with AVX-512.
+# Up to so many multiplications for each thread, calling oneDNN takes longer than the arithmetic: chosen by timings of
+# convolutions of one image on an AMD EPYC with AVX-512.
 _SMALL = 1_200_000
 
 # The dtypes that oneDNN's fused convolution takes on this CPU.
 _BY_ONEDNN: tuple[torch.dtype, ...] = ()
 if torch.backends.mkldnn.is_available():
-    _BY_ONEDNN = (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+    _BY_ONEDNN = (torch.float32, torch.bfloat16) if cpu_has_bfloat16() else (torch.float32,)
 
 
 @dataclass(frozen=True)
 class Act:
-    """An activation: the function and oneDNN's name of it, with its numbers and its algorithm."""
+    """An activation: its function in torch, and its name, numbers and algorithm for oneDNN."""
 
     fn: Any
     attr: str
@@ -51,7 +52,7 @@ ACTS = {
 
 
 class OneDNNConv:
-    """A convolution for inputs of one shape and dtype by oneDNN's fused operator, on a weight in its layout."""
+    """A convolution by oneDNN's fused operator, with the weight in oneDNN's layout for one shape and dtype of x."""
 
     def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> None:
         geometry: Any = conv.padding, conv.stride, conv.dilation, conv.groups
@@ -69,7 +70,7 @@ class OneDNNConv:
 
 
 class TorchConv:
-    """The same steps by torch, for one small image: a call of oneDNN takes longer than its arithmetic."""
+    """The same steps in torch, for one small image: the call of oneDNN takes longer than the arithmetic."""
 
     def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -86,7 +87,7 @@ Conv = OneDNNConv | TorchConv
 
 
 class Packed:
-    """One convolution, prepared for the shapes of its last inputs."""
+    """Keeps one convolution prepared for the shapes of its last inputs."""
 
     def __init__(self) -> None:
         self._convs: dict[tuple[torch.dtype, torch.Size], Conv] = {}
@@ -106,7 +107,7 @@ class Packed:
 
 
 def _is_small(conv: nn.Conv2d, weight: Tensor, bias: Tensor, x: Tensor) -> bool:
-    """Whether oneDNN's cost of a call is more than the arithmetic, and torch's own choice is not oneDNN either."""
+    """Whether x is one image so small that `TorchConv` is faster, and torch itself would not call oneDNN for it."""
     stride: Any = conv.stride
     pixels = x[0, 0].numel() // (stride[0] * stride[1])
     if len(x) > 1 or x.dtype != weight.dtype or weight.numel() * pixels > _SMALL * torch.get_num_threads():
@@ -147,8 +148,8 @@ def _has_onednn(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> bool:
         or transforms_are_active()  # before `onednn_takes`: vmap has no memory format to ask for
         or not onednn_takes(x)
         or not weight.is_cpu
-        or conv.padding_mode != "zeros"
-        or type(conv.padding) is str
+        or not has_zero_padding(conv)
+        or transforms_are_active()
     ):
         return False
     dtype = x.dtype
@@ -157,10 +158,16 @@ def _has_onednn(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> bool:
     return dtype == weight.dtype and dtype in _BY_ONEDNN
 
 
-def onednn_takes(x: Tensor) -> bool:
-    """Whether x is a plain CPU map in channels_last: for an NCHW map the result would be in channels_last.
+def has_zero_padding(conv: nn.Conv2d) -> bool:
+    """Whether the padding is of zeros and given in numbers, as oneDNN's operators need it."""
+    return conv.padding_mode == "zeros" and type(conv.padding) is not str
 
-    A dispatch mode counts or fakes the operators that it knows, and these it does not know.
+
+def onednn_takes(x: Tensor) -> bool:
+    """Whether oneDNN's operators suit x: a plain map on the CPU, in channels_last, outside of dispatch modes.
+
+    For an NCHW map their result would be in channels_last. Dispatch modes (which count or fake operators) do not know
+    them.
     """
     return (
         type(x) is Tensor

@@ -1,6 +1,6 @@
-"""The classes that the modules of a fold get: each computes as its own class while the fold cannot be used.
+"""The classes of modules that belong to a fold; where the fold cannot be used, a module computes as its plain class.
 
-Parameters, buffers and names stay, so a state dict holds the weights that were not folded.
+Parameters, buffers and names stay, so the state dict has the weights as they were before folding.
 """
 
 import warnings
@@ -17,8 +17,6 @@ from seattn.blocks.fused.base import renamed
 Class = TypeVar("Class", bound=type["Folded"])
 
 _FOLD = "_seattn_fold"  # the attribute of a module that holds its fold
-
-
 FOLDED: dict[type[nn.Module], type["Folded"]] = {}  # the class that modules of exactly this type get
 
 
@@ -35,7 +33,7 @@ class Folded:
             return _forward(self, x)
 
     def _folded(self, fold: Fold, x: Tensor) -> Tensor:
-        return x  # the convolution has computed this module too
+        return x  # the convolution has already computed this module's step
 
 
 def _folds(plain: type[nn.Module]) -> Callable[[Class], Class]:
@@ -51,7 +49,7 @@ def _folds(plain: type[nn.Module]) -> Callable[[Class], Class]:
 
 def _forward(module: Any, x: Any) -> Any:
     fold: Fold | None = module.__dict__.get(_FOLD)
-    if isinstance(x, fx.Proxy):  # torch.fx keeps only torch's own classes whole: the graph decides when it runs
+    if isinstance(x, fx.Proxy):  # one node of the graph: whether the fold is usable is decided when the graph runs
         tracer: Any = x.tracer
         return tracer.create_proxy("call_module", tracer.path_of_module(module), (x,), {})
     if fold is None or x.dim() != 4 or not fold.usable():  # a norm refuses other inputs
@@ -60,7 +58,7 @@ def _forward(module: Any, x: Any) -> Any:
 
 
 class _HasWeights(Folded):
-    """A module whose parameters the folded weight is computed from."""
+    """A module from whose parameters the folded weight is computed."""
 
     def _load_from_state_dict(self: Any, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
@@ -92,12 +90,12 @@ class FoldedConv2d(_HasWeights, nn.Conv2d):
 
 @_folds(nn.BatchNorm2d)
 class FoldedBatchNorm2d(_HasWeights, nn.BatchNorm2d):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(BatchNormAct2d)
 class FoldedBatchNormAct2d(_HasWeights, BatchNormAct2d):
-    """Gives its input back, through the activation inside of it if the convolution has not computed it."""
+    """Returns its input, after its own activation if the convolution has not computed that."""
 
     def _folded(self, fold: Fold, x: Tensor) -> Tensor:
         if fold.act_name == "identity":
@@ -107,38 +105,38 @@ class FoldedBatchNormAct2d(_HasWeights, BatchNormAct2d):
 
 @_folds(nn.ReLU)
 class FoldedReLU(Folded, nn.ReLU):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(nn.ReLU6)
 class FoldedReLU6(Folded, nn.ReLU6):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(nn.SiLU)
 class FoldedSiLU(Folded, nn.SiLU):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(nn.GELU)
 class FoldedGELU(Folded, nn.GELU):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(activations.GELU)
 class FoldedTimmGELU(Folded, activations.GELU):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 @_folds(nn.Hardswish)
 class FoldedHardswish(Folded, nn.Hardswish):
-    """Gives its input back."""
+    """Returns its input."""
 
 
 def put_in(fold: Fold) -> None:
     """Give the modules of the fold their new classes."""
     for _, _, module in fold.places:
-        if type(module) in FOLDED:  # not the parts of a norm with activation
+        if type(module) in FOLDED:  # the parts inside of a norm with activation keep their class
             module.__dict__[_FOLD] = fold
             module.__class__ = FOLDED[type(module)]
 
@@ -148,7 +146,7 @@ def take_out(module: nn.Module) -> None:
     module.__dict__.pop(PLAN, None)
     if isinstance(module, Folded):
         module.__dict__.pop(_FOLD, None)
-        if _is_registered(module):  # and not what a parametrisation has made of it
+        if _is_registered(module):  # a parametrisation may have given it another class since, which stays
             module.__class__ = module._kind  # type: ignore[assignment]
         for name in (WEIGHT, BIAS):
             module._buffers.pop(name, None)
@@ -156,7 +154,7 @@ def take_out(module: nn.Module) -> None:
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
-    """The module's own class, without that of a fold."""
+    """The class of the module, or the plain class if the module belongs to a fold."""
     return module._kind if isinstance(module, Folded) and _is_registered(module) else type(module)
 
 

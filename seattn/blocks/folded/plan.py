@@ -1,7 +1,7 @@
-"""The steps of a folded residual block, kept from one call to the next, for inference on a CPU.
+"""A plan: the steps of a folded residual block, kept from one call to the next, for inference on a CPU.
 
-On a small map the Python between the steps takes as long as the steps. So what the steps need is looked up once, and a
-call only checks that nothing has changed since.
+On a small map the Python code between the steps takes as long as the steps. A plan looks up once what the steps need;
+each call only checks that nothing has changed since.
 Shapes: B images, C channels, H x W pixels.
 """
 
@@ -21,7 +21,7 @@ from seattn.ops._tail.excitation import Excitation
 from seattn.ops._tail.in_torch import attn_tail_inference
 
 PLAN = "_seattn_plan"  # the attribute of a block that holds its plan
-_MAX_SHAPES = 2  # full batches, and the last one
+_MAX_SHAPES = 2  # full batches, and the last batch
 Convs = tuple[Conv | None, list[Conv], Conv]
 _RELU = ACTS["relu"]
 _version = attrgetter("_version")
@@ -31,12 +31,12 @@ _training = itemgetter("training")
 class BlockPlan:
     """act(attn(conv_n(... conv_1(x))) + shortcut(x)) with a ReLU after each convolution but the last, and at the end.
 
-    A copy or a pickle of the block has no plan: it makes its own.
+    A copy of the block, or one from a pickle, has no plan and makes its own.
 
     Args:
         block: the residual block; all of its modules are watched for changes.
         folds: the folds of its branch, in order; all have weights in fp32.
-        projection: the fold that is the whole shortcut, or None: then the block's module `downsample`, if any, runs.
+        projection: the fold that is the whole shortcut; None calls the block's `downsample`, if it has one.
         excitation: what its attention computes, with weights in fp32; of kind "none" if it has no attention.
     """
 
@@ -48,7 +48,7 @@ class BlockPlan:
         self._convs: dict[Size, Convs] = {}
         modules = list(block.modules())
         self._own = tuple(module.__dict__ for module in modules)
-        self._hooks = tuple(own[name] for own in self._own[1:] for name in HOOKS)  # the block's own do not matter
+        self._hooks = tuple(own[name] for own in self._own[1:] for name in HOOKS)  # the block's own run as before
         self._children = tuple(own["_modules"] for own in self._own)
         self._count = sum(map(len, self._children))
         places = [(children, name) for children in self._children for name in children]
@@ -68,7 +68,7 @@ class BlockPlan:
         return type(None), ()
 
     def is_current(self) -> bool:
-        """Whether the block is in evaluation mode, unwatched, and has the modules and weights that it had."""
+        """Whether the block is in evaluation mode and unwatched, and no module or weight has changed."""
         return not (
             any(map(_training, self._own))
             or any(self._hooks)
@@ -94,7 +94,7 @@ class BlockPlan:
         return attn_tail_inference(last(y, NO_ACT), shortcut, self._excitation, "relu", overwrite=True)
 
     def _prepare(self, x: Tensor) -> Convs:
-        """The projection, the first convolutions and the last, for the shape of x."""
+        """Make the projection, the first convolutions and the last one for the shape of x."""
         if len(self._convs) >= _MAX_SHAPES:
             self._convs = {}
         projection = None if self._projection is None else self._projection.prepared(x)
@@ -106,7 +106,7 @@ class BlockPlan:
         return self._convs[x.shape]
 
     def _count_changes(self) -> int:
-        # `data_ptr` changes where a tensor gets other memory, as by `.to()`, which is no change of its values.
+        # torch does not count a move to other memory, as by `.to()`; `data_ptr` shows it.
         return sum(map(_version, self._tensors)) + sum(map(Tensor.data_ptr, self._tensors))
 
 

@@ -1,7 +1,7 @@
-"""Which batch norms of a model can be folded, read from its graph; the others with the reason.
+"""The batch norms of a model that can be folded, and the reasons why others cannot; found in the model's graph.
 
-torch.fx follows the model's `forward`. Where it cannot, it follows the children one by one: inside of a child a
-convolution whose output leaves the child is not folded.
+torch.fx traces the model. Where it cannot, it traces the children one by one, and a norm cannot be folded into a
+convolution of another child.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 @dataclass(frozen=True)
 class Site:
-    """A batch norm: its name in the model, and its fold, and the reason if it has none."""
+    """A batch norm: its name in the model, and its fold, or why it has none."""
 
     name: str
     norm: nn.Module
@@ -35,10 +35,10 @@ class Site:
 
 
 def find_sites(model: nn.Module, *, make: bool) -> list[Site]:
-    """All batch norms of the model, in the order of their names.
+    """All batch norms of the model, in the order of its modules.
 
     Args:
-        make: compute a fold for each norm that can have one and has none.
+        make: make a fold for each norm that has none and can have one.
     """
     chains, reasons = _read(model)
     inside = {id(part) for module in model.modules() if _is_attention(type(module)) for part in module.modules()}
@@ -63,7 +63,7 @@ def find_sites(model: nn.Module, *, make: bool) -> list[Site]:
 
 @dataclass(frozen=True)
 class _Chain:
-    """A convolution, the norm that alone takes its output, and the activation that alone takes the norm's, or None."""
+    """A convolution, the norm after it, and the activation after that or None; nothing else takes their outputs."""
 
     conv: Place
     norm: Place
@@ -71,7 +71,7 @@ class _Chain:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps convolutions, norms, activations and attention whole, and what timm keeps whole."""
+    """Keeps convolutions, norms, activations and attention as single nodes, and what timm keeps so."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
@@ -79,7 +79,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         kind = type(m)
-        # torch's own rule looks at where the class is defined: a BatchNormAct2d is timm's, a folded class is ours.
+        # torch's own rule keeps classes of torch.nn only: a BatchNormAct2d is timm's, a folded class is ours.
         if isinstance(m, Folded | nn.BatchNorm2d) or kind in self._whole or _is_attention(kind):
             return True
         return bool(super().is_leaf_module(m, module_qualified_name))
@@ -95,7 +95,7 @@ def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
         return
     try:
         graph = _Tracer().trace(module)
-    except Exception:  # of any kind: it is whatever the module's code raises for a Proxy
+    except Exception:  # the module's own code may raise any exception for a Proxy
         for name, child in module.named_children():
             yield from _graphs(child, f"{prefix}{name}.")
         return
@@ -103,7 +103,7 @@ def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
 
 
 def _read(model: nn.Module) -> tuple[dict[int, _Chain], dict[int, Reason]]:
-    """The chains of the model, and why other norms are in none, by the identity of the norm."""
+    """The chains of the model, and why the other norms have none; both by the `id` of the norm."""
     calls: dict[int, list[fx.Node]] = {}
     places: dict[fx.Node, Place] = {}
     for prefix, graph in _graphs(model, ""):
@@ -139,7 +139,7 @@ def _only_input(node: fx.Node) -> fx.Node | None:
 
 
 def _activation(norm: fx.Node, places: dict[fx.Node, Place], calls: dict[int, list[fx.Node]]) -> Place | None:
-    """The activation that alone takes the norm's output, or None; identities in between do not matter."""
+    """The activation after the norm, if nothing else takes the norm's output; identities in between are skipped."""
     node = norm
     while len(node.users) == 1:
         node = next(iter(node.users))

@@ -16,6 +16,7 @@ from torchvision.models import resnet as torchvision_resnet
 
 from seattn.blocks.excitation import LABELS, Reason, excitation_of
 from seattn.blocks.folded.fold import Fold
+from seattn.blocks.folded.kernel import has_zero_padding
 from seattn.blocks.folded.layers import fold_of
 from seattn.blocks.folded.plan import PLAN, BlockPlan, plan_takes
 from seattn.blocks.fused.base import Fused, fused, fused_class, plain_class
@@ -110,8 +111,8 @@ def _plan(block: nn.Module, folds: list[Fold], attn: nn.Module | None) -> BlockP
     in_fp32 = all(tensor.dtype == torch.float32 for tensor in block.parameters())
     if isinstance(e, Reason) or not in_fp32 or not may_skip(attn):
         return None
-    plain = all(fold.conv.padding_mode == "zeros" and not isinstance(fold.conv.padding, str) for fold in folds)
-    return BlockPlan(block, folds, _projection(block), e) if plain else None
+    has_convs = all(has_zero_padding(fold.conv) for fold in folds)
+    return BlockPlan(block, folds, _projection(block), e) if has_convs else None
 
 
 def _projection(block: Any) -> Fold | None:
@@ -122,7 +123,7 @@ def _projection(block: Any) -> Fold | None:
     fold = fold_of(downsample[1])
     if fold is None or fold is not fold_of(downsample[0]) or not fold.usable() or fold.act_name != "identity":
         return None
-    return fold if fold.conv.padding_mode == "zeros" and not isinstance(fold.conv.padding, str) else None
+    return fold if has_zero_padding(fold.conv) else None
 
 
 def _chain(folds: Sequence[Fold], x: Tensor) -> Tensor:
