@@ -1,13 +1,13 @@
 """Train the queue of the zoo's weights: `make zoo`, or `python -m benchmarks.zoo --data DIR --out DIR`.
 
-zoo_configs/queue.yaml lists what to train, the most important entry first. One process a core trains, each on one
-thread and at the lowest priority (--nice). The command can be stopped, killed and started at any time: a run continues
-after its last finished epoch, a finished run is skipped, a failed one is shown and tried again by the next start. The
-lock that a training holds on its run keeps two commands from training one run.
+zoo_configs/queue.yaml lists what to train, the most important entry first. Each core trains one run, in a process of
+one thread at the lowest priority (--nice). The command can be stopped, killed and started again at any time: a run
+continues after its last finished epoch, a finished run is skipped, and a failed run is shown and tried again at the
+next start. Several commands never train the same run: each training locks its run.
 
-The code that trains is a git worktree in OUT/code, at the commit that was checked out when the run first started.
-Changes to this checkout therefore do not reach a run, and the run's row names the commit that trained it. OUT/zoo.log
-gets a line a minute; `make zoo-status` prints a table.
+A run is trained by the code of one commit, the one that was checked out at the run's start, in a git worktree below
+OUT/code. Changes to this checkout therefore do not reach a run, and the run's row names the commit that trained it.
+OUT/zoo.log gets a line every minute; `make zoo-status` prints a table.
 """
 
 import math
@@ -34,7 +34,7 @@ from seattn.core.errors import UserError
 from seattn.core.files import is_locked, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_yaml
-from seattn.data.folders import class_folders, find_split, has_split
+from seattn.data.folders import class_folders, require_split
 from seattn.models.listing import check_name
 from seattn.training.run_dir import read_summary
 
@@ -53,8 +53,8 @@ class Entry:
     Args:
         recipe: a file of `zoo_configs/` without its suffix.
         data: the folder in --data that holds its images.
-        holdout: part of the train split to hold out; 0 trains on all images.
-        floor: test top-1 in per cent that the weights must reach to be published; None where no weights are wanted.
+        holdout: the part of the train split to hold out; 0 trains on all images.
+        floor: the test top-1, in per cent, from which the weights may be published; None: they are not published.
     """
 
     recipe: str
@@ -75,7 +75,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class State:
-    """What a run's folder says: `word` is waiting, running, stopped, finished or failed; accuracies are in per cent."""
+    """The state of a run: `word` is waiting, running, stopped, finished or failed; accuracies are in per cent."""
 
     word: str
     epochs: int = 0
@@ -91,7 +91,7 @@ def read_queue(path: Path) -> tuple[Entry, ...]:
     """The entries of a queue file.
 
     Raises:
-        UserError: naming the entry and the key, where one is unknown, missing or of the wrong type.
+        UserError: naming the entry and the key that is unknown, missing or of the wrong type.
     """
     example = "entries: [{recipe: se_resnet18_cifar.cifar10.zoo, seed: 0, data: cifar10, holdout: 0, floor: 95}]"
     items = read_yaml(path, "queue", example).get("entries")
@@ -106,10 +106,10 @@ def read_queue(path: Path) -> tuple[Entry, ...]:
 
 
 def check(entry: Entry, data: Path) -> None:
-    """Refuse an entry that could not be trained to its end.
+    """Refuse an entry whose training would fail.
 
     Raises:
-        UserError: if its recipe is missing or wrong, its images are not in `data`, or the two do not fit.
+        UserError: if its recipe is missing or wrong, its images are not in `data`, or they have other classes.
     """
     try:
         recipe = entry.load()
@@ -118,8 +118,7 @@ def check(entry: Entry, data: Path) -> None:
         raise UserError(f"queue entry {entry.name}: {error}") from error
     folder = data / entry.data
     for split in ("train", "test"):
-        if not has_split(folder, split):
-            find_split(folder, split)  # raises, and says what is missing
+        require_split(folder, split)
     if (folder / "train").is_dir():
         classes = len(class_folders(folder / "train"))
         if recipe.num_classes not in (None, classes):
@@ -184,7 +183,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _beside(folder: Path, suffix: str) -> Path:
-    """The file beside a run's folder that has the folder's name and that suffix."""
+    """The file beside a run's folder, called like the folder with the suffix added."""
     return folder.with_name(folder.name + suffix)
 
 
@@ -218,10 +217,10 @@ class Training(Child):
 
 
 def code_for(folder: Path, out: Path) -> Path:
-    """The worktree whose code trains the run in `folder`: of the commit that it started with, else of the last commit.
+    """The worktree whose code trains the run in `folder`: at the commit of the run's start, for a new run at HEAD.
 
     Raises:
-        UserError: if git cannot make it.
+        UserError: if git cannot make the worktree.
     """
     note = _beside(folder, ".commit")
     if (folder / "last.pth.tar").exists() and note.exists():
@@ -244,7 +243,7 @@ def _git(*arguments: str) -> str:
 
 
 def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: int = 19) -> list[str]:
-    """Train what is not finished, `jobs` runs at once in the order of the entries.
+    """Train the runs that are not finished, `jobs` at once, in the order of the entries.
 
     Returns:
         The names of the runs that failed.
@@ -276,7 +275,7 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: 
 
 
 def _is_trained_elsewhere(folder: Path) -> bool:
-    """Whether another command trains the run; a training whose command was killed ends within a moment."""
+    """Whether another command trains the run; the wait is for a training that ends because its command was killed."""
     deadline = time.monotonic() + _PATIENCE
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_POLL)

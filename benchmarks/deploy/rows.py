@@ -9,7 +9,7 @@ from benchmarks.speed.rows import DEPLOY_PREFIX
 from seattn.core.rows import Conditions
 
 EAGER = "eager"
-FORMS = {  # and their names in tables
+FORMS = {  # the forms by their names in rows, with their names in tables
     EAGER: "PyTorch",
     "compiled": "PyTorch, `torch.compile`",
     "folded": "PyTorch, `seattn.accelerate(fold=True)`",
@@ -29,8 +29,8 @@ class DeployRow:
         form: eager, compiled (torch.compile) or folded (seattn.accelerate with fold=True), which run PyTorch in
             channels_last; onnxruntime or openvino, files of `seattn export`, and the same with "_int8". All compute in
             float32 except for the last two.
-        version: of the form's runtime.
-        bytes: of all files of the form; of PyTorch's, the weights in float32.
+        version: the version of the form's runtime.
+        bytes: the size of all files of the form; for PyTorch's forms, of the weights in float32.
         images, top1: the labelled images, and the share of them that the form classifies correctly, from 0 to 1, with
             the 95 % Wilson interval `top1_low` to `top1_high`.
         batch_size: the images of one call.
@@ -66,5 +66,5 @@ def newest(rows: Sequence[DeployRow]) -> list[DeployRow]:
 
 
 def deploy_files(folder: Path = RESULTS) -> list[Path]:
-    """The files of such rows, one for each device."""
+    """The files of these rows, one for each device."""
     return sorted(folder.glob(f"{DEPLOY_PREFIX}*.csv"))

@@ -32,7 +32,7 @@ from seattn.models.load import load_model
 NETS = ("se_resnet20_cifar.cifar10", "se_resnet18_cifar.cifar10")
 BATCH = 32
 ROUNDS = {1: 40, BATCH: 15}
-REST = 0.05  # seconds; onnxruntime's threads wait actively for about half of that after a call
+REST = 0.05  # seconds between calls; onnxruntime's threads wait actively for about half of that after a call
 QUICK_IMAGES = 100
 
 
@@ -144,8 +144,8 @@ def time_forms(forms: Mapping[str, Form], x: Tensor, *, rounds: int) -> dict[str
 def rested_clock(work: Work) -> float:
     """The seconds of a call that follows another call of the same work.
 
-    Before both, the threads of the other runtimes have time to go to sleep: threads that wait actively for more work
-    take the cores.
+    The pause before both calls lets the threads of the other runtimes go to sleep: threads that wait actively for work
+    would occupy the cores.
     """
     time.sleep(REST)
     work()

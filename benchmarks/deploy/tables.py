@@ -15,7 +15,7 @@ def render_deploy(rows: Sequence[DeployRow]) -> str:
     if not rows:
         return ""
     nets = list(dict.fromkeys(row.name for row in rows))
-    columns = [f"`{_arch(net)}`: MB | top-1 % | 1 image, ms | 32 at once, images/s" for net in nets]
+    columns = [f"`{net.partition('.')[0]}`: MB | top-1 % | 1 image, ms | 32 at once, images/s" for net in nets]
     text = [
         _NOTE.format(images=f"{rows[-1].images:,}"),
         f"| {rows[-1].conditions.machine} | {' | '.join(columns)} |",
@@ -51,10 +51,6 @@ def render_deploy_page(rows: Sequence[DeployRow]) -> str:
     return "\n".join(tables)
 
 
-def _arch(name: str) -> str:
-    return name.split(".")[0]
-
-
 def _cells(rows: Sequence[DeployRow]) -> list[str]:
     """Size, accuracy, latency and throughput of one form of a net; empty where they were not measured."""
     median = {row.batch_size: row.median for row in rows}
@@ -75,7 +71,8 @@ def _spread_cells(row: DeployRow | None) -> list[str]:
 
 def _conditions(rows: Sequence[DeployRow]) -> str:
     """The versions of the runtimes, and the commit and the date of each run."""
-    runtimes = dict.fromkeys(f"{row.form.split('_')[0]} {row.version}" for row in rows if row.form.startswith("o"))
+    exported = [row for row in rows if row.form.startswith(("onnxruntime", "openvino"))]
+    runtimes = dict.fromkeys(f"{row.form.removesuffix('_int8')} {row.version}" for row in exported)
     where = rows[-1].conditions
     runs = dict.fromkeys(f"`{row.conditions.commit}` of {row.conditions.date}" for row in rows)
     return f"torch {where.torch}, {', '.join([*runtimes, f'timm {where.timm}'])}, seattn at {', '.join(runs)}."

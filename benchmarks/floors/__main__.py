@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
     "channels_last": ((1024, 16, 32, 32), (1024, 32, 16, 16), *CIFAR, (256, 256, 56, 56), (256, 2048, 7, 7)),
     "contiguous": CIFAR,
 }
-# In NCHW only the ops that have a kernel or a tile of their own.
+# The ops that have a kernel or a tile of their own in NCHW; the other ops have rows in channels_last only.
 OF_NCHW = ("se_tail", "bn_se_tail", "cbam_channel", "cbam_spatial", "channel_gate")
 DTYPE = torch.bfloat16
 BLOCK_SHAPE: Shape = (128, 128, 16, 16)  # of the second stage of ResNet-18 for CIFAR
@@ -53,18 +54,17 @@ def floor_rows(
     cases: Sequence[str] | None = None,
     devices: Sequence[Device] = DEVICES,
 ) -> Iterator[FloorRow]:
-    """A row for every Triton launch of the ops (or of `cases`), for every shape by memory format, on every device."""
+    """A row for every Triton launch of the ops, or of `cases`, for every shape of a memory format and every device."""
     usages: dict[tuple[str, str], Usage] = {}
     for memory_format, sizes in shapes.items():
         own = cases if cases is not None or memory_format == "channels_last" else OF_NCHW
         for shape in sizes:
             for case, mode, recorded in recorded_ops(shape, memory_format, own):
-                for i, launch in enumerate(recorded.kernels):
-                    for device in devices:
-                        key = (device.target, repr(launch.specialization))
-                        if key not in usages:
-                            usages[key] = usage_of(build(launch, device.target))
-                        yield _floor(device, case, mode, shape, memory_format, i, launch, usages[key])
+                for (i, launch), device in product(enumerate(recorded.kernels), devices):
+                    key = (device.target, repr(launch.specialization))
+                    if key not in usages:
+                        usages[key] = usage_of(build(launch, device.target))
+                    yield _floor(device, case, mode, shape, memory_format, i, launch, usages[key])
 
 
 def _floor(
@@ -100,7 +100,7 @@ def _floor(
 def recorded_ops(
     shape: Shape, memory_format: str, cases: Sequence[str] | None = None
 ) -> Iterator[tuple[str, str, Recorded]]:
-    """Name, mode and launches of every op (or of `cases`): in training forward and backward, with a norm inference."""
+    """(name, mode, launches) of every op, or of `cases`: forward and backward of training, inference of tails."""
     with fake_gpu():
         x, shortcut, dy = (
             torch.empty(shape, dtype=DTYPE).contiguous(memory_format=FORMATS[memory_format]) for _ in range(3)

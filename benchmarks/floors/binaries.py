@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of time for GPUs that need not be here, and what each binary takes of a multiprocessor."""
+"""Compiles kernels for GPUs that this machine need not have, and reads what each binary needs of a multiprocessor."""
 
 # mypy: disable-error-code="import-untyped"
 # (triton has no types)
@@ -50,7 +50,7 @@ def build(launch: "Launch", target: str) -> Any:
 
 
 def usage_of(built: Any) -> Usage:
-    """From the compiled code: NVIDIA's tool reads the cubin, which comes with Triton; AMD's assembly lists it."""
+    """The usage of the compiled code: cuobjdump, which comes with Triton, reads NVIDIA's; AMD's assembly names it."""
     if "amdgcn" in built.asm:
         text = built.asm["amdgcn"]
         # From gfx90a on, this count includes the accumulation registers.

@@ -8,8 +8,9 @@ table "AMD GPU specifications" and LLVM's AMDGPU usage guide.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-# What one launch takes besides the kernel: an assumption, not a property of these devices. NVIDIA's technical blog
+# The time of a launch beyond that of its kernel: an assumption, not a property of these devices. NVIDIA's article
 # "Getting Started with CUDA Graphs" (2019) gives 3.4 us for each kernel of 2.9 us in a CUDA graph, on a V100.
 LAUNCH_SECONDS = 0.5e-6
 
@@ -19,12 +20,13 @@ class Device:
     """A GPU. A multiprocessor is AMD's compute unit, a warp AMD's wavefront, a program a thread block.
 
     Args:
-        target: what kernels are compiled for: sm_80, sm_90 or gfx942.
+        target: the key of `binaries.TARGETS` for which kernels are compiled.
         bandwidth: the peak of the memory, in bytes per second.
         cache: bytes of the last cache before memory.
-        registers, shared, warps, programs: of one multiprocessor: 32-bit registers, bytes of shared memory, and the
-            most warps and programs at once.
-        shared_reserved, shared_step: bytes that the system takes in each program, and the step of the sum.
+        registers, shared, warps, programs: of one multiprocessor: the number of 32-bit registers, the bytes of shared
+            memory, and the largest numbers of warps and programs at once.
+        shared_reserved, shared_step: a program takes the bytes of shared memory that it asks for, and so many more for
+            the system; the sum is rounded up to a multiple of the step.
     """
 
     name: str
@@ -49,24 +51,22 @@ class Device:
             shared: bytes of one program.
         """
         # Each of the four schedulers has a quarter of the registers; a thread gets them in steps of 8.
-        of_a_warp = _up(max(registers, 1), 8) * self.warp_size
-        warps = min(self.warps, self.registers // 4 // of_a_warp * 4)
+        warp_registers = _up(max(registers, 1), 8) * self.warp_size
+        warps = min(self.warps, self.registers // 4 // warp_registers * 4)
         resident = min(self.programs, warps // num_warps)
-        taken = _up(shared + self.shared_reserved, self.shared_step)
-        return min(resident, self.shared // taken) if taken else resident
+        program_shared = _up(shared + self.shared_reserved, self.shared_step)
+        return min(resident, self.shared // program_shared) if program_shared else resident
 
 
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def _nvidia(name: str, target: str, bandwidth: float, cache: int, multiprocessors: int, shared: int) -> Device:
-    return Device(name, target, bandwidth, cache, multiprocessors, 65_536, shared, 64, 32, 1024, 128, 32)
-
-
+_nvidia = partial(Device, registers=65_536, warps=64, programs=32, shared_reserved=1024, shared_step=128, warp_size=32)
+_amd = partial(Device, registers=4 * 512 * 64, warps=32, programs=16, shared_reserved=0, shared_step=512, warp_size=64)
 DEVICES = (
-    _nvidia("A100", "sm_80", 2.039e12, 40 * 2**20, 108, 164 * 2**10),
-    _nvidia("H100", "sm_90", 3.35e12, 50 * 2**20, 132, 228 * 2**10),
-    _nvidia("H200", "sm_90", 4.8e12, 50 * 2**20, 132, 228 * 2**10),
-    Device("MI300X", "gfx942", 5.3e12, 256 * 2**20, 304, 4 * 512 * 64, 64 * 2**10, 32, 16, 0, 512, 64),
+    _nvidia("A100", "sm_80", 2.039e12, 40 * 2**20, 108, shared=164 * 2**10),
+    _nvidia("H100", "sm_90", 3.35e12, 50 * 2**20, 132, shared=228 * 2**10),
+    _nvidia("H200", "sm_90", 4.8e12, 50 * 2**20, 132, shared=228 * 2**10),
+    _amd("MI300X", "gfx942", 5.3e12, 256 * 2**20, 304, shared=64 * 2**10),
 )

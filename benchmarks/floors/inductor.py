@@ -47,10 +47,10 @@ def count_compiled(module: nn.Module, x: Tensor, *, training: bool) -> list[list
     """The names of the kernels and of torch's operators that the compiled module calls, in the order of the calls.
 
     Returns:
-        one list for the forward; where `training`, a second one for the backward.
+        One list for the forward; with `training`, a second list for the backward.
 
     Raises:
-        UserError: if this version of torch cannot do that.
+        UserError: if the private functions of this version of torch are others.
     """
     try:
         codes = _codes(module.train(training), x, training)

@@ -1,8 +1,8 @@
 """What one call would launch on a GPU, recorded without one: Triton kernels with their arguments, torch's operators.
 
-The call runs on fake tensors, which have shapes and no values. The public ops take the way that they take in eager mode
-on a GPU. An operator of torch counts as one launch, though some launch several kernels. An operator that makes a view,
-allocates memory or has an empty result counts as none.
+The call runs on fake tensors, which have shapes and no values. The public ops choose their implementation as in eager
+mode on a GPU. An operator of torch counts as one launch, though some launch several kernels. An operator that makes a
+view, allocates memory or has an empty result counts as none.
 """
 
 # mypy: disable-error-code="import-untyped"
@@ -37,10 +37,10 @@ class Launch:
 
     Args:
         signature: the type of each argument as `triton.compiler.ASTSource` takes it.
-        constants: the values of those that are compiled in.
+        constants: the values of the arguments that are compiled in.
         aligned: the arguments that Triton knows to be divisible by 16.
         options: num_warps, maxnreg, ...
-        bytes_moved: all tensors among the arguments once: the kernel reads or writes each of them.
+        bytes_moved: the bytes of all tensors among the arguments, each counted once.
     """
 
     kernel: Any
@@ -70,7 +70,7 @@ class Launch:
 
     @property
     def tile(self) -> str:
-        """The sizes of its blocks: C16 P256."""
+        """The sizes of the blocks that a program works on: C16 P256."""
         blocks = {key: size for key, size in self.constants.items() if key.startswith("BLOCK_")}
         return " ".join(f"{key.removeprefix('BLOCK_')}{size}" for key, size in blocks.items())
 
@@ -81,10 +81,6 @@ class Recorded:
 
     kernels: list[Launch]
     operators: list[str]
-
-    @property
-    def total(self) -> int:
-        return len(self.kernels) + len(self.operators)
 
 
 class _Operators(TorchDispatchMode):
@@ -141,7 +137,7 @@ def record(work: Callable[[], object]) -> Recorded:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], options: dict[str, Any]) -> Launch:
-    """A launch as Triton specialises it: an integer of 1 is a constant, and 16 is looked for in every other."""
+    """A launch as Triton specialises it: an integer 1 is a constant, a multiple of 16 is marked as such."""
     values = dict(zip(kernel.arg_names, args, strict=False))
     values |= {name: options.pop(name) for name in kernel.arg_names if name in options}
     fixed = {kernel.arg_names[i] for i in kernel.constexprs}
@@ -152,7 +148,7 @@ def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], options: 
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, Tensor):
             signature[name] = f"*{DTYPES[value.dtype]}"
-            aligned.append(name)  # torch's memory is
+            aligned.append(name)  # memory of torch begins at a multiple of 16 bytes
         elif isinstance(value, int):
             signature[name] = "i32" if value < 2**31 else "i64"
             aligned += [name] * (value % 16 == 0)

@@ -1,4 +1,4 @@
-"""Rows of floors and of launches, the arithmetic of a floor, and the tables of kernels/README.md."""
+"""Rows of floors (the least times of kernels) and of launches, and the tables of kernels/README.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class FloorRow:
         occupancy: their warps over the most that it can have.
         waves: programs over those that the device runs at once.
         bytes_moved: every tensor among the arguments once.
-        cached: whether these bytes fit into the device's last cache, so that a launch before may have left them there.
+        cached: whether these bytes fit into the device's last cache; an earlier launch may then have left them there.
         memory_us: bytes_moved over the peak bandwidth, in microseconds: the floor, if all of them come from memory.
         launch_us: an assumption, the same for all rows: `LAUNCH_SECONDS`.
         triton: the version that compiled the kernel.
@@ -131,13 +131,13 @@ def render_floors(rows: Sequence[FloorRow]) -> str:
     ]
     for case, mode in dict.fromkeys((row.case, row.mode) for row in shown):
         cells: list[str] = []
-        one: list[FloorRow] = []
+        launches: list[FloorRow] = []
         for name in names:
-            one = [row for row in shown if (row.case, row.mode, row.device) == (case, mode, name)]
-            memory, launch = sum(row.memory_us for row in one), sum(row.launch_us for row in one)
+            launches = [row for row in shown if (row.case, row.mode, row.device) == (case, mode, name)]
+            memory, launch = sum(row.memory_us for row in launches), sum(row.launch_us for row in launches)
             cells.append(f"{memory:.0f} + {launch:.1f}")
-        moved = sum(row.bytes_moved for row in one) / size
-        lines.append(f"| `{case}`, {mode} | {len(one)} | {moved:.2f} T | {' | '.join(cells)} |")
+        moved = sum(row.bytes_moved for row in launches) / size  # the same on every device
+        lines.append(f"| `{case}`, {mode} | {len(launches)} | {moved:.2f} T | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_kernel_table(rows)]) + "\n"
 
 
