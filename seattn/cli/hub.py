@@ -116,7 +116,6 @@ def publish(
     weights_name: WeightsName = None,
 ) -> None:
     """Upload the files of `stage` to the Hub's repository ORG/NAME in one commit; then download and verify it."""
-
     from seattn.hub.publishing import publish as publish_weights
 
     weights, run = _weights(name, weights_name)
@@ -173,7 +172,6 @@ def _is_repository(name: str) -> bool:
 
 
 def _print_checks(title: str, result: "Verification") -> None:
-
     table = Table("check", "result", title=Text(title))
     table.columns[1].overflow = "fold"
     for check, detail in result.checks:

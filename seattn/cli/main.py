@@ -28,9 +28,9 @@ from seattn.core.client import bound_waits
 from seattn.core.errors import UserError
 from seattn.core.files import describe_system_error
 
-# typer has its own copy of click since 0.16: this is ClickException of the copy that it uses.
+# Since 0.16, typer has its own copy of click: this is the ClickException of the copy that typer uses.
 ClickException: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
-_RESUMED_BY_OPTION = ("train", "finetune")
+_RESUMED_BY_OPTION = ("train", "finetune", "pretrain")
 _RESUMED_BY_ITSELF = ("ablate", "search")
 
 

@@ -25,6 +25,7 @@ import seattn.cli.main
 import seattn.experiments.study.ablation
 import seattn.training.driver
 import seattn.training.finetuning
+import seattn.training.pretraining
 from seattn.__main__ import main
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, find_config, load_recipe, packaged_configs, parse_recipe, replace_keys
@@ -117,11 +118,16 @@ def test_a_reader_that_leaves_is_no_error():
             f"seattn finetune {ARCH} --data-dir d --resume",
         ),
         (
+            ["pretrain", "resnet20_cifar.cifar10.simclr", "--data-dir", "d"],
+            "interrupted; this command resumes the run after its last finished epoch: "
+            "seattn pretrain resnet20_cifar.cifar10.simclr --data-dir d --resume",
+        ),
+        (
             ["ablate", "attention", "--data-dir", "d"],
             "interrupted; the same command resumes it: seattn ablate attention --data-dir d",
         ),
     ],
-    ids=["demo", "train", "finetune", "ablate"],
+    ids=["demo", "train", "finetune", "pretrain", "ablate"],
 )
 def test_an_interruption_ends_with_130_and_says_how_to_resume(monkeypatch, capsys, tmp_path, args, line):
     def interrupted(*args, **kwargs):
@@ -130,6 +136,7 @@ def test_an_interruption_ends_with_130_and_says_how_to_resume(monkeypatch, capsy
     monkeypatch.setattr(seattn.cli.demo, "run_demo", interrupted)
     monkeypatch.setattr(seattn.training.driver, "train", interrupted)
     monkeypatch.setattr(seattn.training.finetuning, "finetune", interrupted)
+    monkeypatch.setattr(seattn.training.pretraining, "pretrain", interrupted)
     monkeypatch.setattr(seattn.experiments.study.ablation, "ablate", interrupted)
     assert main([arg.format(tmp=tmp_path) for arg in args]) == 130
     assert capsys.readouterr().err.strip() == f"seattn: {line}"

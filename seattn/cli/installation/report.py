@@ -1,4 +1,4 @@
-"""The command `info`: what a bug report needs to say about an installation. A part that fails is one line of it."""
+"""The command `info`: the facts about an installation for a bug report. A part that fails is shown by its error."""
 
 import json
 import os
@@ -132,9 +132,8 @@ def _kernels() -> Facts:
 def _nets() -> Facts:
     from seattn.models.listing import list_nets
 
-    nets = list_nets(None, family=None, pretrained=False)
-    with_weights = list_nets(None, family=None, pretrained=True)
-    return {"registered with timm": str(len(nets)), "with weights": ", ".join(net.name for net in with_weights)}
+    with_weights = ", ".join(net.name for net in list_nets(pretrained=True))
+    return {"registered with timm": str(len(list_nets())), "with weights": with_weights}
 
 
 def _folders() -> Facts:
