@@ -1,6 +1,6 @@
 """Build the folder of a Hugging Face Space: the app for one net, its requirements, its page and examples.
 
-The weights of a run or a folder travel in it; those of this package and of the Hub are loaded by name. The format of
+The Space holds the weights of a run or a folder; it loads those of this package and of the Hub by name. The format of
 the front matter: https://huggingface.co/docs/hub/spaces-config-reference.
 """
 
@@ -32,7 +32,7 @@ from seattn.models.load import CONFIG, DIR_PREFIX, HUB_PREFIX, WEIGHTS, load_mod
 
 CARD = "README.md"
 LARGEST_SIDE = 1024  # pixels of an example
-_BOUNDED = ("torch", "torchvision", "timm", "gradio", "grad-cam")  # what the app computes with, beside seattn
+_BOUNDED = ("torch", "torchvision", "timm", "gradio", "grad-cam")  # the packages besides seattn with which the app runs
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -44,7 +44,7 @@ def stage_space(
     Args:
         spec: weights of this package, the folder of a run or another model directory, or hf-hub:org/name.
         folder: new, empty, or an earlier stage of the same Space, which is replaced.
-        name: of the Space; None is that of the net or its folder.
+        name: the name of the Space; by default that of the net or its folder.
         examples: folder of images to choose from, which are made smaller and lose their EXIF data (the place of a
             photograph). By default images of CIFAR-10 for a net with its classes, and none for others.
         license_id: the Hub's name of a licence, such as "mit"; None is apache-2.0 for weights of this package, and no
@@ -127,7 +127,7 @@ def requirements() -> str:
 
 
 def is_released() -> bool:
-    """Whether this version of seattn is one that PyPI can have."""
+    """Whether this version of seattn can be on PyPI: it is no development version."""
     return not Version(version("seattn")).is_devrelease
 
 

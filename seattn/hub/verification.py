@@ -106,7 +106,7 @@ def _check_accuracy(folder: Path, facts: Facts, data_dir: Path) -> str:
     row = facts.row
     if row.split != "test":
         raise UserError(f"the card's score is of the {row.split} part of the training data; --data-dir cannot check it")
-    scores = evaluate(load_model(f"{DIR_PREFIX}{folder}"), data_dir)
+    scores = evaluate(load_model(f"{DIR_PREFIX}{folder}"), data_dir, exif=facts.recipe.seattn.exif)
     claimed, correct = round(row.top1 * row.n), round(scores.top1 * scores.n)
     if scores.n != row.n:
         raise UserError(f"{data_dir} has {scores.n:,} test images, the card {row.n:,}; give the whole test split")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from seattn.cli.main import run
 from seattn.evaluation.scoring import evaluate, wilson_interval
+from seattn.hub import verification
 from seattn.hub.staging import stage
 from seattn.hub.sums import render_sums
 from seattn.hub.verification import verify
@@ -287,6 +288,21 @@ def test_the_accuracy_is_held_to_the_claim(claimed, capsys):
     assert run(["hub", "verify", str(claimed / "stage"), "--data-dir", str(claimed / "data")]) == 0
     out = " ".join(capsys.readouterr().out.split()).replace(" │ │ │ ", " ")
     assert "a difference of 0 images, inside the interval" in out
+
+
+def test_the_accuracy_is_of_images_that_are_read_as_the_recipe_says(claimed, monkeypatch):
+    recipe = claimed / "run" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("exif: true", "exif: false"))
+    stage("my_birds", claimed / "other", run=claimed / "run")
+    asked = []
+
+    def recorded(*args, **options):
+        asked.append(options)
+        return evaluate(*args, workers=0, **options)
+
+    monkeypatch.setattr(verification, "evaluate", recorded)
+    verify(claimed / "other", data_dir=claimed / "data")
+    assert asked == [{"exif": False}]
 
 
 def test_an_accuracy_outside_of_the_interval_is_refused(claimed, fails):
