@@ -82,7 +82,7 @@ def paired_difference(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_
 def _bootstrap_interval(steps: FloatArray) -> tuple[float, float]:
     """The interval of the mean of `steps` (N,) when the images are drawn again.
 
-    Steps take few different values, so that a draw is a sample of a multinomial distribution.
+    Steps have few different values, so a draw of N images is a sample of a multinomial distribution.
     """
     values, counts = np.unique(steps, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(steps), counts / len(steps), size=_DRAWS) @ values / len(steps)
@@ -121,24 +121,20 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def confused_pairs(confusion: npt.NDArray[np.floating]) -> list[Pair]:
     """All pairs of classes with confusions in counts (K, K) by [true][predicted], the most frequent first."""
-    pairs = [
-        Pair(int(first), int(second), float(confusion[first, second]), float(confusion[second, first]))
-        for first, second in zip(*np.triu_indices(len(confusion), 1), strict=True)
-    ]
+    pairs = [_pair(confusion, first, second) for first, second in zip(*np.triu_indices(len(confusion), 1), strict=True)]
     return sorted((pair for pair in pairs if pair.total), key=lambda pair: -pair.total)
 
 
 def changed_pairs(before: npt.NDArray[np.floating], after: npt.NDArray[np.floating]) -> list[tuple[Pair, Pair]]:
     """Every pair of classes whose total differs, as (before, after), the largest change first."""
     total = before + before.T - after - after.T  # (K, K)
-    changed = [
-        (
-            Pair(int(first), int(second), float(before[first, second]), float(before[second, first])),
-            Pair(int(first), int(second), float(after[first, second]), float(after[second, first])),
-        )
-        for first, second in np.argwhere(np.triu(total, 1))
-    ]
+    places = np.argwhere(np.triu(total, 1))
+    changed = [(_pair(before, first, second), _pair(after, first, second)) for first, second in places]
     return sorted(changed, key=lambda pairs: -abs(pairs[1].total - pairs[0].total))
+
+
+def _pair(confusion: npt.NDArray[np.floating], first: np.integer, second: np.integer) -> Pair:
+    return Pair(int(first), int(second), float(confusion[first, second]), float(confusion[second, first]))
 
 
 def hardest_class(confusion: npt.NDArray[np.floating]) -> int:

@@ -19,7 +19,7 @@ ENSEMBLES = ("average", "vote")
 
 
 def combine(scores: Sequence[torch.Tensor], ensemble: str) -> torch.Tensor:
-    """Scores (B, K) of M models together, from the scores (B, K) of each; the softmax of scores are probabilities.
+    """The scores (B, K) of M models together, from those of each model; softmax makes probabilities of scores.
 
     Args:
         ensemble: "average" is the mean of the probabilities. With "vote" each model has one vote, and the mean of the

@@ -71,8 +71,8 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
     if slope(_LOWEST) <= 0:
         raise UserError(
-            f"no temperature fits: the net has all of the {len(z):,} images right, or is surer of those than of the "
-            "others by far; calibrate on more images"
+            f"no temperature fits: the net has all of the {len(z):,} images right, or its wrong answers are far less "
+            "certain than its right ones; calibrate on more images"
         )
     if slope(_HIGHEST) >= 0:
         raise UserError(f"no temperature fits: on the {len(z):,} images the net is no better than chance")

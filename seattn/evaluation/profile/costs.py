@@ -1,6 +1,6 @@
 """What a model costs: parameters, MACs, memory for the backward, passes over the maps at the ends of its blocks.
 
-Nothing is computed: shapes are propagated on the meta device and in fake tensors, so that a large net takes a second.
+Nothing is computed: shapes are propagated on the meta device and in fake tensors, which takes a second for a large net.
 """
 
 import copy
@@ -33,7 +33,7 @@ class Units:
 
     Args:
         names: the names of the rows.
-        roots: row by name of a module; all that is below this module belongs to the same row.
+        roots: name of a module -> its row, to which all modules below it belong, too.
     """
 
     names: tuple[str, ...]
@@ -84,7 +84,7 @@ def _split(module: nn.Module, prefix: str, stages: set[str]) -> Iterator[tuple[s
 
 
 def _called_modules(model: nn.Module, units: Units) -> dict[str, str]:
-    """Row by name of each root; a ModuleList is never called, so that the modules in it take its place."""
+    """Name of each root -> its row. A ModuleList is never called: the modules in it take its place."""
     rows: dict[str, str] = {}
     for root, row in units.roots.items():
         module = model.get_submodule(root)

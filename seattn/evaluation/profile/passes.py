@@ -1,4 +1,4 @@
-"""How often the end of a residual block reads and writes its map: with the kernels, and in eager PyTorch.
+"""Counts how often the end of a residual block reads and writes its map: with the kernels, and in eager PyTorch.
 
 The numbers are those of kernels/README.md ("What has to move", "Counted", "What `seattn profile` counts"): reads and
 writes of whole maps in a training step on a GPU, forward and backward; (N, C) numbers are not counted.
@@ -70,7 +70,7 @@ class ProfileOperator:
     relu: bool
 
     def passes(self, channels: int, map_bytes: float) -> Passes:
-        """Forward: moments 1 and apply; backward: reduce and apply."""
+        """Forward: a pass for the moments, then passes that apply; backward: passes that reduce, and that apply."""
         forward = 1 + (3 if self.add else 2)
         backward = (4 if self.relu else 2) + (3 if self.norm else 2)
         limits = ONE_PROGRAM
