@@ -74,9 +74,9 @@ def accelerate(model: Model, *, fold: bool = False, verbose: bool = True) -> Mod
         fold: also fold batch norms into the convolutions before them, with the activations after them, for inference
             without gradients, torch.export and ONNX. The model must be in evaluation mode, and its state dict stays the
             same. In training mode, where a gradient is wanted, and while a hook watches a module, the modules run
-            unfolded. A changed weight is noticed. After two kinds of change `accelerate` must be called again:
-            torch does not count a change through `.data`, and a graph of torch.compile notices `load_state_dict` only.
-            The folded weights need memory beside the others.
+            unfolded. A changed weight is noticed, with two exceptions after which `accelerate` must be called again:
+            a change through `.data`, which torch does not count; and in a graph of torch.compile, every change but
+            `load_state_dict`. The folded weights need memory in addition to the model's own.
         verbose: print `acceleration_report(model)`.
     """
     for _, module, target, reason in _candidates(model):

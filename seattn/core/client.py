@@ -15,9 +15,9 @@ def bound_waits() -> None:
 
     By default huggingface_hub sends data without a time-out, tries again for half a minute when the Hub cannot be
     reached, and sleeps for as long as a server asks. With this client an unreachable Hub counts as offline at once,
-    so cached files are used, and a server that asks to wait longer than an upload may take is an error. A host that did
-    not answer a question is not asked a second one. Retries are not logged, no statistics are asked for, and no
-    progress bars are written to a pipe or file.
+    so cached files are used, and a server that asks to wait longer than an upload may take is an error. After a GET or
+    HEAD without an answer, nothing more is sent to that host. Retries are not logged, the Hub's statistics are not
+    requested, and no progress bars are written to a pipe or file.
     """
     from huggingface_hub import constants, get_session, set_client_factory
     from huggingface_hub.errors import OfflineModeIsEnabled

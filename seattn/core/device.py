@@ -1,7 +1,7 @@
-"""The device of a run, the dtype of its autocast, and an allocator that uses memory again after a step frees it.
+"""The device of a run, the dtype of its autocast, and an allocator that keeps the memory that a step has freed.
 
-glibc gives large blocks back to the system as soon as they are free. A training step then takes its activations from
-the system again, which fills each page with zeros first. https://man7.org/linux/man-pages/man3/mallopt.3.html
+By default glibc returns large blocks to the system as soon as they are free. Each training step must then ask the
+system for its memory again, which fills every page with zeros. https://man7.org/linux/man-pages/man3/mallopt.3.html
 """
 
 import ctypes
@@ -85,10 +85,10 @@ def torch_device(device: str) -> torch.device:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a name that torch has given up
+            warnings.simplefilter("ignore")  # torch warns of outdated names of devices
             target = torch.device(device)
         torch.empty(0, device=target).cpu()
-    except Exception as error:  # torch raises errors of many kinds, whose texts are for those who build it
+    except Exception as error:  # torch raises errors of many types, whose texts are for developers of torch
         cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
         found = ", ".join(["cpu", *cuda]) + ("" if cuda else "; torch finds no CUDA device")
         raise UserError(f"device {device!r} cannot be used here; there is {found}") from error

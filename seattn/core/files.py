@@ -24,7 +24,7 @@ def file_target(path: Path) -> Path:
     """
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):  # a missing folder is made, and a file in its place is named, later
+    except (FileNotFoundError, NotADirectoryError):  # a missing folder is made later, or the file in its place named
         mode = stat.S_IFREG
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; give the path of a file") from error
@@ -114,7 +114,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def not_found(what: str, path: Path) -> str:
-    """Why there is no `what` at `path`: nothing is there, something else is, or a link that leads nowhere."""
+    """Why there is no `what` at `path`: nothing is there, or something else, or a link that leads nowhere."""
     shown = printable(path)
     try:
         mode = path.stat().st_mode
@@ -136,7 +136,7 @@ def require_writable(folder: Path, *, keep: bool = True) -> None:
     """Make `folder` and prove that a file can be written there, before any long work starts.
 
     Args:
-        keep: False removes the folders that were made: work that fails later leaves no empty folder.
+        keep: False removes the new folders again, so that work that fails later leaves no empty folder.
 
     Raises:
         UserError: if the folder or a file in it cannot be written.
@@ -175,7 +175,7 @@ def sha256(path: Path) -> str:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder`; it replaces `folder` if the body succeeds, else it is removed.
 
-    The files in `folder` are removed only after the new folder is in its place. The caller must check that they may be.
+    The files in `folder` are removed once the new folder is in its place; the caller must check that they may be lost.
 
     Raises:
         UserError: if the folder cannot be written, or the body raises an OSError.

@@ -6,9 +6,10 @@ from typing import Any
 
 
 def lazily(package: str, places: Mapping[str, str], *, modules: Collection[str] = ()) -> Callable[[str], Any]:
-    """The `__getattr__` of `package`: a name in `places` is imported from that module of the package.
+    """The `__getattr__` of `package`, which imports a name at its first use.
 
     Args:
+        places: name -> the module of the package that defines it.
         modules: names of modules of the package.
     """
 

@@ -24,7 +24,7 @@ from seattn.core.files import not_found, write_text
 Record = TypeVar("Record")
 LARGEST = 16 * 2**20  # bytes of a file; a confusion matrix of 1,000 classes takes 4 MB
 MOST_VALUES = 100_000  # in a YAML file; the largest of zoo_configs has 200
-_EXPECTED = {  # for the errors of pydantic whose messages name types of Python
+_EXPECTED = {  # in place of messages of pydantic that name types of Python
     "tuple_type": "a list",
     "list_type": "a list",
     "model_type": "a mapping of keys to values",
@@ -80,8 +80,8 @@ def parse_yaml(text: str) -> Any:
     """The content of a YAML text.
 
     Raises:
-        yaml.YAMLError, ValueError or RecursionError: if the text is not valid YAML, a key occurs twice, or aliases
-            stand for themselves or for more than `MOST_VALUES` values.
+        yaml.YAMLError, ValueError or RecursionError: if the text is not valid YAML, a key occurs twice, an alias
+            contains itself, or the aliases stand for more than `MOST_VALUES` values.
     """
     loader = _Loader(text)
     node = loader.get_single_node()
@@ -93,7 +93,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _values(node: yaml.Node, known: dict[int, float]) -> float:
-    """The number of values in `node`, where an alias counts as what it stands for; infinite if it holds itself."""
+    """The number of values in `node`; an alias counts all values that it stands for. Infinite if it contains itself."""
     if id(node) not in known:
         known[id(node)] = math.inf  # until the number is known
         children: list[yaml.Node] = []

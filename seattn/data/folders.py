@@ -14,13 +14,13 @@ from seattn.core.errors import UserError, shorten
 from seattn.core.files import not_found, printable
 from seattn.data.images import SUFFIXES, FileSet, Size, cifar_folder, leave_out_unreadable, read_sizes
 
-# The names of a split's folder, in any case, with "-" or a space for "_"; the first that is there is taken.
+# The names of a split's folder, in upper or lower case, with "-" or a space in place of "_"; the first found is taken.
 SPLITS = {
     "train": ("train", "training", "seg_train", "train_set", "training_set", "trainset", "train_data", "train_images"),
     "validation": ("validation", "val", "valid", "seg_val", "validation_set", "val_set", "valid_set", "val_images"),
     "test": ("test", "testing", "seg_test", "test_set", "testing_set", "testset", "test_data", "test_images"),
 }
-# Copies, previews and waste that operating systems and servers put into folders, beside names that begin with a dot.
+# Copies, previews and waste that systems and servers put into folders; names that begin with a dot are hidden, too.
 _NO_DATA = {"@eadir", "__macosx", "#recycle", "@recycle", "$recycle.bin", "#snapshot", "lost+found", "__pycache__"}
 _NO_DATA |= {"system volume information", "thumbs.db", "desktop.ini"}
 # A folder with two of these files is a run, a study or a search of ours, and no class.
@@ -29,7 +29,7 @@ _logger = logging.getLogger("seattn")
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in `folder`, sorted, without hidden ones, those that are no data, and those of runs."""
+    """The sorted names of the folders in `folder`, without hidden folders, folders of systems, and runs of ours."""
     try:
         paths = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
         return tuple(sorted(path.name for path in paths if not _holds_runs(path)))
@@ -43,7 +43,7 @@ def is_run(folder: Path) -> bool:
 
 
 def _holds_runs(folder: Path, depth: int = 3) -> bool:
-    """Whether `folder` is a run, or holds runs, at most `depth` folders below it, and no image."""
+    """Whether `folder` is a run, or holds no image and has runs at most `depth` levels below it."""
     if is_run(folder):
         return True
     found = False
@@ -357,7 +357,7 @@ def read_images(
 
 
 def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[str] = ("test", "validation")) -> None:
-    """Make `root/<split>/<class>/…` of links to the images, where images of train fill missing splits.
+    """Link the images as `root/<split>/<class>/…`; images of train fill the splits that are missing.
 
     A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
 
@@ -386,9 +386,9 @@ def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[s
 
 
 def _link(images: UserImages, split: str, index: Iterable[int], target: Path) -> None:
-    """Link images of a split into `target/<class>`, which gets no folders: timm takes an image's folder for its class.
+    """Link images of a split into `target/<class>`, without further folders: timm takes an image's folder as its class.
 
-    A folder in a class folder becomes a part of the file's name, and a number is added to a name that is in use.
+    The name of a folder in a class folder becomes a part of the link's name; a name that is in use gets a number.
     """
     files, folder, names = images.splits[split], images.folders[split], images.class_folders[split]
     for name in names:

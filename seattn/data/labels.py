@@ -135,7 +135,7 @@ class _Images:
     def find_all(self, names: Sequence[str]) -> list[Path | None]:
         """The image of each name; None for a name that no image or several images have.
 
-        A table that was written for another place has names with more folders: all names lose as many.
+        A table that was made elsewhere may have names with more folders; all names then lose the same number of them.
         """
         for dropped in range(max(map(len, map(_parts, names)))):
             paths = [self.find("/".join(_parts(name)[dropped:])) for name in names]
@@ -211,7 +211,7 @@ def _columns(file: Path, header: Sequence[str], rows: Sequence[_Row], images: _I
     names = list(map(_plain, header)) if header else [""] * len(columns)
 
     def is_image_column(column: int) -> tuple[bool, bool, int]:
-        """The evidence for it, the strongest first: suffixes, the column's name, files with the names."""
+        """The evidence, the strongest first: suffixes of images, the column's name, the number of names of files."""
         cells = [row.cells[column] for row in tried]
         with_suffix = sum(Path(cell).suffix.lower() in SUFFIXES for cell in cells)
         return with_suffix * 2 > len(cells), names[column] in _IMAGE_COLUMNS, sum(map(images.holds, cells))

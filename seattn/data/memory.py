@@ -1,7 +1,7 @@
 """The memory path: a decoded set on the device as uint8, augmented there in whole batches.
 
-Every draw is made for the global batch, that of all processes together, and each process takes its part: any number of
-processes sees the images and crops that one process with the global batch sees.
+Random numbers are drawn for the global batch, that of all processes together, and each process takes its part. The
+images and crops are therefore the same for any number of processes.
 Shapes: N images of a set, B of a process' batch, G = B * world of the global batch, C channels, H x W pixels.
 """
 
@@ -17,7 +17,7 @@ from seattn.data.images import FileSet, ImageSet, Size
 from seattn.data.policy import Policy
 from seattn.data.sampling import epoch_order, stream
 
-_FLIPS = -1  # instead of an epoch: the stream that draws which images the first epoch mirrors
+_FLIPS = -1  # in place of an epoch: the stream that draws the images that the first epoch mirrors
 
 
 class Share:

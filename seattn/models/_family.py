@@ -1,4 +1,4 @@
-"""What all families of nets share: names with attention, the options that every net takes, cfgs, entry points."""
+"""Shared by all families of nets: names with attention, the options that every net takes, cfgs, entry points."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

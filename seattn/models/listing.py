@@ -1,6 +1,6 @@
 """The nets of this package by family, with their costs and the place of their weights.
 
-Parameters and MACs of every net here, from a file that `make cards` writes: building them all takes too long.
+Parameters and MACs are read from a file that `make cards` writes, because building all nets takes too long.
 """
 
 import difflib

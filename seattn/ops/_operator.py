@@ -198,7 +198,7 @@ def dense_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 def public_op(run: Callable[..., Tensor]) -> Callable[[Callable[P, tuple[Any, ...]]], Callable[P, Tensor]]:
-    """Decorator: a function of an op's arguments that returns those of `run` becomes the op.
+    """Decorator of a function that turns the arguments of an op into those of `run`; the result is the op.
 
     torch.fx records a call of the op as one node. Which implementation runs is chosen when the graph runs.
     """

@@ -24,7 +24,7 @@ from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
 from seattn.training.run_dir import Row, read_summary, shipped
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv that a report needs
-_MAPPING_KEYS = ("seattn.class_weights",)  # keys of a recipe whose value may be a mapping, and is still one value
+_MAPPING_KEYS = ("seattn.class_weights",)  # keys of a recipe whose value may be a mapping, which is shown as one value
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,8 +98,8 @@ def create_teacher(name: str, student: Mapping[str, Any], class_names: Sequence[
         class_names: those of the data.
 
     Raises:
-        UserError: if there is no such net, its weights cannot be loaded, or it does not fit the data: its classes, by
-            their names where it has names, else by their number; its channels; the size of its images.
+        UserError: if there is no such net, its weights cannot be loaded, or it does not fit the data: it has other
+            classes (by name, or by number where it has no names) or channels, or cannot take images of this size.
     """
     teacher: Any = load_model(name)
     outputs = _outputs_of_teacher(name, teacher, class_names)

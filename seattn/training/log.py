@@ -1,7 +1,7 @@
 """The numbers of an epoch: its speed, TensorBoard events and Weights & Biases.
 
-The speed shows whether the data path or the computing limits a run. A GPU computes while the host makes the next batch:
-the time of waiting for data is then the time of the host's part of the data path.
+The speed shows whether a run is limited by its data path or by its computation. A GPU computes while the host prepares
+the next batch: the time of waiting for data is then the time that the host needs for a batch.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The training loop: the epochs that a run has not finished yet, then the final score.
 
 It uses timm's optimizers, schedulers, mixing, weight averaging and checkpoints. All randomness of an epoch comes from
-(seed, epoch), so a run that was killed and resumed sees the same as an uninterrupted one.
+(seed, epoch), so a run that was killed and resumed draws the same numbers as an uninterrupted run.
 """
 
 import logging
@@ -71,7 +71,7 @@ class TrainingRun:
         self.log: EpochLog | None = None
         self.amp = autocast_dtype(recipe, device)
         torch.manual_seed(recipe.seed)
-        resumes = (path / "last.pth.tar").exists()  # which has all weights: those of the start may be gone
+        resumes = (path / "last.pth.tar").exists()  # the checkpoint has all weights; the file of the start may be gone
         self.model = self._create_model(replace(recipe, initial_checkpoint="") if resumes else recipe)
         self.data = open_data(
             recipe,

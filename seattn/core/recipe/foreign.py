@@ -1,6 +1,6 @@
-"""Names that other projects have for what a recipe calls otherwise, or for what is nearest to it."""
+"""Other projects' names of optimizers, schedules and losses, and what a recipe has in place of each."""
 
-# What a recipe can name for what it does not have: the field, other projects' names in small letters, the nearest.
+# By field: other projects' names in small letters without signs, and what a recipe has in their place.
 NEAREST = {
     "opt": {
         "ranger ranger21 rangerlite lookahead": "lookahead_radam",
@@ -31,6 +31,6 @@ NEAREST = {
 
 
 def nearest(field: str, name: object) -> str | None:
-    """The nearest thing that a recipe has for another project's `name` in a field, if one is known."""
+    """What a recipe has in place of another project's `name` in a field, if this is known."""
     plain = "".join(character for character in str(name).lower() if character.isalnum())
     return next((right for names, right in NEAREST.get(field, {}).items() if plain in names.split()), None)

@@ -98,8 +98,8 @@ def sqlite_reason(error: BaseException) -> str | None:
 class SeededSampler(BaseSampler):
     """A sampler whose seed for each choice follows from the search's seed, the trial's number and the key.
 
-    A search in several calls or processes thus makes the same choices as one in a single call, as far as the sampler
-    does not depend on scores, and no two processes make the same ones.
+    A search in several calls or processes therefore makes the same choices as one in a single call, unless the sampler
+    depends on scores. Two processes never make the same draw.
     """
 
     def __init__(self, search: Search) -> None:

@@ -31,7 +31,7 @@ _logger = logging.getLogger("seattn")
 
 @dataclass(frozen=True)
 class _Origin:
-    """What the files beside the weights say: the model, its arguments, timm's command line (`args`), class names."""
+    """The contents of files beside the weights: model, its arguments, timm's command line (`args`), class names."""
 
     model: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def _origin(run: Path) -> _Origin:
 
 
 def _with_args(origin: _Origin, content: object, path: Path) -> _Origin:
-    """`origin`, or if it names no model, what timm's script wrote into the checkpoint."""
+    """`origin` if it names a model; otherwise the model and arguments that timm's script wrote into the checkpoint."""
     if origin.model is not None or not isinstance(content, Mapping):
         return origin
     args = content.get("args")

@@ -101,7 +101,7 @@ def with_counters(found: State, wanted: State) -> dict[str, torch.Tensor]:
 
 
 def fold_conv_biases(found: dict[str, torch.Tensor], wanted: State) -> None:
-    """Subtract a bias for which the model has no place from the mean of the norm after the convolution, in place."""
+    """In place: a bias that the model's convolution does not have is subtracted from the mean of the norm after it."""
     for bias in [name for name in found if name.endswith(".bias") and name not in wanted]:
         conv = bias.removesuffix(".bias")
         norm = re.sub(r"(?<=\.)downsample\.0$", "downsample.1", re.sub(r"conv(\d)$", r"bn\1", conv))
