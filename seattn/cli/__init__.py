@@ -76,6 +76,22 @@ Examples = Annotated[
 UnknownBelow = Annotated[
     float, typer.Option(min=0, max=1, metavar="P", help="Answer unknown where no class has this probability.")
 ]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Text file with the class folder of each output of the model, one on each line.",
+        show_default="by the names of the folders",
+    ),
+]
+FinetuningEpochs = Annotated[
+    int | None, typer.Option(min=1, max=MOST_EPOCHS, help="Epochs to train.", show_default="by the number of images")
+]
+FinetuningBatchSize = Annotated[
+    int | None,
+    typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="by the number of images"),
+]
+FinetuningSeed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split and of the training.")]
 BatchSize = Annotated[int, typer.Option(min=1, max=LARGEST_BATCH, help="Images in one forward pass.")]
 Workers = Annotated[int, typer.Option(min=0, max=MOST_WORKERS, help="Processes that read images; 0 reads in this one.")]
 ListRecipes = Annotated[bool, _option_list("", "recipes")]

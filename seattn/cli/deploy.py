@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from seattn.cli import (
-    LARGEST_BATCH,
-    LARGEST_SEED,
-    MOST_EPOCHS,
     Checkpoint,
+    ClassMap,
     Device,
     Examples,
+    FinetuningBatchSize,
+    FinetuningEpochs,
+    FinetuningSeed,
     Json,
     SkipBad,
     TrainingDevice,
@@ -44,14 +45,7 @@ def export(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="The part of DATA_DIR to compare on.")] = "test",
-    class_map: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text file with the class folder of each output of the model, one a line.",
-            show_default="by the names of the folders",
-        ),
-    ] = None,
+    class_map: ClassMap = None,
     int8: Annotated[
         bool,
         typer.Option(
@@ -160,16 +154,10 @@ def prune(
             metavar="RUN",
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_EPOCHS, help="Epochs to fine-tune.", show_default="by the number of images"),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="by the number of images"),
-    ] = None,
+    epochs: FinetuningEpochs = None,
+    batch_size: FinetuningBatchSize = None,
     device: TrainingDevice = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split and of the training.")] = 0,
+    seed: FinetuningSeed = 0,
     skip_bad: SkipBad = False,
     settings: Settings = None,
     as_json: Json = False,

@@ -15,6 +15,7 @@ from seattn.cli import (
     LARGEST_BATCH,
     BatchSize,
     Checkpoint,
+    ClassMap,
     Device,
     Ensemble,
     Json,
@@ -66,14 +67,7 @@ def evaluate(
     workers: Workers = 2,
     device: Device = "cpu",
     no_exif: NoExif = False,
-    class_map: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Text file with the class folder of each output of the model, one a line.",
-            show_default="by the names of the folders",
-        ),
-    ] = None,
+    class_map: ClassMap = None,
     labels: Labels = None,
     tta: Tta = "none",
     ensemble: Ensemble = None,

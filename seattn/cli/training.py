@@ -17,6 +17,9 @@ from seattn.cli import (
     LARGEST_SEED,
     MOST_EPOCHS,
     Checkpoint,
+    FinetuningBatchSize,
+    FinetuningEpochs,
+    FinetuningSeed,
     Json,
     Labels,
     ListRecipes,
@@ -92,16 +95,10 @@ def finetune(
             help="Folder of the run: weights, report, recipe.", show_default="runs/MODEL-DIR-sSEED", metavar="RUN"
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_EPOCHS, help="Epochs to train.", show_default="by the number of images"),
-    ] = None,
+    epochs: FinetuningEpochs = None,
     device: TrainingDevice = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=2, max=LARGEST_BATCH, help="Images in a batch.", show_default="by the number of images"),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the split and of the training.")] = 0,
+    batch_size: FinetuningBatchSize = None,
+    seed: FinetuningSeed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out; a finished run with more --epochs.")
     ] = False,
