@@ -50,7 +50,7 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
         os.replace(part, dst)
 
     def save_checkpoint(self, epoch: int, metric: float | None = None) -> Any:
-        """Write the checkpoint of an epoch; on a full disk the last whole checkpoint stays.
+        """Write the checkpoint of an epoch, counted from 0; on a full disk the last whole checkpoint stays.
 
         Raises:
             UserError: if the checkpoint cannot be written.
@@ -61,7 +61,7 @@ class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are 
             Path(self.checkpoint_dir, f"tmp{self.extension}").unlink(missing_ok=True)
             # torch's writer of zip files raises RuntimeError, whose message is about positions in the file
             reason = error.strerror if isinstance(error, OSError) else "the disk is full or has an error"
-            place = f"the checkpoint of epoch {epoch} into {self.checkpoint_dir}"
+            place = f"the checkpoint of epoch {epoch + 1} into {self.checkpoint_dir}"
             raise UserError(f"cannot write {place}: {reason}; make room and resume with --resume") from error
 
     def restore(self, history: Sequence[Row]) -> None:

@@ -108,12 +108,12 @@ class Updater:
 
 
 def check_finite(losses: Tensor, epoch: int, lr: float, run: Path) -> None:
-    """Raise UserError if a loss is not finite, naming the first such step of the epoch."""
+    """Raise UserError if a loss is not finite, naming the first such step of the epoch; `epoch` counts from 0."""
     if not losses.isfinite().all():
         step = int((~losses.isfinite()).nonzero()[0])
         raise UserError(
-            f"the loss became {float(losses[step])} at step {step} of epoch {epoch}; lower lr (now {lr}) and continue "
-            f"from the last good epoch in {run} or start again"
+            f"the loss became {float(losses[step])} at step {step + 1} of epoch {epoch + 1}; lower lr (now {lr}) and "
+            f"continue from the last good epoch in {run} or start again"
         )
 
 

@@ -268,7 +268,7 @@ def test_nan_loss_stops_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pa
         return step(self, group) if len(calls) <= 8 else torch.tensor(float("nan"))
 
     monkeypatch.setattr(Updater, "__call__", broken)
-    with pytest.raises(UserError, match=r"became nan at step 2 of epoch 1; lower lr"):
+    with pytest.raises(UserError, match=r"became nan at step 3 of epoch 2; lower lr"):
         train(recipe(), data_dir, tmp_path / "run", device="cpu")
     assert torch.load(tmp_path / "run" / "last.pth.tar", weights_only=True)["epoch"] == 0
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -293,7 +293,7 @@ def test_a_full_disk_is_said_in_a_line_and_the_run_goes_on_from_the_epoch_before
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     run = tmp_path / "run"
     try:
-        with pytest.raises(UserError, match=f"cannot write the checkpoint of epoch 1 into {run}: .*--resume"):
+        with pytest.raises(UserError, match=f"cannot write the checkpoint of epoch 2 into {run}: .*--resume"):
             train(recipe(), data_dir, run, device="cpu")
     finally:
         signal.signal(signal.SIGXFSZ, before)
