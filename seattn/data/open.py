@@ -110,6 +110,8 @@ def open_data(
 
 @dataclass(frozen=True)
 class _Opener:
+    """Opens the splits of `data_dir`, by the path that suits them; the fields are the arguments of `open_data`."""
+
     recipe: Recipe
     data_dir: Path
     config: Mapping[str, Any]
@@ -209,8 +211,8 @@ class _Opener:
         limit = _MEMORY_LIMIT
         if self.device.type == "cuda":  # no more than half of the free memory
             limit = min(limit, torch.cuda.mem_get_info(self.device)[0] // 2)
-        height, width = self.size
-        needed = len(files) * height * width * 3
+        channels, height, width = self.config["input_size"]
+        needed = len(files) * height * width * channels
         if needed <= limit:
             return ""
         return (

@@ -269,6 +269,7 @@ def test_auto_takes_memory_where_it_does_the_same(tree, monkeypatch):
     assert path({"crop_padding": None, "data": "memory"}, small) == "memory"
     monkeypatch.setattr(seattn.data.open, "_MEMORY_LIMIT", 16 * 8 * 8 * 3 - 1)
     assert path() == "folder"
+    assert path(cfg={**CFG, "input_size": (1, 8, 8), "mean": (0.5,), "std": (0.25,)}) == "memory"
     with pytest.raises(UserError, match=r"16 images of 8 x 8 in .* in memory; .* seattn.data: folder"):
         path({"data": "memory"})
 
