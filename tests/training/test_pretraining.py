@@ -138,7 +138,8 @@ def test_what_cannot_be_pretrained_leaves_nothing_behind(changes, words, tmp_pat
 
 def test_the_command_says_what_comes_next_and_predict_refuses_a_net_without_classes(tmp_path, data_dir, capsys):
     run = tmp_path / "run"
-    settings = [f"--set={key}" for key in ("epochs=1", "warmup_epochs=0", "batch_size=4")]
+    keys = ("epochs=1", "warmup_epochs=0", "batch_size=4", "seattn.resize=[]")
+    settings = [f"--set={key}" for key in keys]
     assert (
         main(["pretrain", "resnet20_cifar.cifar10.simclr", "--data-dir", str(data_dir), "--out", str(run), *settings])
         == 0
