@@ -356,10 +356,21 @@ def read_images(
     return UserImages(readable, folders, class_folders, seen, len(bad))
 
 
-def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[str] = ("test", "validation")) -> None:
+def link_splits(
+    images: UserImages,
+    root: Path,
+    seed: int,
+    *,
+    needed: Sequence[str] = ("test", "validation"),
+    earlier: Path | None = None,
+) -> None:
     """Link the images as `root/<split>/<class>/…`; images of train fill the splits that are missing.
 
     A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
+
+    Args:
+        earlier: a folder that this function made before: the images in it stay in their splits, for a net that was
+            trained on them must not be tested on them.
 
     Raises:
         UserError: if a class has too few images for that, or the links cannot be made.
@@ -369,9 +380,10 @@ def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[s
     for split, files in images.splits.items():
         if split != "train":
             _link(images, split, range(len(files)), root / split)
-    labels = images.splits["train"].labels
+    split_by_image = {} if earlier is None else _splits_by_image(earlier, (*missing, "train"))
+    whole = images.splits["train"]
     for label, name in enumerate(images.class_names):
-        index = (labels == label).nonzero().flatten()
+        index = (whole.labels == label).nonzero().flatten()
         if len(index) <= len(missing):
             raise UserError(
                 f"class {name!r} needs {len(missing) + 1} or more images and has {len(index)}: "
@@ -379,10 +391,22 @@ def link_splits(images: UserImages, root: Path, seed: int, *, needed: Sequence[s
             )
         order = index[torch.randperm(len(index), generator=generator)].tolist()
         share = max(1, round(len(order) / 10))
+        parts: dict[str, list[int]] = {split: [] for split in ("train", *missing)}
+        new: list[int] = []
+        for i in order:
+            parts.get(split_by_image.get(os.path.realpath(whole.paths[i]), ""), new).append(i)
         for split in missing:
-            _link(images, "train", order[:share], root / split)
-            order = order[share:]
-        _link(images, "train", order, root / "train")
+            count = max(0, share - len(parts[split]))
+            parts[split] += new[:count]
+            new = new[count:]
+        parts["train"] += new
+        for split, chosen in parts.items():
+            _link(images, "train", chosen, root / split)
+
+
+def _splits_by_image(root: Path, splits: Sequence[str]) -> dict[str, str]:
+    """The split of each image that `root/<split>/<class>/` links to, by its real path."""
+    return {os.path.realpath(link): split for split in splits for link in (root / split).glob("*/*")}
 
 
 def _link(images: UserImages, split: str, index: Iterable[int], target: Path) -> None:

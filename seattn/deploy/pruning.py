@@ -29,7 +29,7 @@ from seattn.evaluation.profile.costs import parameters_and_macs
 from seattn.evaluation.scoring import score_images
 from seattn.models.listing import our_models
 from seattn.models.load import load_model
-from seattn.training.finetuning import FineTuned, find_start, finetune, tested_files
+from seattn.training.finetuning import FineTuned, find_splits_of_run, find_start, finetune, tested_files
 
 RESULT = "pruning.json"
 WIDTHS = "widths"  # the option of our nets that gives the sizes of layers
@@ -138,6 +138,7 @@ def prune(
             origin=f"starts from the weights in {checkpoint or model} without {ratio:.0%} of the channels",
             model_kwargs={**full, WIDTHS: widths},
             net=net,
+            splits=find_splits_of_run(model, checkpoint),
         ),
     )
     pruned = _compare(model, checkpoint, done, ratio, skip_bad=skip_bad, progress=progress)

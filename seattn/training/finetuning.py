@@ -93,7 +93,7 @@ def finetune(
         checkpoint: weights to start from instead, as for `load_model`.
         labels, test_labels: tables of the images below `data_dir` and their classes, instead of class folders.
         device: "cuda", "cpu", …; by default CUDA where there is one.
-        seed: the seed of the split and of the training.
+        seed: the seed of the split and of the training. The images of a run that the net comes from stay in its splits.
         resume: continue the run in `out_dir`; a finished run only with more `epochs` in `overrides`.
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.
@@ -148,6 +148,7 @@ class Start:
         label_names: those of the classifier, if they are known.
         pretrained: whether the registry has the weights.
         net: the net with its weights, where they are not in the registry.
+        splits: the folder of links to the images of the run that trained the weights, if it made one.
     """
 
     arch: str
@@ -157,6 +158,16 @@ class Start:
     label_names: tuple[str, ...]
     pretrained: bool = False
     net: Any = None
+    splits: Path | None = None
+
+
+def find_splits_of_run(model: str, checkpoint: Path | None) -> Path | None:
+    """The folder of links to the images that the run of `model` or `checkpoint` was trained on, if it made one."""
+    if checkpoint is None and timm.is_model(model):
+        return None
+    place = checkpoint or Path(model.removeprefix(DIR_PREFIX))
+    run = place.parent if place.is_file() else place
+    return run / DATA if (run / RECIPE).is_file() and (run / DATA).is_dir() else None
 
 
 def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Start:
@@ -182,7 +193,8 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
             return Start(model, origin, {}, cfg.input_size, names, pretrained=pretrained and bool(cfg.has_weights))
         net: Any = timm.create_model(model, pretrained=False)
         load_all_but_classifier(net, checkpoint)
-        return Start(model, f"starts from the weights in {checkpoint}", {}, cfg.input_size, (), net=net)
+        origin, splits = f"starts from the weights in {checkpoint}", find_splits_of_run(model, checkpoint)
+        return Start(model, origin, {}, cfg.input_size, (), net=net, splits=splits)
     net = load_model(model, pretrained=pretrained and checkpoint is None, needs_classes=False)
     arch, model_kwargs = read_architecture(model)
     if checkpoint is not None:
@@ -199,6 +211,7 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
         tuple(own["input_size"]),
         tuple(own.get("label_names") or ()),
         net=net if pretrained else None,
+        splits=find_splits_of_run(model, checkpoint) if pretrained else None,
     )
 
 
@@ -319,8 +332,8 @@ def _write_start(
     require_writable(run)
     try:
         if "test" not in images.splits or images.folders["train"] == images.folders["test"]:  # of tables
-            link_splits(images, run / DATA, recipe["seed"])
-            _logger.info("%s", _split_line(images, run / DATA))
+            link_splits(images, run / DATA, recipe["seed"], earlier=start.splits)
+            _logger.info("%s", _split_line(images, run / DATA, start.splits))
         if start.net is not None:
             _write_weights(start, images.class_names, run / START)
         write_text(run / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
@@ -348,13 +361,14 @@ def _write_weights(start: Start, class_names: Sequence[str], path: Path) -> None
         part.write_bytes(save(state))  # a full disk is an OSError here, and an error of its own in `save_file`
 
 
-def _split_line(images: UserImages, root: Path) -> str:
+def _split_line(images: UserImages, root: Path, earlier: Path | None) -> str:
     made = [name for name in ("validation", "test") if name not in images.splits]
     counts = {
         split: sum(len(files) for _, _, files in os.walk(root / split)) for split in ("train", "validation", "test")
     }
     listed = ", ".join(f"{split} {count}" for split, count in counts.items())
-    return f"split, with a tenth of each class for {' and for '.join(made)}: {listed}; as links in {root}"
+    as_before = "" if earlier is None else f", and the images of {earlier.parent} as they were split there"
+    return f"split, with a tenth of each class for {' and for '.join(made)}{as_before}: {listed}; as links in {root}"
 
 
 def _remove(run: Path) -> None:

@@ -79,6 +79,16 @@ def test_a_net_whose_attention_has_one_hidden_channel_is_pruned_and_compared(col
     assert 0 < after["macs"] < parameters_and_macs(load_model(str(source)))[1]
 
 
+def test_the_smaller_net_is_not_tested_on_images_that_the_larger_one_was_trained_on(tmp_path):
+    data = write_colours(tmp_path, COLOURS, {"images": (20,) * 3}) / "images"
+    first, run = tmp_path / "first", tmp_path / "run"
+    start = ["finetune", ARCH, "--from-scratch", "--set", "model_kwargs.rd_ratio=0.25", "--seed", "3"]
+    assert main([*start, "--data-dir", str(data), "--out", str(first), *FAST]) == 0
+    assert main(["prune", str(first), "--ratio", "0.5", "--data-dir", str(data), "--out", str(run), *FAST]) == 0
+    tested = [{path.resolve() for path in (folder / "data" / "test").rglob("*.png")} for folder in (first, run)]
+    assert tested[0] == tested[1] != set()
+
+
 def test_the_smaller_net_starts_from_the_largest_channels_of_the_weights(colours, source, tmp_path):
     """At a learning rate near 0 the run keeps what it started from: weights of the source, channel by channel."""
     run = tmp_path / "run"

@@ -274,6 +274,39 @@ def test_split_is_the_seeds_and_leaves_each_class_an_image_in_each_part(tmp_path
     assert listed[0] == listed[1] != listed[2]
 
 
+def test_images_of_an_earlier_split_stay_in_it_and_new_ones_fill_up(tmp_path):
+    for name in COLOURS:
+        paint(tmp_path / "data", name, 20)
+    link_splits(read_folder(tmp_path / "data", skip_bad=False), tmp_path / "a", 0)
+    for i in range(20):
+        (tmp_path / "data" / "red" / f"{i}.png").rename(tmp_path / "data" / "red" / f"old{i}.png")  # unknown now
+    paint(tmp_path / "data", "blue", 50)  # 30 more
+    link_splits(read_folder(tmp_path / "data", skip_bad=False), tmp_path / "b", 1, earlier=tmp_path / "a")
+    for part, more in (("train", 24), ("validation", 3), ("test", 3)):
+        old, new = ({name for name in names(tmp_path / root / part) if "red" not in name} for root in "ab")
+        assert old <= new
+        assert len(new - old) == more
+        assert len(list((tmp_path / "b" / part / "red").iterdir())) == (16 if part == "train" else 2)
+
+
+@pytest.mark.parametrize("form", ["{}", "local-dir:{}", "{}/last.pth.tar", "checkpoint", "checkpoint of a name"])
+def test_a_net_is_not_tested_on_images_that_its_weights_were_trained_on(plain, tmp_path, monkeypatch, form):
+    def no_training(recipe, root, run, **options):
+        return "the row"
+
+    keys = {"device": "cpu", "overrides": {**FAST, "epochs": 1}}
+    first = finetune(ARCH, plain, tmp_path / "first", pretrained=False, seed=3, **keys).run
+    monkeypatch.setattr(seattn.training.finetuning, "train", no_training)
+    model, checkpoint = form.format(first), None
+    if form.startswith("checkpoint"):
+        model, checkpoint = ARCH if form.endswith("name") else str(first), first / "last.pth.tar"
+    again = finetune(model, plain, tmp_path / "again", checkpoint=checkpoint, **keys).run
+    other = finetune(ARCH, plain, tmp_path / "other", **keys).run
+    for part in ("train", "validation", "test"):
+        assert names(again / "data" / part) == names(first / "data" / part)
+        assert names(other / "data" / part) != names(first / "data" / part)
+
+
 def test_a_missing_test_split_is_made_of_train_and_validation_kept(tmp_path):
     for part, count in (("train", 10), ("valid", 4)):
         for name in COLOURS:
