@@ -86,7 +86,7 @@ DATASETS = {
         std=(0.2673, 0.2564, 0.2762),
         about=About(
             "50,000 photographs for training, a hundred classes",
-            limits=_TINY.format("six"),
+            limits=_TINY.format("six") + " Ten of the 10,000 test images are in the train split, too.",
             licence=_FOR_RESEARCH.format("CIFAR-100"),
             hub="uoft-cs/cifar100",
             cite=_KRIZHEVSKY,
