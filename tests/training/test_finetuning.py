@@ -21,6 +21,7 @@ from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 from seattn.reports.net_report import write_run_report
+from seattn.reports.runs import open_split, read_run
 from seattn.training.finetuning import choose_recipe, finetune
 from seattn.training.loop import TrainingRun
 
@@ -305,6 +306,19 @@ def test_a_net_is_not_tested_on_images_that_its_weights_were_trained_on(plain, t
     for part in ("train", "validation", "test"):
         assert names(again / "data" / part) == names(first / "data" / part)
         assert names(other / "data" / part) != names(first / "data" / part)
+
+
+def test_the_splits_that_a_run_has_made_are_found_for_reports_and_calibration(plain, tmp_path):
+    keys = {**FAST, "epochs": 1}
+    run = finetune(ARCH, plain, tmp_path / "run", pretrained=False, device="cpu", overrides=keys).run
+    for name, folder in (("held-out", "validation"), ("test", "test")):
+        images = open_split([read_run(run)], plain, name).images
+        assert {f"{path.parent.name}/{os.path.basename(os.path.realpath(path))}" for path in images.paths} == names(
+            run / "data" / folder
+        )
+    (tmp_path / "others" / "blue").mkdir(parents=True)
+    with pytest.raises(UserError, match="no train split"):
+        open_split([read_run(run)], tmp_path / "others", "held-out")
 
 
 def test_a_missing_test_split_is_made_of_train_and_validation_kept(tmp_path):
