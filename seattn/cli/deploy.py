@@ -26,13 +26,14 @@ from seattn.core.errors import UserError, counted
 def export(
     model: Annotated[str, typer.Argument(help="Name (arch or arch.tag), model directory or hf-hub:org/name.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, torch, torchscript or executorch.")
+        str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, torch, torchscript, executorch or coreml.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The file: .onnx, .xml (OpenVINO), .pt2 (torch), .pt (torchscript) or .pte (executorch).",
+            help="The file: .onnx, .xml (OpenVINO), .pt2 (torch), .pt (torchscript), .pte (executorch); or the folder "
+            ".mlpackage (coreml).",
             show_default="the model's name",
         ),
     ] = None,
@@ -65,8 +66,9 @@ def export(
     """Write a net as a file for other runtimes, with its preprocessing and class names, and check its outputs.
 
     A file whose outputs differ from PyTorch's, or whose 8 bits cost over 5 points of accuracy, is not kept.
-    An ExecuTorch file, for phones and other small devices (XNNPACK), takes 1 to 64 images at a time; others take any
-    number. ONNX and OpenVINO need: pip install "seattn\\[deploy]"; ExecuTorch: pip install "seattn\\[mobile]".
+    ExecuTorch (with XNNPACK) and Core ML are for phones and other small devices; these files take 1 to 64 images at a
+    time, others any number. Only macOS can run, and so check, a Core ML file: on other systems it is written unchecked.
+    ONNX and OpenVINO need: pip install "seattn\\[deploy]"; ExecuTorch and Core ML: pip install "seattn\\[mobile]".
     """
     from seattn.deploy.exporting import export_model
     from seattn.deploy.runtime import RUNTIMES
@@ -89,7 +91,10 @@ def export(
     before = "" if done.float_bytes is None else f", {done.float_bytes / 1e6:.2f} MB before quantisation"
     print(f"{' and '.join(done.files)}: {done.bytes / 1e6:.2f} MB{before}")
     images = f" and {counted(done.images, 'image')}" if done.images else ""
-    print(f"largest difference from PyTorch, on random inputs{images}: {done.difference:.1g} of the largest logit")
+    if done.difference is None:
+        print(f"not checked: only macOS can run a file of the format {to} and compare it with PyTorch")
+    else:
+        print(f"largest difference from PyTorch, on random inputs{images}: {done.difference:.1g} of the largest logit")
     if done.top1_before is not None:
         print(
             f"top-1 on {counted(done.images, 'image')}: {done.top1_before:.2%} in PyTorch, {done.top1_after:.2%} here"

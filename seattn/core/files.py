@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -166,6 +166,35 @@ def require_writable_file(path: Path) -> None:
     require_writable(file_target(path).parent, keep=False)
 
 
+def require_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Prove that a folder can be written as `folder`, before any long work starts.
+
+    Args:
+        is_ours: whether an existing folder, which is not empty, may be removed.
+
+    Raises:
+        UserError: if something else is there, or the folder around it cannot be written.
+    """
+    target = Path(os.path.realpath(folder))
+    if os.path.lexists(target) and not target.is_dir():
+        raise UserError(f"cannot write {folder}: it is not a folder; give another path")
+    require_writable(target.parent, keep=False)
+    try:
+        if target.is_dir() and any(target.iterdir()) and not is_ours(target):
+            raise UserError(
+                f"cannot write {folder}: a folder that something else made is there; remove it, or give another path"
+            )
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}; give another path") from error
+
+
+def size(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder together."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of the file's bytes, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -199,6 +228,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a new folder inside `folder`; all its files move into `folder` if the body succeeds, else none does.
 
+    A folder in it replaces the folder of that name, if there is one. The caller must check that this may be.
+
     Raises:
         UserError: if the folder cannot be written, or the body raises an error of the system.
     """
@@ -209,8 +240,14 @@ def whole_files(folder: Path) -> Iterator[Path]:
             tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part", ignore_cleanup_errors=True) as part,
         ):
             yield Path(part)
-            targets = {path: file_target(folder / path.name) for path in sorted(Path(part).iterdir())}
-            for path, target in targets.items():
+            parts = sorted(Path(part).iterdir())
+            files = {path: file_target(folder / path.name) for path in parts if not path.is_dir()}
+            for path in parts:
+                if path.is_dir():
+                    for made in (path, *path.rglob("*")):
+                        _give_usual_permissions(made)
+                    _replace(path, Path(os.path.realpath(folder / path.name)))
+            for path, target in files.items():
                 path.replace(target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot write to {folder}: {system_reason(error)}") from error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seattn.core.errors import UserError, counted, first_line
-from seattn.core.files import not_found, require_writable_file, whole_files
+from seattn.core.files import not_found, require_replaceable, require_writable_file, size, whole_files
 from seattn.core.progress import progress_bar
 from seattn.data.folders import has_split, list_images
 from seattn.data.images import FileSet, ImageSet, cifar_folder
@@ -44,7 +44,8 @@ class Export:
 
     Args:
         bytes: the size of all files together.
-        difference: the largest difference of a logit, relative to the largest logit.
+        difference: the largest difference of a logit, relative to the largest logit; None where this machine cannot
+            compute the file, which then was not compared.
         images: the number of labelled images that were compared, in addition to random inputs.
         float_bytes: the size of all files before quantisation to 8 bits; None without quantisation.
         top1_before, top1_after: the accuracy on the images in PyTorch and in the file; None without images.
@@ -52,7 +53,7 @@ class Export:
 
     files: tuple[str, ...]
     bytes: int
-    difference: float
+    difference: float | None
     images: int
     top1_before: float | None
     top1_after: float | None
@@ -86,12 +87,14 @@ def export_model(
 ) -> Export:
     """Export a net and check that the file computes what the net computes.
 
-    A file takes any number of images at a time, an ExecuTorch file 1 to 64.
+    A file takes any number of images at a time, in ExecuTorch and Core ML 1 to 64. Only macOS can compute a Core ML
+    file: on other systems it is not checked.
 
     Args:
         spec, checkpoint: as for `seattn.models.load.load_model`.
-        to: "onnx", "openvino", "torch", "torchscript" or "executorch".
-        out: the file; by default the net's name in the current folder. Some formats write a second file beside it.
+        to: "onnx", "openvino", "torch", "torchscript", "executorch" or "coreml".
+        out: the file; by default the net's name in the current folder. Some formats write a second file beside it. The
+            format "coreml" is a folder, which replaces one that an earlier export wrote.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
             of them are drawn. None checks on random inputs only.
         int8: quantise weights and activations to 8 bits; for "onnx" and "openvino", and with `data_dir`.
@@ -106,6 +109,8 @@ def export_model(
     _check_int8(int8, data_dir, calibrate)
     target = find_format(to, int8=int8)
     out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
+    if data_dir is not None and not target.runs_here:
+        raise UserError(f"a file of the format {to} runs on macOS only: it cannot be compared here; omit --data-dir")
     calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
     net = load_model(spec, checkpoint=checkpoint)
     image_mode(net)  # refuses a net whose inputs no image file gives
@@ -115,29 +120,31 @@ def export_model(
         # When torch.export fails, it prints the program so far to stderr.
         with _explain_errors(spec, to), redirect_stderr(StringIO()), set_kernels("reference"), torch.no_grad():
             target.write(net, _random_inputs(net)[0], file, describe(net, _name(spec)))
-        run, _ = target.load(file)
-        difference = _difference(*_logits(net, run, _random_inputs(net)))
-        _check_difference(difference, spec, to)
+        differences = []
+        if target.runs_here:
+            run, _ = target.load(file)
+            differences.append(_difference(*_logits(net, run, _random_inputs(net))))
+            _check_difference(differences[0], spec, to)
         float_bytes = None
         if calibration is not None and target.quantize is not None:
-            float_bytes = sum(path.stat().st_size for path in folder.iterdir())
+            float_bytes = sum(map(size, folder.iterdir()))
             with _explain_errors(spec, f"{to} in 8 bits"):
                 target.quantize(file, _inputs(net, calibration, "calibrating" if progress else ""))
             run, _ = target.load(file)
         before = after = None
         if labelled is not None:
             pair = _logits(net, run, _inputs(net, labelled.images, "comparing" if progress else ""))
-            difference = max(difference, _difference(*pair))
+            differences.append(_difference(*pair))
             before, after = (_accuracy(logits, labelled.outputs) for logits in pair)
             if int8:
                 _check_loss(before, after, len(labelled.outputs))
             else:
-                _check_difference(difference, spec, to)
-        sizes = {out.parent / path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+                _check_difference(differences[-1], spec, to)
+        sizes = {out.parent / path.name: size(path) for path in sorted(folder.iterdir())}
     return Export(
         files=tuple(map(str, sizes)),
         bytes=sum(sizes.values()),
-        difference=difference,
+        difference=max(differences, default=None),
         images=0 if labelled is None else len(labelled.outputs),
         top1_before=before,
         top1_after=after,
@@ -210,7 +217,10 @@ def _name(spec: str) -> str:
 def _checked_path(out: Path, to: str, target: Format) -> Path:
     if out.suffix != target.suffix:
         raise UserError(f"the format {to} has files called NAME{target.suffix}, got {out}")
-    require_writable_file(out)
+    if target.is_ours is None:
+        require_writable_file(out)
+    else:
+        require_replaceable(out, target.is_ours)
     return out
 
 

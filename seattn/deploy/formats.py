@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H x W pixels, K classes.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,9 +17,9 @@ from torch.fx import GraphModule
 
 from seattn.core.errors import UserError, did_you_mean
 from seattn.deploy.metadata import INPUT, KEY, Metadata, metadata_file
-from seattn.deploy.mobile import LARGEST_BATCH, to_executorch
+from seattn.deploy.mobile import LARGEST_BATCH, is_our_coreml, save_coreml, to_executorch
 from seattn.deploy.quantization import quantize_onnx, quantize_openvino
-from seattn.deploy.runtime import Run, run_executorch, run_onnx, run_openvino, run_torch, run_torchscript
+from seattn.deploy.runtime import Run, run_coreml, run_executorch, run_onnx, run_openvino, run_torch, run_torchscript
 
 _DYNAMIC_BATCH = ({0: Dim("batch")},)
 _BOUNDED_BATCH = ({0: Dim("batch", max=LARGEST_BATCH)},)
@@ -37,6 +38,8 @@ class Format:
             activations; None where 8 bits are not offered.
         int8_packages: the modules that `quantize` needs in addition to `packages`.
         extra: the extra of this package that installs all of them.
+        is_ours: for a format that is a folder, whether a folder was written by `write` and may be replaced.
+        platform: the value of `sys.platform` where files can be computed; None is any.
     """
 
     suffix: str
@@ -46,6 +49,13 @@ class Format:
     quantize: Callable[[Path, Iterable[Tensor]], None] | None = None
     int8_packages: tuple[str, ...] = ()
     extra: str = "deploy"
+    is_ours: Callable[[Path], bool] | None = None
+    platform: str | None = None
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can compute files of the format."""
+        return self.platform in (None, sys.platform)
 
 
 def find_format(name: str, *, int8: bool = False) -> Format:
@@ -131,10 +141,25 @@ def _write_executorch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata)
     _write_beside(path, replace(metadata, largest_batch=LARGEST_BATCH))
 
 
+def _write_coreml(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
+    _, channels, height, width = x.shape
+    text = replace(metadata, largest_batch=LARGEST_BATCH).to_json()
+    save_coreml(_program(net, x, _BOUNDED_BATCH), (channels, height, width), path, text)
+
+
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx, quantize_onnx),
     "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",)),
     "torch": Format(".pt2", (), _write_torch, run_torch),
     "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
     "executorch": Format(".pte", ("executorch",), _write_executorch, run_executorch, extra="mobile"),
+    "coreml": Format(
+        ".mlpackage",
+        ("coremltools",),
+        _write_coreml,
+        run_coreml,
+        extra="mobile",
+        is_ours=is_our_coreml,
+        platform="darwin",
+    ),
 }

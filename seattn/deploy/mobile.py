@@ -1,16 +1,21 @@
-"""Nets as programs for phones and other small devices: ExecuTorch, whose kernels on the CPU are XNNPACK's.
+"""Nets as programs for phones and other small devices: ExecuTorch, with XNNPACK's kernels for the CPU, and Core ML.
 
 Shapes: B images, C channels, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import SymInt, Tensor
 from torch.export import ExportedProgram
 
-LARGEST_BATCH = 64  # ExecuTorch reserves the memory of inputs and outputs before the first image
+from seattn.deploy.metadata import INPUT, KEY
+
+LARGEST_BATCH = 64  # both formats need a bound; ExecuTorch reserves the memory of inputs and outputs by it
 
 
 def to_executorch(program: ExportedProgram) -> bytes:
@@ -45,3 +50,38 @@ def _for_xnnpack() -> dict[Any, Callable[..., Any]]:
         return x.view(sizes)
 
     return {aten.mean.dim: mean, aten.view.default: view}
+
+
+def save_coreml(program: ExportedProgram, size: tuple[int, int, int], path: Path, metadata: str) -> None:
+    """Write a Core ML package, which is a folder, with weights and arithmetic in float32, for iOS 17 and macOS 14.
+
+    Args:
+        program: takes inputs (B, C, H, W).
+        size: (C, H, W).
+        metadata: JSON.
+    """
+    import coremltools
+
+    model = coremltools.convert(
+        program.run_decompositions({}),
+        inputs=[coremltools.TensorType(name=INPUT, shape=(coremltools.RangeDim(1, LARGEST_BATCH), *size))],
+        outputs=[coremltools.TensorType(name="logits")],
+        minimum_deployment_target=coremltools.target.iOS17,
+        compute_precision=coremltools.precision.FLOAT32,
+        skip_model_load=True,
+    )
+    model.user_defined_metadata[KEY] = metadata
+    model.save(str(path))
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # coremltools writes it beside ExecuTorch
+
+
+def is_our_coreml(path: Path) -> bool:
+    """Whether `path` is a Core ML package that `save_coreml` wrote, and has nothing else in it."""
+    if {file.name for file in path.iterdir()} != {"Data", "Manifest.json"}:
+        return False
+    with redirect_stderr(StringIO()):  # the log of its import
+        import coremltools
+    try:
+        return KEY in coremltools.utils.load_spec(str(path)).description.metadata.userDefined
+    except Exception:  # of several kinds, for a folder that is not a package
+        return False

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 from seattn.core.records import read_text
-from seattn.deploy.metadata import KEY, Metadata, metadata_file, parse
+from seattn.deploy.metadata import INPUT, KEY, Metadata, metadata_file, parse
+from seattn.deploy.mobile import LARGEST_BATCH
 from seattn.models.load import set_temperature
 
 Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
@@ -119,6 +120,19 @@ def run_executorch(path: Path) -> tuple[Run, str | None]:
 
     beside = metadata_file(path)
     return run, read_text(beside) if beside.exists() else None
+
+
+def run_coreml(path: Path) -> tuple[Run, str | None]:
+    """The function of a Core ML package, on the CPU, and the text of its metadata. Only macOS can compute it."""
+    import coremltools
+
+    model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
+
+    def run(x: Tensor) -> Tensor:
+        parts = [part.contiguous().numpy() for part in x.split(LARGEST_BATCH)]
+        return torch.cat([torch.from_numpy(model.predict({INPUT: part})["logits"]) for part in parts])
+
+    return run, model.user_defined_metadata.get(KEY)
 
 
 def run_torch(path: Path) -> tuple[Run, None]:

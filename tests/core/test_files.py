@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from seattn.core.errors import UserError
 from seattn.core.files import (
     atomic_path,
     not_found,
+    require_replaceable,
     require_writable,
     require_writable_file,
+    size,
     whole_files,
     whole_folder,
     write_text,
@@ -95,6 +98,47 @@ def test_files_are_replaced_together_or_not_at_all(tmp_path):
         replace_both()
     assert (tmp_path / "a").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_folder_is_replaced_with_its_old_files_only_when_the_new_one_is_whole(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "old").write_text("old")
+
+    def replace_folder(error=None):
+        with whole_files(tmp_path) as part:
+            (part / "package" / "inner").mkdir(parents=True)
+            (part / "package" / "inner" / "new").touch(mode=0o600)
+            (part / "beside").write_text("new")
+            if error:
+                raise error
+
+    with pytest.raises(UserError, match="No space left on device"):
+        replace_folder(OSError(errno.ENOSPC, "No space left on device"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["old", "package"]
+    replace_folder()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["beside", "inner", "new", "package"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "package" / "inner" / "new").stat().st_mode) == 0o666 & ~umask
+    assert size(tmp_path / "package") == 0
+    assert size(tmp_path) == size(tmp_path / "beside") == 3
+
+
+def test_only_our_folders_may_be_replaced(tmp_path):
+    folder = tmp_path / "package"
+    for _ in range(2):  # absent, then empty
+        require_replaceable(folder, lambda folder: False)
+        folder.mkdir(exist_ok=True)
+    (folder / "file").write_text("")
+    require_replaceable(folder, lambda folder: True)
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder, tmp_path / "link"):
+        with pytest.raises(UserError, match=f"cannot write {path}: a folder that something else made is there"):
+            require_replaceable(path, lambda folder: False)
+    with pytest.raises(UserError, match="file: it is not a folder; give another path"):
+        require_replaceable(folder / "file", lambda folder: True)
+    with pytest.raises(UserError, match=r"cannot write to .*file: "):
+        require_replaceable(folder / "file" / "package", lambda folder: True)
 
 
 def test_a_check_before_the_work_leaves_no_folder(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import seattn.deploy
 import seattn.deploy.exporting
 from seattn.__main__ import main
 from seattn.data.transforms import class_names, data_config
 from seattn.deploy.formats import FORMATS
 from seattn.models.load import load_model
 from tests.deploy.conftest import ARCH, WEIGHTS
+from tests.helpers import core_ml
 from tests.helpers.runs import write_run
 
 SECOND_FILES = {
@@ -25,7 +28,9 @@ SECOND_FILES = {
     "torch": ["net.pt2.json"],
     "torchscript": ["net.pt.json"],
     "executorch": ["net.pte.json"],
+    "coreml": [],
 }
+CAN_RUN = [name for name, target in FORMATS.items() if target.runs_here]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def net():
     return load_model(ARCH)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", CAN_RUN)
 def test_a_file_computes_what_the_net_computes_for_any_number_of_images(to, exported, net):
     done, file = exported(to)
     run, _ = FORMATS[to].load(file)
@@ -44,8 +49,13 @@ def test_a_file_computes_what_the_net_computes_for_any_number_of_images(to, expo
     assert done.difference < 1e-5
     assert done.images == 59
     assert done.top1_before == done.top1_after > 0.8
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_nothing_is_left_beside_the_files(to, exported):
+    done, file = exported(to)
     assert sorted(path.name for path in file.parent.iterdir()) == sorted([file.name, *SECOND_FILES[to]])
-    assert done.bytes == sum(path.stat().st_size for path in file.parent.iterdir())
+    assert done.bytes == sum(path.stat().st_size for path in file.parent.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -64,11 +74,11 @@ def test_a_file_has_the_preprocessing_and_the_classes(to, exported, net):
     }
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino", "torch", "executorch"])
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch", "executorch", "coreml"])
 def test_a_file_does_not_name_source_files_of_this_machine(to, exported):
     _, file = exported(to)
     folder = str(Path(seattn.deploy.exporting.__file__).parents[2]).encode()
-    assert all(folder not in path.read_bytes() for path in file.parent.iterdir())
+    assert all(folder not in path.read_bytes() for path in file.parent.rglob("*") if path.is_file())
 
 
 def test_an_executorch_file_takes_as_many_images_as_its_metadata_say_and_xnnpack_computes_all_of_it(exported):
@@ -84,6 +94,117 @@ def test_an_executorch_file_takes_as_many_images_as_its_metadata_say_and_xnnpack
         method.execute([torch.zeros(largest + 1, 3, 32, 32)])
     assert b"XnnpackBackend" in file.read_bytes()
     assert b"aten::" not in file.read_bytes()  # the names of operators that XNNPACK leaves to ExecuTorch
+
+
+def test_operators_and_weights_of_a_core_ml_package_are_those_of_the_net(exported, net):
+    _, file = exported("coreml")
+    x = torch.randn(7, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(core_ml.logits(file, x), net(x), rtol=0, atol=1e-4)
+
+
+def test_a_core_ml_package_takes_as_many_images_as_its_metadata_say(exported):
+    import coremltools
+
+    _, file = exported("coreml")
+    description = coremltools.utils.load_spec(str(file)).description
+    batch = description.input[0].type.multiArrayType.shapeRange.sizeRanges[0]
+    largest = json.loads(description.metadata.userDefined["seattn"])["largest_batch"]
+    assert (batch.lowerBound, batch.upperBound) == (1, largest)
+
+
+@pytest.fixture
+def core_ml_runs(monkeypatch):
+    """As on macOS: the export is checked, and Core ML computes what the function that is set here returns."""
+    import coremltools
+
+    def compute(wrong: float = 0):
+        monkeypatch.setattr(
+            coremltools.models.MLModel,
+            "predict",
+            lambda self, inputs: {
+                "logits": core_ml.logits(Path(self.package_path), torch.from_numpy(inputs["images"])).numpy() + wrong
+            },
+        )
+        replace(monkeypatch, "coreml", platform=None)
+
+    return compute
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs here")
+def test_a_core_ml_package_is_not_said_to_be_checked_where_it_cannot_run(exported, tmp_path, photos, capsys, fails):
+    args = ["export", ARCH, "--to", "coreml", "--out", str(tmp_path / "net.mlpackage"), "--checkpoint", str(WEIGHTS)]
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert "\nnot checked: only macOS can run a file of the format coreml and compare it with PyTorch\n" in out
+    assert "difference" not in out
+    assert err == ""
+    done, _ = exported("coreml")
+    assert (done.to_dict()["difference"], done.images, done.top1_before) == (None, 0, None)
+    line = fails(*args, "--data-dir", photos)
+    assert "a file of the format coreml runs on macOS only: it cannot be compared here; omit --data-dir" in line
+
+
+def test_a_core_ml_package_is_checked_where_it_can_run(core_ml_runs, tmp_path, photos):
+    core_ml_runs()
+    done = seattn.deploy.export_model(ARCH, "coreml", tmp_path / "net.mlpackage", data_dir=photos)
+    assert done.difference < 1e-5
+    assert done.images == 59
+    assert done.top1_before == done.top1_after > 0.8
+
+
+def test_a_core_ml_package_replaces_ours_only_if_it_computes_what_the_net_computes(
+    core_ml_runs, exported, tmp_path, fails
+):
+    package = tmp_path / "net.mlpackage"
+    shutil.copytree(exported("coreml")[1], package)
+    before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
+    core_ml_runs(wrong=1e-2)
+    args = ["export", ARCH, "--to", "coreml", "--out", package, "--checkpoint", WEIGHTS]
+    assert "differs from PyTorch by" in fails(*args)
+    assert {path: path.read_bytes() for path in package.rglob("*") if path.is_file()} == before
+    core_ml_runs()
+    assert main([str(arg) for arg in args]) == 0
+    assert {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}.keys() == before.keys()
+    assert (package / "Manifest.json").read_bytes() != before[package / "Manifest.json"]  # it has random identifiers
+    assert list(tmp_path.iterdir()) == [package]
+
+
+def foreign_folder(package, ours):
+    (package / "photos").mkdir(parents=True)
+
+
+def package_with_more(package, ours):
+    shutil.copytree(ours, package)
+    (package / "notes.txt").write_text("mine")
+
+
+def foreign_package(package, ours):
+    shutil.copytree(ours, package)
+    model = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    model.write_bytes(model.read_bytes().replace(b"seattn", b"others"))
+
+
+def file_in_its_place(package, ours):
+    package.write_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (foreign_folder, "a folder that something else made is there; remove it, or give another path"),
+        (package_with_more, "a folder that something else made is there; remove it, or give another path"),
+        (foreign_package, "a folder that something else made is there; remove it, or give another path"),
+        (file_in_its_place, "it is not a folder; give another path"),
+    ],
+)
+def test_a_core_ml_package_replaces_nothing_else(make, message, exported, tmp_path, fails):
+    package = tmp_path / "net.mlpackage"
+    make(package, exported("coreml")[1])
+    before = sorted(tmp_path.rglob("*"))
+    line = fails("export", ARCH, "--to", "coreml", "--out", package, "--checkpoint", WEIGHTS)
+    assert line == f"seattn: cannot write {package}: {message}\n"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_files_for_torch_load_without_seattn_and_timm(exported, net, tmp_path):
@@ -150,7 +271,7 @@ class Branching(nn.Module):
         return x.mean((2, 3))[:, :2] * (self.scale if x.sum() > 0 else 0)
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch", "executorch"])
+@pytest.mark.parametrize("to", ["onnx", "torch", "executorch", "coreml"])
 def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp_path):
     monkeypatch.setattr(seattn.deploy.exporting, "load_model", lambda *args, **kwargs: Branching())
     file = tmp_path / "new" / f"net{FORMATS[to].suffix}"
@@ -163,9 +284,10 @@ def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp
     ("args", "message"),
     [
         (["--to", "onx"], "unknown format 'onx'; did you mean 'onnx'?"),
-        (["--to", "tflite"], "unknown format 'tflite'; known: onnx, openvino, torch, torchscript, executorch"),
+        (["--to", "tflite"], "unknown format 'tflite'; known: onnx, openvino, torch, torchscript, executorch, coreml"),
         (["--to", "torch", "--out", "net.onnx"], "the format torch has files called NAME.pt2, got net.onnx"),
         (["--to", "executorch", "--out", "net.pt"], "the format executorch has files called NAME.pte, got net.pt"),
+        (["--to", "coreml", "--out", "net.mlmodel"], "the format coreml has files called NAME.mlpackage, got net.mlm"),
         (["--to", "executorch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx or openvino, got executorch"),
         (["--to", "torchscript", "--data-dir", "nowhere"], "no data folder nowhere"),
     ],
@@ -187,6 +309,7 @@ def test_an_unknown_model_is_one_line(fails):
         ("onnx", "onnxruntime", "deploy"),
         ("openvino", "openvino", "deploy"),
         ("executorch", "executorch", "mobile"),
+        ("coreml", "coremltools", "mobile"),
     ],
 )
 def test_a_package_that_is_not_installed_is_one_line(to, package, extra, monkeypatch, fails):
