@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,11 +42,14 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
 
 
 @pytest.fixture
-def interrupt_when() -> Callable[[Callable[[], bool]], None]:
+def interrupt_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
     """Interrupts this process, as Ctrl-C does, as soon as the condition holds."""
 
     def wait(condition: Callable[[], bool]) -> None:
         wait_until(condition)
         os.kill(os.getpid(), signal.SIGINT)
 
-    return lambda condition: threading.Thread(target=wait, args=(condition,), daemon=True).start()
+    # Libraries that other tests import may have taken Python's own handler away: the process would end.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda condition: threading.Thread(target=wait, args=(condition,), daemon=True).start()
+    signal.signal(signal.SIGINT, before)
