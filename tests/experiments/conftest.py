@@ -1,9 +1,5 @@
 """Trainings that cost nothing, for tests of what studies and searches do with them."""
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +9,6 @@ from seattn.core import child
 from seattn.experiments.search import trials
 from seattn.experiments.study import queue
 from tests.helpers.colours import write_colours
-from tests.helpers.commands import wait_until
 from tests.helpers.fake_training import FakeTraining
 from tests.helpers.studies import CLASSES, ROW
 
@@ -39,17 +34,3 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     monkeypatch.setattr(queue, "POLL", 0.02)
     monkeypatch.setattr(trials, "POLL", 0.02)
     return fake
-
-
-@pytest.fixture
-def interrupt_when() -> Iterator[Callable[[Callable[[], bool]], None]]:
-    """Interrupts this process, as Ctrl-C does, as soon as the condition holds."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        wait_until(condition)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    # Libraries that other tests import may have taken Python's own handler away: the process would end.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield lambda condition: threading.Thread(target=wait, args=(condition,), daemon=True).start()
-    signal.signal(signal.SIGINT, before)

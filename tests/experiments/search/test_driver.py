@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import sqlite3
 from itertools import pairwise
 
@@ -246,12 +247,15 @@ def test_out_of_time_it_stops_and_goes_on_from_there(tmp_path, data_dir, out, tr
     assert second[0] in (len(first), len(first) + 1)  # the last epoch may not have been counted
 
 
-def test_ctrl_c_pauses_the_trials(tmp_path, data_dir, out, trained, interrupt_when, capsys):
+def test_ctrl_c_pauses_the_trials(tmp_path, data_dir, out, trained):
     trained.score("time.sleep(0.1) or 50.0")
-    interrupt_when((out / "trial-0001" / "last.pth.tar").exists)
     path = write_search(tmp_path, recipe={"epochs": 500})
-    assert main(command(path, data_dir, out, "--trials", 4, "--jobs", 2)) == 130
-    assert "trial 0 is paused; run the same command to resume it" in capsys.readouterr().err
+    process = start_fake(trained, path, data_dir, out, "--trials", 4, "--jobs", 2)
+    wait_until((out / "trial-0001" / "last.pth.tar").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate()
+    assert process.returncode == 130, log
+    assert "trial 0 is paused; run the same command to resume it" in log
     assert states(out) == ["paused"] * 2
     assert not any(is_locked(folder) for folder in out.glob("trial-*"))
 

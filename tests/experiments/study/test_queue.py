@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -68,28 +69,35 @@ def test_a_killed_study_continues_to_the_same_weights(tmp_path, data_dir, out, o
     assert (run.folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
-def test_two_commands_train_each_run_once(tmp_path, data_dir, out, trained):
-    trained.score("time.sleep(0.1) or 90.0")
-    study = write_study(tmp_path, seeds=[0, 1, 2])
+def start_fake(trained, *arguments):
+    """The command in a process of its own, with the fake training."""
     code = (
         "import json, sys; from seattn.core import child; child.COMMAND = json.loads(sys.argv.pop(1)); "
         "from seattn.__main__ import main; sys.exit(main())"
     )
-    arguments = (json.dumps(trained.command), *command(study, data_dir, out))
-    processes = [start(*arguments, python=("-c", code)) for _ in range(2)]
+    return start(json.dumps(trained.command), *arguments, python=("-c", code))
+
+
+@pytest.mark.slow
+def test_two_commands_train_each_run_once(tmp_path, data_dir, out, trained):
+    trained.score("time.sleep(0.1) or 90.0")
+    study = write_study(tmp_path, seeds=[0, 1, 2])
+    processes = [start_fake(trained, *command(study, data_dir, out)) for _ in range(2)]
     logs = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     assert sum(len(call["epochs"]) for call in trained.calls()) == 12, logs
     assert ablate(study, None, out).missing == ()
 
 
-def test_ctrl_c_ends_the_trainings(tmp_path, data_dir, out, trained, interrupt_when):
+def test_ctrl_c_ends_the_trainings(tmp_path, data_dir, out, trained):
     trained.score("time.sleep(99)")
     study = write_study(tmp_path)
     runs = runs_of(load_ablation(study), out)
-    interrupt_when(lambda: all(run.is_locked() for run in runs[:2]))
-    assert main(command(study, data_dir, out, "--jobs", 2)) == 130
+    process = start_fake(trained, *command(study, data_dir, out, "--jobs", 2))
+    wait_until(lambda: all(run.is_locked() for run in runs[:2]), process)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate()
+    assert process.returncode == 130, log
     assert set(asked(trained)) == {(0.05, 0), (0.02, 0)}
     assert not any(run.is_locked() for run in runs)
 
