@@ -30,7 +30,7 @@ def test_list_as_json(capsys):
         "parameters": 274847,
         "macs": 40815200,
         "input_size": [3, 32, 32],
-        "weights": {"cifar10": "package", "cifar100": "none"},
+        "weights": {"cifar10": "package", "cifar100": "package"},
     }
 
 

@@ -1,6 +1,7 @@
 """Commands in processes of their own, and the tables that they write."""
 
 import csv
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,17 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str] | 
         assert process is None or process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> str:
+    """Press Ctrl-C, and again where Python has lost it in the callback of a weak reference; returns the log."""
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=40)[1]
+        except subprocess.TimeoutExpired:
+            pass
+    raise AssertionError("the process goes on after Ctrl-C")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

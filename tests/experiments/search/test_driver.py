@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import sqlite3
 from itertools import pairwise
 
@@ -27,7 +26,7 @@ from seattn.experiments.search.figures import _label_values
 from seattn.experiments.search.space import load_search
 from seattn.experiments.search.trials import Stopped
 from tests.helpers.colours import write_colours
-from tests.helpers.commands import read_csv, start, wait_until
+from tests.helpers.commands import interrupt, read_csv, start, wait_until
 from tests.helpers.searches import SPACE, write_search
 from tests.helpers.studies import CLASSES
 
@@ -252,8 +251,7 @@ def test_ctrl_c_pauses_the_trials(tmp_path, data_dir, out, trained):
     path = write_search(tmp_path, recipe={"epochs": 500})
     process = start_fake(trained, path, data_dir, out, "--trials", 4, "--jobs", 2)
     wait_until((out / "trial-0001" / "last.pth.tar").exists, process)
-    process.send_signal(signal.SIGINT)
-    _, log = process.communicate()
+    log = interrupt(process)
     assert process.returncode == 130, log
     assert "trial 0 is paused; run the same command to resume it" in log
     assert states(out) == ["paused"] * 2

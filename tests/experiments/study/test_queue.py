@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from seattn.experiments.study.ablation import ablate
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.progress import Progress
 from seattn.experiments.study.runs import runs_of
-from tests.helpers.commands import read_csv, start, wait_until
+from tests.helpers.commands import interrupt, read_csv, start, wait_until
 from tests.helpers.locks import hold
 from tests.helpers.studies import finish, write_study
 
@@ -95,8 +94,7 @@ def test_ctrl_c_ends_the_trainings(tmp_path, data_dir, out, trained):
     runs = runs_of(load_ablation(study), out)
     process = start_fake(trained, *command(study, data_dir, out, "--jobs", 2))
     wait_until(lambda: all(run.is_locked() for run in runs[:2]), process)
-    process.send_signal(signal.SIGINT)
-    _, log = process.communicate()
+    log = interrupt(process)
     assert process.returncode == 130, log
     assert set(asked(trained)) == {(0.05, 0), (0.02, 0)}
     assert not any(run.is_locked() for run in runs)
