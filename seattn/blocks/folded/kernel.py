@@ -149,7 +149,6 @@ def _has_onednn(conv: nn.Conv2d, weight: Tensor, x: Tensor) -> bool:
         or not onednn_takes(x)
         or not weight.is_cpu
         or not has_zero_padding(conv)
-        or transforms_are_active()
     ):
         return False
     dtype = x.dtype

@@ -111,8 +111,9 @@ def _plan(block: nn.Module, folds: list[Fold], attn: nn.Module | None) -> BlockP
     in_fp32 = all(tensor.dtype == torch.float32 for tensor in block.parameters())
     if isinstance(e, Reason) or not in_fp32 or not may_skip(attn):
         return None
-    has_convs = all(has_zero_padding(fold.conv) for fold in folds)
-    return BlockPlan(block, folds, _projection(block), e) if has_convs else None
+    if not all(has_zero_padding(fold.conv) for fold in folds):
+        return None
+    return BlockPlan(block, folds, _projection(block), e)
 
 
 def _projection(block: Any) -> Fold | None:

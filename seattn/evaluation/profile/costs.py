@@ -199,11 +199,11 @@ def parameters_and_macs(model: nn.Module) -> tuple[int, int]:
 
 def _input_size(model: nn.Module, given: tuple[int, int, int] | None) -> tuple[int, int, int]:
     cfg: Any = getattr(model, "pretrained_cfg", None) or {}
-    size = given or cfg.get("input_size")
+    size = cfg.get("input_size") if given is None else given
     if size is None:
         raise ValueError(f"{type(model).__name__} has no pretrained_cfg with an input_size; give input_size=(C, H, W)")
     channels, height, width = (int(number) for number in size)
-    if not given:
+    if given is None:
         channels = int(getattr(model, "in_chans", channels))  # of a net made with another in_chans than its cfg's
     if min(channels, height, width) < 1:
         raise ValueError(f"input_size must be three numbers of at least 1, (C, H, W); got {tuple(size)}")
