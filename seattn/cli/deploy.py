@@ -50,7 +50,8 @@ def export(
     int8: Annotated[
         bool,
         typer.Option(
-            "--int8", help="8-bit weights and activations (ONNX, OpenVINO); with --data-dir, to measure the loss."
+            "--int8",
+            help="8-bit weights and activations (ONNX, OpenVINO, torch); with --data-dir, to measure the loss.",
         ),
     ] = False,
     calibrate: Annotated[
@@ -68,7 +69,8 @@ def export(
     A file whose outputs differ from PyTorch's, or whose 8 bits cost over 5 points of accuracy, is not kept.
     ExecuTorch (with XNNPACK) and Core ML are for phones and other small devices; these files take 1 to 64 images at a
     time, others any number. Only macOS can run, and so check, a Core ML file: on other systems it is written unchecked.
-    ONNX and OpenVINO need: pip install "seattn\\[deploy]"; ExecuTorch and Core ML: pip install "seattn\\[mobile]".
+    ONNX, OpenVINO and 8 bits need: pip install "seattn\\[deploy]".
+    ExecuTorch and Core ML need: pip install "seattn\\[mobile]".
     """
     from seattn.deploy.exporting import export_model
     from seattn.deploy.runtime import RUNTIMES
@@ -98,6 +100,13 @@ def export(
     if done.top1_before is not None:
         print(
             f"top-1 on {counted(done.images, 'image')}: {done.top1_before:.2%} in PyTorch, {done.top1_after:.2%} here"
+        )
+    if done.milliseconds_before is not None:
+        print(f"one image: {done.milliseconds_before:.2f} ms in PyTorch (eager), {done.milliseconds_after:.2f} ms here")
+    if to == "torch" and int8:
+        print(
+            "torch.compile makes the 8 bits fast: import torchao.quantization.pt2e, then "
+            f'torch.compile(torch.export.load("{done.files[0]}").module())'
         )
     if to in RUNTIMES:
         file = next(file for file in done.files if not file.endswith((".bin", ".json")))

@@ -23,6 +23,7 @@ from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import data_config, image_mode
 from seattn.deploy.formats import Format, find_format
+from seattn.deploy.latency import milliseconds
 from seattn.deploy.metadata import describe
 from seattn.deploy.runtime import Run
 from seattn.evaluation.scoring import match_classes, open_images
@@ -49,6 +50,8 @@ class Export:
         images: the number of labelled images that were compared, in addition to random inputs.
         float_bytes: the size of all files before quantisation to 8 bits; None without quantisation.
         top1_before, top1_after: the accuracy on the images in PyTorch and in the file; None without images.
+        milliseconds_before, milliseconds_after: the median time of one image in PyTorch, by this package's net in eager
+            mode, and in the file; None where this machine cannot compute the file.
     """
 
     files: tuple[str, ...]
@@ -57,6 +60,8 @@ class Export:
     images: int
     top1_before: float | None
     top1_after: float | None
+    milliseconds_before: float | None
+    milliseconds_after: float | None
     float_bytes: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def export_model(
             format "coreml" is a folder, which replaces one that an earlier export wrote.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
             of them are drawn. None checks on random inputs only.
-        int8: quantise weights and activations to 8 bits; for "onnx" and "openvino", and with `data_dir`.
+        int8: quantise weights and activations to 8 bits; for "onnx", "openvino" and "torch", and with `data_dir`.
         calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
             At most 512 of them are drawn.
         progress: show progress bars on stderr.
@@ -140,6 +145,9 @@ def export_model(
                 _check_loss(before, after, len(labelled.outputs))
             else:
                 _check_difference(differences[-1], spec, to)
+        times: list[float] = []
+        if target.runs_here:
+            times = milliseconds((net, run), _random_inputs(net)[1])
         sizes = {out.parent / path.name: size(path) for path in sorted(folder.iterdir())}
     return Export(
         files=tuple(map(str, sizes)),
@@ -148,6 +156,8 @@ def export_model(
         images=0 if labelled is None else len(labelled.outputs),
         top1_before=before,
         top1_after=after,
+        milliseconds_before=times[0] if times else None,
+        milliseconds_after=times[1] if times else None,
         float_bytes=float_bytes,
     )
 

@@ -8,20 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
+from torch.export import Dim
 
 from seattn.core.errors import UserError, did_you_mean
 from seattn.deploy.metadata import INPUT, KEY, Metadata, metadata_file
 from seattn.deploy.mobile import LARGEST_BATCH, is_our_coreml, save_coreml, to_executorch
-from seattn.deploy.quantization import quantize_onnx, quantize_openvino
+from seattn.deploy.program import DYNAMIC_BATCH, trace
+from seattn.deploy.quantization import quantize_onnx, quantize_openvino, quantize_torch
 from seattn.deploy.runtime import Run, run_coreml, run_executorch, run_onnx, run_openvino, run_torch, run_torchscript
 
-_DYNAMIC_BATCH = ({0: Dim("batch")},)
 _BOUNDED_BATCH = ({0: Dim("batch", max=LARGEST_BATCH)},)
 
 
@@ -80,18 +78,8 @@ def find_format(name: str, *, int8: bool = False) -> Format:
     return target
 
 
-def _program(net: nn.Module, x: Tensor, batch: tuple[dict[int, Any], ...] = _DYNAMIC_BATCH) -> ExportedProgram:
-    """The net as plain operators of PyTorch, for any B, without the paths of source files on this machine."""
-    program = torch.export.export(net, (x,), dynamic_shapes=batch)
-    for module in program.graph_module.modules():
-        if isinstance(module, GraphModule):
-            for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)
-    return program
-
-
 def _write_torch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
-    torch.export.save(_program(net, x), path)
+    torch.export.save(trace(net, x), path)
     _write_beside(path, metadata)
 
 
@@ -108,12 +96,12 @@ def _write_onnx(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> No
     import onnx
 
     program = torch.onnx.export(
-        _program(net, x),
+        trace(net, x),
         (x,),
         dynamo=True,
         input_names=[INPUT],
         output_names=["logits"],
-        dynamic_shapes=_DYNAMIC_BATCH,
+        dynamic_shapes=DYNAMIC_BATCH,
         verbose=False,
     )
     assert program is not None  # None is for the exporter before dynamo
@@ -128,7 +116,7 @@ def _write_onnx(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> No
 def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
     import openvino
 
-    model = openvino.convert_model(_program(net, x))
+    model = openvino.convert_model(trace(net, x))
     model.inputs[0].set_names({INPUT})
     model.outputs[0].set_names({"logits"})
     model.set_rt_info(metadata.to_json(), [KEY])
@@ -137,20 +125,20 @@ def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -
 
 def _write_executorch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
     images = x.new_zeros(LARGEST_BATCH, *x.shape[1:])
-    path.write_bytes(to_executorch(_program(net, images, _BOUNDED_BATCH)))
+    path.write_bytes(to_executorch(trace(net, images, _BOUNDED_BATCH)))
     _write_beside(path, replace(metadata, largest_batch=LARGEST_BATCH))
 
 
 def _write_coreml(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
     _, channels, height, width = x.shape
     text = replace(metadata, largest_batch=LARGEST_BATCH).to_json()
-    save_coreml(_program(net, x, _BOUNDED_BATCH), (channels, height, width), path, text)
+    save_coreml(trace(net, x, _BOUNDED_BATCH), (channels, height, width), path, text)
 
 
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx, quantize_onnx),
     "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",)),
-    "torch": Format(".pt2", (), _write_torch, run_torch),
+    "torch": Format(".pt2", (), _write_torch, run_torch, quantize_torch, ("torchao",)),
     "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
     "executorch": Format(".pte", ("executorch",), _write_executorch, run_executorch, extra="mobile"),
     "coreml": Format(

@@ -7,8 +7,6 @@ Shapes: B images, C channels, H x W pixels.
 """
 
 import json
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -18,13 +16,14 @@ from typing import Any
 import timm
 import torch
 from timm.models import split_model_name_tag
-from torch import Tensor, nn
+from torch import nn
 
 from seattn.blocks.narrowing import find_widths
 from seattn.core.errors import UserError, first_line, shorten
 from seattn.core.files import write_text
 from seattn.data.folders import class_folders, find_splits
 from seattn.data.transforms import class_names, data_config
+from seattn.deploy.latency import milliseconds
 from seattn.evaluation.profile.costs import parameters_and_macs
 from seattn.evaluation.scoring import score_images
 from seattn.models.listing import our_models
@@ -33,7 +32,6 @@ from seattn.training.finetuning import FineTuned, find_splits_of_run, find_start
 
 RESULT = "pruning.json"
 WIDTHS = "widths"  # the option of our nets that gives the sizes of layers
-_ROUNDS = 30  # timed calls of each net
 
 
 @dataclass(frozen=True)
@@ -192,9 +190,10 @@ def _compare(
     nets = (load_model(model, checkpoint=checkpoint, device=done.device), load_model(str(done.run), device=done.device))
     images = tested_files(done.run, done.images, skip_bad=skip_bad)
     scores = score_images(nets[0], images, progress="scoring the net before" if progress else "").evaluation
+    x = torch.zeros(1, *data_config(nets[0])["input_size"], device=done.device)
     before, after = (
-        Size(*parameters_and_macs(net), top1, milliseconds)
-        for net, top1, milliseconds in zip(nets, (scores.top1, done.row.top1), _milliseconds(nets), strict=True)
+        Size(*parameters_and_macs(net), top1, time)
+        for net, top1, time in zip(nets, (scores.top1, done.row.top1), milliseconds(nets, x), strict=True)
     )
     return Pruned(
         run=str(done.run),
@@ -205,23 +204,3 @@ def _compare(
         before=before,
         after=after,
     )
-
-
-@torch.inference_mode()
-def _milliseconds(nets: tuple[nn.Module, nn.Module]) -> list[float]:
-    """The median time of one image of each net, over calls that alternate between the nets."""
-    x = torch.zeros(1, *data_config(nets[0])["input_size"], device=next(nets[0].parameters()).device)
-    times: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS):
-        for net, calls in zip(nets, times, strict=True):
-            _run(net, x)  # untimed: the first call after the other net's is slower
-            start = time.perf_counter()
-            _run(net, x)
-            calls.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(calls) for calls in times]
-
-
-def _run(net: nn.Module, x: Tensor) -> None:
-    net(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)

@@ -1,7 +1,7 @@
 """Eight-bit files: static quantisation after training, with ranges of activations measured on images.
 
-Weights have a scale for each output channel and use 7 of the 8 bits: processors without VNNI add two products of 8 bits
-in 16 bits, which would overflow.
+Weights have a scale for each output channel. The weights, in PyTorch the activations, use 7 of the 8 bits: processors
+without VNNI add two products of 8 bits in 16 bits, which would overflow.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -14,9 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seattn.deploy.metadata import INPUT
+from seattn.deploy.program import trace
 
 
 def quantize_onnx(path: Path, batches: Iterable[Tensor]) -> None:
@@ -70,6 +72,31 @@ def quantize_openvino(path: Path, batches: Iterable[Tensor]) -> None:
     finally:
         logger.setLevel(level)
     openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def quantize_torch(path: Path, batches: Iterable[Tensor]) -> None:
+    """Give the file of torch.export 8-bit weights and activations.
+
+    The file holds each operator between steps that convert to 8 bits and back, which `torch.compile` replaces by
+    operators of 8 bits (PyTorch 2 Export Quantization, https://docs.pytorch.org/ao/stable/pt2e_quantization). Without
+    `torch.compile` it is slower than the net in float32.
+
+    Args:
+        batches: inputs (B, C, H, W) that show the range of each activation; at least one.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    config = x86.get_default_x86_inductor_quantization_config(reduce_range=True)
+    net = prepare_pt2e(torch.export.load(path).module(), x86.X86InductorQuantizer().set_global(config))
+    for batch in batches:
+        net(batch)
+    net = convert_pt2e(net)
+    used = {node.target for node in net.graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in net.named_parameters() if name not in used]:
+        module, _, parameter = name.rpartition(".")
+        delattr(net.get_submodule(module), parameter)  # in float32, replaced by 8 bits
+    torch.export.save(trace(net, batch.new_zeros(2, *batch.shape[1:])), path)
 
 
 class _Reader:

@@ -288,7 +288,7 @@ def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp
         (["--to", "torch", "--out", "net.onnx"], "the format torch has files called NAME.pt2, got net.onnx"),
         (["--to", "executorch", "--out", "net.pt"], "the format executorch has files called NAME.pte, got net.pt"),
         (["--to", "coreml", "--out", "net.mlmodel"], "the format coreml has files called NAME.mlpackage, got net.mlm"),
-        (["--to", "executorch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx or openvino, got executorch"),
+        (["--to", "executorch", "--int8", "--data-dir", "d"], "--int8 is for --to onnx or openvino or torch"),
         (["--to", "torchscript", "--data-dir", "nowhere"], "no data folder nowhere"),
     ],
 )
