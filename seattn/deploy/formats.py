@@ -19,6 +19,7 @@ from seattn.deploy.mobile import LARGEST_BATCH, is_our_coreml, save_coreml, to_e
 from seattn.deploy.program import DYNAMIC_BATCH, trace
 from seattn.deploy.quantization import quantize_onnx, quantize_openvino, quantize_torch
 from seattn.deploy.runtime import Run, run_coreml, run_executorch, run_onnx, run_openvino, run_torch, run_torchscript
+from seattn.deploy.signals import signal_stack_kept
 
 _BOUNDED_BATCH = ({0: Dim("batch", max=LARGEST_BATCH)},)
 
@@ -113,6 +114,7 @@ def _write_onnx(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> No
     onnx.save(model, path)
 
 
+@signal_stack_kept()
 def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
     import openvino
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from seattn.deploy.metadata import INPUT
 from seattn.deploy.program import trace
+from seattn.deploy.signals import signal_stack_kept
 
 
 def quantize_onnx(path: Path, batches: Iterable[Tensor]) -> None:
@@ -46,6 +47,7 @@ def quantize_onnx(path: Path, batches: Iterable[Tensor]) -> None:
         )
 
 
+@signal_stack_kept()
 def quantize_openvino(path: Path, batches: Iterable[Tensor]) -> None:
     """Give the OpenVINO file, and the file of weights beside it, 8-bit weights and activations; its metadata stay.
 

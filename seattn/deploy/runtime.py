@@ -17,6 +17,7 @@ from seattn.core.files import not_found
 from seattn.core.records import read_text
 from seattn.deploy.metadata import INPUT, KEY, Metadata, metadata_file, parse
 from seattn.deploy.mobile import LARGEST_BATCH
+from seattn.deploy.signals import signal_stack_kept
 from seattn.models.load import set_temperature
 
 Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
@@ -85,6 +86,7 @@ def run_onnx(path: Path) -> tuple[Run, str | None]:
     return run, session.get_modelmeta().custom_metadata_map.get(KEY)
 
 
+@signal_stack_kept()
 def run_openvino(path: Path) -> tuple[Run, str | None]:
     """The function of an OpenVINO file in float32, with as many threads as torch has, and the text of its metadata."""
     import openvino
