@@ -34,7 +34,8 @@ from seattn.core.errors import UserError
 from seattn.core.files import is_locked, write_text
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_yaml
-from seattn.data.folders import class_folders, require_split
+from seattn.data.folders.classes import class_folders
+from seattn.data.folders.splits import require_split
 from seattn.models.listing import check_name
 from seattn.training.run_dir import read_summary
 

@@ -14,7 +14,7 @@ from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, sha256, write_text
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
-from seattn.data.folders import has_split
+from seattn.data.folders.splits import has_split
 from seattn.data.images import hold_out
 from seattn.evaluation.probabilities.temperature import calibrate
 from seattn.evaluation.scoring import evaluate, open_images

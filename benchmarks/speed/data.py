@@ -26,7 +26,8 @@ from seattn.core.files import require_writable
 from seattn.core.recipe import parse_recipe
 from seattn.core.records import append_rows
 from seattn.core.rows import Conditions, conditions
-from seattn.data.folders import find_split, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import find_split
 from seattn.data.images import ImageSet, decode
 from seattn.data.loader import FolderTrain
 from seattn.data.memory import MemoryTrain, TrainSplit

@@ -81,7 +81,7 @@ def evaluate(
     With --ensemble: several models, each alone and all together, with the gain on the same images and its interval.
     """
     from seattn.cli.tables import print_evaluation, print_members
-    from seattn.data.folders import split_folder
+    from seattn.data.folders.splits import split_folder
     from seattn.data.images import cifar_folder
     from seattn.evaluation.probabilities.ensemble import evaluate_ensemble
     from seattn.evaluation.scoring import evaluate as evaluate_split

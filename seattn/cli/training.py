@@ -197,7 +197,8 @@ def train(
 ) -> None:
     """Train a model from a recipe; or without a recipe, by --model, --lr, --epochs, and --set for all other keys."""
     from seattn.core.recipe import find_config, load_recipe, parse_recipe, replace_keys
-    from seattn.data.folders import class_folders, find_split, has_split
+    from seattn.data.folders.classes import class_folders
+    from seattn.data.folders.splits import find_split, has_split
     from seattn.data.images import cifar_folder
     from seattn.training.driver import train as run_recipe
 

@@ -17,7 +17,10 @@ import torch
 from seattn.core.errors import UserError, shorten
 from seattn.core.files import printable
 from seattn.core.records import read_text
-from seattn.data.folders import UserImages, find_splits, is_hidden, read_images, walk_images
+from seattn.data.folders.classes import is_hidden
+from seattn.data.folders.files import walk_images
+from seattn.data.folders.reading import UserImages, read_images
+from seattn.data.folders.splits import find_splits
 from seattn.data.images import SUFFIXES, FileSet
 
 _DELIMITERS = ",;\t| "

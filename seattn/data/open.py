@@ -21,13 +21,8 @@ from PIL import Image
 from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.core.recipe import Recipe
-from seattn.data.folders import (
-    check_classes,
-    check_no_class_empty,
-    find_split,
-    has_split,
-    list_files,
-)
+from seattn.data.folders.files import check_classes, check_no_class_empty, list_files
+from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import (
     DECODE_ERRORS,
     SKIP_BAD,

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from seattn.core.errors import UserError, counted, first_line
 from seattn.core.files import not_found, require_replaceable, require_writable_file, size, whole_files
 from seattn.core.progress import progress_bar
-from seattn.data.folders import has_split, list_images
+from seattn.data.folders.files import list_images
+from seattn.data.folders.splits import has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import data_config, image_mode

@@ -21,7 +21,8 @@ from torch import nn
 from seattn.blocks.narrowing import find_widths
 from seattn.core.errors import UserError, first_line, shorten
 from seattn.core.files import write_text
-from seattn.data.folders import class_folders, find_splits
+from seattn.data.folders.classes import class_folders
+from seattn.data.folders.splits import find_splits
 from seattn.data.transforms import class_names, data_config
 from seattn.deploy.latency import milliseconds
 from seattn.evaluation.profile.costs import parameters_and_macs

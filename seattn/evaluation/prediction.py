@@ -20,7 +20,7 @@ from torch import nn
 from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.core.progress import progress_bar
-from seattn.data.folders import list_images
+from seattn.data.folders.files import list_images
 from seattn.data.images import read_image
 from seattn.data.transforms import class_names, data_config, eval_transform, image_mode
 from seattn.evaluation.probabilities.combination import class_orders, combine

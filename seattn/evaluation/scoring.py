@@ -20,7 +20,8 @@ from torch import nn
 from seattn.core.errors import UserError, shorten
 from seattn.core.progress import progress_bar
 from seattn.core.records import read_text
-from seattn.data.folders import list_files, split_folder
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.labels import read_labels
 from seattn.data.loader import FolderEval

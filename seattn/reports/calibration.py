@@ -4,7 +4,8 @@ from pathlib import Path
 
 from seattn.core.errors import UserError, counted
 from seattn.core.files import is_locked, not_found, require_writable_file
-from seattn.data.folders import find_split, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import find_split
 from seattn.evaluation.probabilities.temperature import Calibration, calibrate, store_temperature
 from seattn.models.load import CONFIG, DIR_PREFIX, load_model
 from seattn.reports.runs import SPLITS, Split, as_trained, check_held_out, open_split, read_run

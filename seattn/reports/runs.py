@@ -18,7 +18,8 @@ from seattn.core.files import not_found
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import find_split, has_split, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar
 from seattn.evaluation.scoring import Evaluation, FloatArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model

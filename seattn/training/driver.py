@@ -13,7 +13,8 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import check_out, has_split, link_splits, require_split
+from seattn.data.folders.linking import link_splits
+from seattn.data.folders.splits import check_out, has_split, require_split
 from seattn.data.labels import read_labelled
 from seattn.models.listing import check_name
 from seattn.training.log import check_log

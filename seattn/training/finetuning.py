@@ -21,7 +21,10 @@ from seattn.core.errors import UserError, counted
 from seattn.core.files import atomic_path, printable, require_writable, write_text
 from seattn.core.recipe import load_recipe, parse_recipe, replace_keys
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders import UserImages, check_out, find_split, link_splits, list_files, read_folder
+from seattn.data.folders.files import list_files
+from seattn.data.folders.linking import link_splits
+from seattn.data.folders.reading import UserImages, read_folder
+from seattn.data.folders.splits import check_out, find_split
 from seattn.data.images import FileSet, leave_out_unreadable
 from seattn.data.labels import read_labelled
 from seattn.data.transforms import PREPROCESSING

@@ -15,7 +15,7 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow, Conditions
-from seattn.data.folders import check_out, require_split
+from seattn.data.folders.splits import check_out, require_split
 from seattn.evaluation.scoring import Evaluation
 from seattn.models.load import WEIGHTS
 from seattn.training.build import create_model

@@ -8,7 +8,10 @@ import torch
 from PIL import Image
 
 from seattn.core.errors import UserError
-from seattn.data.folders import check_out, find_splits, link_splits, list_files, read_folder, split_folder
+from seattn.data.folders.files import list_files
+from seattn.data.folders.linking import link_splits
+from seattn.data.folders.reading import read_folder
+from seattn.data.folders.splits import check_out, find_splits, split_folder
 
 
 def save(path, colour="red", **options):

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from seattn.core.errors import UserError
-from seattn.data.folders import link_splits, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.linking import link_splits
 from seattn.data.labels import read_labelled, read_labels
 
 ANIMALS = {"a": "dog", "b": "cat", "c": "dog", "d": "cat"}

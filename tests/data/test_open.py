@@ -10,7 +10,8 @@ from timm.data import create_transform
 import seattn.data.open
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
-from seattn.data.folders import has_split, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import has_split
 from seattn.data.images import ImageSet, decode, hold_out, load_cifar, read_image
 from seattn.data.loader import FolderEval
 from seattn.data.memory import MemoryTrain

@@ -22,7 +22,7 @@ from benchmarks.evidence.ship import held_out_temperature, place, score_again
 from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
 from seattn.core.errors import UserError
 from seattn.core.recipe import OurKeys, load_recipe
-from seattn.data.folders import list_files
+from seattn.data.folders.files import list_files
 from seattn.data.images import hold_out
 from seattn.data.samples import load_sample
 from seattn.evaluation.probabilities.temperature import calibrate

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 import seattn.training.finetuning
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.data.folders import link_splits, read_folder
+from seattn.data.folders.linking import link_splits
+from seattn.data.folders.reading import read_folder
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model

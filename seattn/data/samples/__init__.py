@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from seattn.core.errors import UserError
-from seattn.data.folders import list_images
+from seattn.data.folders.files import list_images
 from seattn.data.images import read_image
 
 MOST_EXAMPLES = 24

@@ -23,7 +23,8 @@ from sqlalchemy.exc import OperationalError
 
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError, counted
-from seattn.data.folders import find_split, has_split, list_files
+from seattn.data.folders.files import list_files
+from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import cifar_folder
 from seattn.experiments.search.figures import write_figures
 from seattn.experiments.search.results import summary, write_results

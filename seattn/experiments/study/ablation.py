@@ -14,7 +14,7 @@ from filelock import FileLock
 from seattn.core.device import torch_device
 from seattn.core.errors import UserError
 from seattn.core.files import not_found, require_writable, write_bytes, write_text
-from seattn.data.folders import require_split
+from seattn.data.folders.splits import require_split
 from seattn.experiments.study.design import Ablation, check_seeds, load_ablation
 from seattn.experiments.study.figures import plot_bytes
 from seattn.experiments.study.progress import Progress

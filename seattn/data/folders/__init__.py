@@ -1,0 +1,1 @@
+"""Folders of images: splits, class folders, files, and splits made of links."""
