@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 
+_SOURCE = "Rendered by `make cards` from the rows beside it; rows of earlier versions: [archive](archive)."
 _STEPS = """## What a training step is made of
 
 Times over that of the net with attention and our tails. `convolutions alone` has neither attention nor norms and
@@ -124,7 +125,7 @@ def exported_rows() -> list[list[DeployRow]]:
 def render_results() -> str:
     """benchmarks/results/README.md: all cases, the parts of a training step, and exported nets."""
     steps = [table for path in speed_files() if (table := render_steps(records.read_rows(SpeedRow, path)))]
-    text = f"# Speed\n\nRendered by `make cards` from the rows beside it.\n\n{render_tables(headlines=False)}"
+    text = f"# Speed\n\n{_SOURCE}\n\n{render_tables(headlines=False)}"
     exported = [render_deploy_page(rows) for rows in exported_rows()]
     text += "\n" + _STEPS + "\n" + "\n".join(steps) if steps else ""
     return text + ("\n" + _EXPORTED + "\n" + "\n".join(exported) if exported else "")
