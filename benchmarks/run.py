@@ -7,6 +7,7 @@ are listed. The exit code is 1 if a case failed. The times mean little while the
 
 import argparse
 import gc
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,11 +31,13 @@ from seattn.core.rows import conditions
 
 BENCHES = {"ops": ops.cases, "blocks": blocks.cases, "models": models.cases}
 QUICK_COPY = 2**20
+_MOST_BUSY = 0.5  # of the load average: one training makes it 1
 
 
 @command("run")
 def main(arguments: Sequence[str] | None) -> int:
     args = _parser().parse_args(arguments)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
     # Rich assumes 80 columns for an output that is not a terminal, and would cut the tables.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -54,6 +57,8 @@ def main(arguments: Sequence[str] | None) -> int:
     log(f"{where.machine}, torch {where.torch}: copies {bench.bandwidth / 1e9:.3g} GB/s")
     if not (plan.cuda or cpu_has_bfloat16()):
         log("this CPU has no bfloat16: nets run in float32 only")
+    if load > _MOST_BUSY:
+        log(f"the load average was {load:.1f} before the start: if other programs are running, the times mean little")
     rows, failed = _run(bench, cases, out, deadline=time.monotonic() + 60 * args.minutes)
     console.print(summary_table(rows))
     if not args.quick:

@@ -276,7 +276,10 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: 
 
 
 def _is_trained_elsewhere(folder: Path) -> bool:
-    """Whether another command trains the run; the wait is for a training that ends because its command was killed."""
+    """Whether another command trains the run.
+
+    It waits a moment first: a training whose command was killed needs time to end.
+    """
     deadline = time.monotonic() + _PATIENCE
     while is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_POLL)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,3 +92,12 @@ def test_every_file_that_is_not_code_is_in_the_wheel():
         files = [path for path in (ROOT / folder).glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
         assert [path for path in files if path.suffix != ".py" and path not in packaged] == []
     assert len(packaged) > 60
+    # PyPI takes files up to 100 MB; weights are not compressible.
+    assert sum(path.stat().st_size for path in packaged) < 90e6
+
+
+def test_the_package_alone_installs_six_packages():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w-]+", requirement).group() for requirement in needed}
+    assert names == {"torch", "torchvision", "timm", "triton", "huggingface_hub", "safetensors"}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.deploy.rows import EAGER, FORMS, DeployRow, newest
 
-_NOTE = """Nets in PyTorch and as files of `seattn export`, in float32 but for the 8-bit ones; PyTorch runs in
+_NOTE = """Nets in PyTorch and as files of `seattn export`, in float32, except the 8-bit files; PyTorch runs in
 channels_last, and its sizes are of float32 weights. {images} test images; all forms of a net were timed in turns.
 """
 

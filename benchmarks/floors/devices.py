@@ -25,8 +25,8 @@ class Device:
         cache: bytes of the last cache before memory.
         registers, shared, warps, programs: of one multiprocessor: the number of 32-bit registers, the bytes of shared
             memory, and the largest numbers of warps and programs at once.
-        shared_reserved, shared_step: a program takes the bytes of shared memory that it asks for, and so many more for
-            the system; the sum is rounded up to a multiple of the step.
+        shared_reserved, shared_step: a program takes the bytes of shared memory that it asks for, and shared_reserved
+            bytes for the system; the sum is rounded up to a multiple of shared_step.
     """
 
     name: str

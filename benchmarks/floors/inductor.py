@@ -50,7 +50,7 @@ def count_compiled(module: nn.Module, x: Tensor, *, training: bool) -> list[list
         One list for the forward; with `training`, a second list for the backward.
 
     Raises:
-        UserError: if the private functions of this version of torch are others.
+        UserError: if this version of torch has other private functions.
     """
     try:
         codes = _codes(module.train(training), x, training)

@@ -104,7 +104,7 @@ def _hidden(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all; bytes of names that are not UTF-8 are replaced."""
     with atomic_path(path) as part:
-        part.write_text(printable(text), encoding="utf-8")
+        part.write_bytes(printable(text).encode())  # the same line ends on every system
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -204,7 +204,8 @@ def sha256(path: Path) -> str:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder`; it replaces `folder` if the body succeeds, else it is removed.
 
-    The files in `folder` are removed once the new folder is in its place; the caller must check that they may be lost.
+    The files in `folder` are removed once the new folder is in its place; the caller must check that they
+    may be deleted.
 
     Raises:
         UserError: if the folder cannot be written, or the body raises an OSError.
@@ -228,7 +229,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def whole_files(folder: Path) -> Iterator[Path]:
     """Yield a new folder inside `folder`; all its files move into `folder` if the body succeeds, else none does.
 
-    A folder in it replaces the folder of that name, if there is one. The caller must check that this may be.
+    A folder in it replaces the folder of that name, if there is one. The caller must check that this folder
+    may be replaced.
 
     Raises:
         UserError: if the folder cannot be written, or the body raises an error of the system.

@@ -22,7 +22,8 @@ from seattn.data.folders.files import list_images
 from seattn.data.folders.splits import has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
-from seattn.data.transforms import data_config, image_mode
+from seattn.data.samples import load_sample
+from seattn.data.transforms import class_names, data_config, image_mode
 from seattn.deploy.formats import Format, find_format
 from seattn.deploy.latency import milliseconds
 from seattn.deploy.metadata import describe
@@ -30,6 +31,7 @@ from seattn.deploy.runtime import Run
 from seattn.evaluation.scoring import match_classes, open_images
 from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
 from seattn.ops import set_kernels
+from seattn.training.finetuning import images_of_net
 
 # Relative to the largest logit. Runtimes add in another order than PyTorch, which gives differences near 1e-6; half
 # precision or TF32 would give 1e-3.
@@ -102,7 +104,8 @@ def export_model(
         out: the file; by default the net's name in the current folder. Some formats write a second file beside it. The
             format "coreml" is a folder, which replaces one that an earlier export wrote.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
-            of them are drawn. None checks on random inputs only.
+            of them are drawn. The splits that a run made of `data_dir` are used again. None checks on random inputs
+            only, nets for CIFAR-10 also on the 1,000 images of the package.
         int8: quantise weights and activations to 8 bits; for "onnx", "openvino" and "torch", and with `data_dir`.
         calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
             At most 512 of them are drawn.
@@ -117,10 +120,14 @@ def export_model(
     out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
     if data_dir is not None and not target.runs_here:
         raise UserError(f"a file of the format {to} runs on macOS only: it cannot be compared here; omit --data-dir")
+    if data_dir is not None:
+        data_dir = images_of_net(spec, checkpoint, data_dir)
     calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
     net = load_model(spec, checkpoint=checkpoint)
     image_mode(net)  # refuses a net whose inputs no image file gives
-    labelled = None if data_dir is None else _draw(net, data_dir, split, class_map)
+    labelled = None
+    if target.runs_here:
+        labelled = _packaged_images(net) if data_dir is None else _draw(net, data_dir, split, class_map)
     with _quiet_exporters(), whole_files(out.parent) as folder:
         file = folder / out.name
         # When torch.export fails, it prints the program so far to stderr.
@@ -137,6 +144,7 @@ def export_model(
             with _explain_errors(spec, f"{to} in 8 bits"):
                 target.quantize(file, _inputs(net, calibration, "calibrating" if progress else ""))
             run, _ = target.load(file)
+            differences = [_difference(*_logits(net, run, _random_inputs(net)))]
         before = after = None
         if labelled is not None:
             pair = _logits(net, run, _inputs(net, labelled.images, "comparing" if progress else ""))
@@ -241,6 +249,17 @@ def _draw(net: nn.Module, data_dir: Path, split: str, class_map: Path | None) ->
     outputs, _ = match_classes(images.class_names, net, class_map)
     drawn = _at_most(images, MOST_IMAGES)
     return _Labelled(drawn, torch.tensor(outputs)[drawn.labels])
+
+
+def _packaged_images(net: nn.Module) -> _Labelled | None:
+    """The 1,000 test images of CIFAR-10 in the package, for a net of this package's size for them."""
+    sample = load_sample("cifar10")
+    names = class_names(net)
+    if set(names) != set(sample.class_names) or data_config(net)["input_size"] != (3, 32, 32):
+        return None
+    labels = torch.from_numpy(sample.labels)
+    outputs = torch.tensor([names.index(name) for name in sample.class_names])
+    return _Labelled(ImageSet(torch.from_numpy(sample.images), labels, sample.class_names), outputs[labels])
 
 
 def _at_most(images: FileSet | ImageSet, most: int) -> FileSet | ImageSet:

@@ -1,4 +1,7 @@
-"""How long nets take for one image, compared fairly: call by call in turn, so that a busy moment meets all of them."""
+"""The time that nets take for one image.
+
+The calls alternate between the nets: a busy moment of the machine affects all of them.
+"""
 
 import statistics
 import time

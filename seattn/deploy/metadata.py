@@ -40,7 +40,7 @@ class Metadata:
 
 
 def metadata_file(path: Path) -> Path:
-    """Where the metadata of the file `path` are, if its format has no room for them."""
+    """The JSON file with the metadata of `path`, for formats that cannot hold metadata."""
     return Path(f"{path}.json")
 
 
@@ -68,7 +68,10 @@ def parse(text: str, path: Path) -> Metadata:
         temperature = float(content.get("temperature", 1.0))
         if not 0 < temperature < math.inf:
             raise ValueError(f"the temperature is {temperature}")
+        largest = content.get("largest_batch")
+        if largest is not None and (not isinstance(largest, int) or largest < 1):
+            raise ValueError(f"the largest batch is {largest!r}")
         names = tuple(map(str, content["class_names"]))
-        return Metadata(str(content["model"]), preprocessing, names, temperature, content.get("largest_batch"))
+        return Metadata(str(content["model"]), preprocessing, names, temperature, largest)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the metadata in {path} are damaged ({first_line(error)}); export the net again") from error

@@ -22,8 +22,8 @@ def to_executorch(program: ExportedProgram) -> bytes:
     """The bytes of an ExecuTorch file.
 
     Args:
-        program: takes inputs (B, C, H, W) with an upper bound of B, and was traced on as many images. With fewer,
-            torch narrows the bound: it assumes the algorithm that it would choose for the traced number.
+        program: takes inputs (B, C, H, W) with an upper bound of B, and was traced on exactly that number of images.
+            Traced on fewer, torch narrows the bound: it assumes the algorithm that it would choose for that number.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
@@ -35,7 +35,7 @@ def to_executorch(program: ExportedProgram) -> bytes:
 
 
 def _for_xnnpack() -> dict[Any, Callable[..., Any]]:
-    """Operators as those that XNNPACK has, so that it computes the net as a whole."""
+    """Decompositions into operators that XNNPACK has, so that XNNPACK computes the whole net."""
     aten = torch.ops.aten
 
     def mean(x: Tensor, dim: Sequence[int] | None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Any:
@@ -72,7 +72,7 @@ def save_coreml(program: ExportedProgram, size: tuple[int, int, int], path: Path
     )
     model.user_defined_metadata[KEY] = metadata
     model.save(str(path))
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # coremltools writes it beside ExecuTorch
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # coremltools' own, with ExecuTorch
 
 
 def is_our_coreml(path: Path) -> bool:
@@ -83,5 +83,5 @@ def is_our_coreml(path: Path) -> bool:
         import coremltools
     try:
         return KEY in coremltools.utils.load_spec(str(path)).description.metadata.userDefined
-    except Exception:  # of several kinds, for a folder that is not a package
+    except Exception:  # coremltools raises errors of many types here
         return False

@@ -90,7 +90,8 @@ def prune(
     """Remove channels of a trained net of this package, fine-tune the smaller net, and compare both.
 
     The folder of the run is like that of `finetune`. Its config.json has the option `widths`, with which timm builds
-    the smaller net; pruning.json has the comparison.
+    the smaller net; pruning.json has the comparison. The recipe is the one that `finetune` chooses for the number of
+    images: the recipe that trained the weights begins at a rate for random ones.
 
     Args:
         model, checkpoint: as for `seattn.models.load.load_model`.

@@ -1,7 +1,7 @@
 """Eight-bit files: static quantisation after training, with ranges of activations measured on images.
 
-Weights have a scale for each output channel. The weights, in PyTorch the activations, use 7 of the 8 bits: processors
-without VNNI add two products of 8 bits in 16 bits, which would overflow.
+Weights have a scale for each output channel. Weights (in files for PyTorch, activations) use 7 of the 8 bits:
+processors without VNNI add two products of 8 bits in 16 bits, which would overflow.
 
 Shapes: B images, C channels, H x W pixels.
 """
@@ -79,16 +79,21 @@ def quantize_openvino(path: Path, batches: Iterable[Tensor]) -> None:
 def quantize_torch(path: Path, batches: Iterable[Tensor]) -> None:
     """Give the file of torch.export 8-bit weights and activations.
 
-    The file holds each operator between steps that convert to 8 bits and back, which `torch.compile` replaces by
-    operators of 8 bits (PyTorch 2 Export Quantization, https://docs.pytorch.org/ao/stable/pt2e_quantization). Without
-    `torch.compile` it is slower than the net in float32.
+    The file holds each operator between steps that convert to 8 bits and back (PyTorch 2 Export Quantization,
+    https://docs.pytorch.org/ao/stable/pt2e_quantization). On x86 CPUs `torch.compile` replaces them by operators of 8
+    bits, if torchao's `x86_inductor_quantizer` is imported, `torch._inductor.config.freezing` is True and gradients are
+    off; otherwise the file is slower than the net in float32.
 
     Args:
         batches: inputs (B, C, H, W) that show the range of each activation; at least one.
     """
+    from torch._inductor import config as inductor
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    passes = inductor.pre_grad_custom_pass
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
+    inductor.pre_grad_custom_pass = passes  # the import sets its own, for every net of the process
     config = x86.get_default_x86_inductor_quantization_config(reduce_range=True)
     net = prepare_pt2e(torch.export.load(path).module(), x86.X86InductorQuantizer().set_global(config))
     for batch in batches:
@@ -97,7 +102,7 @@ def quantize_torch(path: Path, batches: Iterable[Tensor]) -> None:
     used = {node.target for node in net.graph.nodes if node.op == "get_attr"}
     for name in [name for name, _ in net.named_parameters() if name not in used]:
         module, _, parameter = name.rpartition(".")
-        delattr(net.get_submodule(module), parameter)  # in float32, replaced by 8 bits
+        delattr(net.get_submodule(module), parameter)  # float32 weights that 8-bit weights have replaced
     torch.export.save(trace(net, batch.new_zeros(2, *batch.shape[1:])), path)
 
 

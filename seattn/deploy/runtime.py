@@ -48,7 +48,7 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
     """
     if runtime not in RUNTIMES:
         raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(RUNTIMES)}")
-    load, extra, where = RUNTIMES[runtime]
+    load, extra, beside = RUNTIMES[runtime]
     if not path.is_file():
         raise UserError(not_found("exported file", path))
     try:
@@ -62,12 +62,14 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
         raise
     except Exception as error:  # runtimes raise errors of many types for a file that they cannot read
         raise UserError(f"{runtime} cannot read {path}: {first_line(error)}") from error
+    source = metadata_file(path) if beside else path
     if text is None:
+        reason = f"{source}, with its preprocessing and class names, is missing" if beside else "it has no class names"
         raise UserError(
-            f"{path} has no preprocessing and class names {where}: it was not written by seattn export --to {runtime}, "
-            f"or moved alone; export the net with: seattn export MODEL --to {runtime}"
+            f"{path} is no file of seattn export --to {runtime}, or is not whole: {reason}; export the net with: "
+            f"seattn export MODEL --to {runtime}"
         )
-    return ExportedNet(run, parse(text, path))
+    return ExportedNet(run, parse(text, source))
 
 
 def run_onnx(path: Path) -> tuple[Run, str | None]:
@@ -109,7 +111,7 @@ def run_executorch(path: Path) -> tuple[Run, str | None]:
 
     The function computes as many images at a time as the file takes.
     """
-    with redirect_stderr(StringIO()):  # its log; it raises errors as well
+    with redirect_stderr(StringIO()):  # hides its log; its errors are raised as exceptions
         from executorch.runtime import Runtime
 
         program = Runtime.get().load_program(path)
@@ -150,11 +152,11 @@ def run_torchscript(path: Path) -> tuple[Run, None]:
 class _Runtime(NamedTuple):
     load: Callable[[Path], tuple[Run, str | None]]
     extra: str  # of this package, which installs it
-    metadata: str  # where the metadata of a file NAME are
+    beside: bool  # whether the metadata are in a second file, not in the file itself
 
 
 RUNTIMES = {
-    "onnx": _Runtime(run_onnx, "deploy", "in it"),
-    "openvino": _Runtime(run_openvino, "deploy", "in it"),
-    "executorch": _Runtime(run_executorch, "mobile", "beside it, in a file with the further suffix .json"),
+    "onnx": _Runtime(run_onnx, "deploy", False),
+    "openvino": _Runtime(run_openvino, "deploy", False),
+    "executorch": _Runtime(run_executorch, "mobile", True),
 }

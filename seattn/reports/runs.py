@@ -4,7 +4,6 @@ Shapes: N images, K classes, R runs.
 """
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar
 from seattn.evaluation.scoring import Evaluation, FloatArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
-from seattn.training.run_dir import DATA, Row, read_summary, shipped
+from seattn.training.run_dir import DATA, Row, read_summary, shipped, were_made_of
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv that a report needs
 _MAPPING_KEYS = ("seattn.class_weights",)  # keys of a recipe whose value may be a mapping, which is shown as one value
@@ -145,14 +144,15 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
     Args:
         split: "held-out" for the images that the runs chose by: the validation folder where there is one, otherwise the
             part of train that the recipes hold out; "validation" or "test" for one of these folders.
-        data_dir: the images that the runs were trained on; one run's own splits of it are found in the run's folder.
+        data_dir: the images that the runs were trained on; if there is one run, and it
+            split this folder itself, the splits in the run's folder are used.
 
     Raises:
         UserError: if the split does not exist, or the runs held out different images or none.
     """
     if split not in SPLITS:
         raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if len(runs) == 1 and _was_split_by(runs[0], data_dir):
+    if len(runs) == 1 and were_made_of(runs[0].path / DATA, data_dir):
         data_dir = runs[0].path / DATA
     has_validation_folder = cifar_folder(data_dir) is None and has_split(data_dir, "validation")
     if split == "held-out" and not has_validation_folder:
@@ -160,14 +160,6 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
     name = "validation" if split == "held-out" else split
     images = _read_split(data_dir, name)
     return Split(f"{counted(len(images), 'image')}: the {name} split in {data_dir}", images)
-
-
-def _was_split_by(run: FinishedRun, data_dir: Path) -> bool:
-    """Whether `data_dir` has no splits, and the run has made them of images in it."""
-    if cifar_folder(data_dir) is not None or has_split(data_dir, "train"):
-        return False
-    folder = os.path.realpath(data_dir)
-    return any(Path(os.path.realpath(link)).is_relative_to(folder) for link in (run.path / DATA).glob("train/*/*"))
 
 
 def _held_out_part(runs: Sequence[FinishedRun], data_dir: Path) -> Split:

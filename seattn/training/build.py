@@ -50,15 +50,15 @@ def create_model(recipe: Recipe) -> Any:
 
 
 def _check_outputs(model: Any, name: str) -> None:
-    """Raise UserError if the model cannot classify two images of its input size: the run would end with this error."""
+    """Raise UserError if the model cannot classify two images of its input size; otherwise the run would fail later."""
     size, training = tuple(data_config(model)["input_size"]), model.training
     try:
         with torch.no_grad():
             y = model.eval()(torch.zeros(2, *size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{name} cannot take images of its input size {size}: {first_line(error).rstrip('.')}; check model_kwargs, "
-            "of which pretrained_cfg_overlay: {input_size: [C, H, W]} sets the size"
+            f"{name} cannot take images of its input size {size}: {first_line(error).rstrip('.')}; check model_kwargs "
+            "(pretrained_cfg_overlay: {input_size: [C, H, W]} in them sets the size)"
         ) from error
     finally:
         model.train(training)
@@ -184,7 +184,7 @@ def side_at(epoch: int, resize: Iterable[tuple[int, int]]) -> int | None:
 
 
 def only_classifier_learns(model: Any) -> None:
-    """Initialise the classifier, or both of them, again and freeze all other parameters (Kang et al., ICLR 2020)."""
+    """Initialise the classifier (or both) again and freeze all other parameters (Kang et al., ICLR 2020)."""
     model.requires_grad_(False)
     classifier = model.get_classifier()
     for head in classifier if isinstance(classifier, tuple | list) else (classifier,):  # a distilled net has two

@@ -110,10 +110,10 @@ def train(
 
 
 def check_recipe(recipe: Recipe, device: torch.device) -> None:
-    """Find what needs no data to be found.
+    """Check what needs no data: the model, the packages for logs, the dtype.
 
     Raises:
-        UserError: if the model is unknown, a package is missing, or the run's dtype cannot be trained in.
+        UserError: if the model is unknown, a package is missing, or the device cannot train in the recipe's dtype.
     """
     check_name(recipe.model)
     check_log(recipe)

@@ -32,7 +32,7 @@ from seattn.models.listing import check_name
 from seattn.models.load import DIR_PREFIX, is_source, load_model, read_architecture
 from seattn.training.build import classifier_keys, load_all_but_classifier
 from seattn.training.driver import train
-from seattn.training.run_dir import DATA, no_run
+from seattn.training.run_dir import DATA, no_run, were_made_of
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"
@@ -96,7 +96,8 @@ def finetune(
         checkpoint: weights to start from instead, as for `load_model`.
         labels, test_labels: tables of the images below `data_dir` and their classes, instead of class folders.
         device: "cuda", "cpu", …; by default CUDA where there is one.
-        seed: the seed of the split and of the training. The images of a run that the net comes from stay in its splits.
+        seed: the seed of the split and of the training. If the net comes from a
+            run, each image of that run stays in the split that it had there.
         resume: continue the run in `out_dir`; a finished run only with more `epochs` in `overrides`.
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.
@@ -171,6 +172,18 @@ def find_splits_of_run(model: str, checkpoint: Path | None) -> Path | None:
     place = checkpoint or Path(model.removeprefix(DIR_PREFIX))
     run = place.parent if place.is_file() else place
     return run / DATA if (run / RECIPE).is_file() and (run / DATA).is_dir() else None
+
+
+def images_of_net(model: str, checkpoint: Path | None, data_dir: Path) -> Path:
+    """`data_dir`, or the splits that the run of `model` or `checkpoint` made of it, if it has no train split itself.
+
+    Otherwise the net would be scored on the images that it was trained on.
+    """
+    splits = find_splits_of_run(model, checkpoint)
+    if splits is None or not were_made_of(splits, data_dir):
+        return data_dir
+    _logger.warning("%s has no splits; those that the run made of it are used: %s", printable(data_dir), splits)
+    return splits
 
 
 def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Start:
@@ -335,8 +348,8 @@ def _write_start(
     require_writable(run)
     try:
         if "test" not in images.splits or images.folders["train"] == images.folders["test"]:  # of tables
-            link_splits(images, run / DATA, recipe["seed"], earlier=start.splits)
-            _logger.info("%s", _split_line(images, run / DATA, start.splits))
+            kept = link_splits(images, run / DATA, recipe["seed"], earlier=start.splits)
+            _logger.info("%s", _split_line(images, run / DATA, start.splits, kept))
         if start.net is not None:
             _write_weights(start, images.class_names, run / START)
         write_text(run / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
@@ -364,14 +377,17 @@ def _write_weights(start: Start, class_names: Sequence[str], path: Path) -> None
         part.write_bytes(save(state))  # a full disk is an OSError here, and an error of its own in `save_file`
 
 
-def _split_line(images: UserImages, root: Path, earlier: Path | None) -> str:
+def _split_line(images: UserImages, root: Path, earlier: Path | None, kept: int) -> str:
     made = [name for name in ("validation", "test") if name not in images.splits]
     counts = {
         split: sum(len(files) for _, _, files in os.walk(root / split)) for split in ("train", "validation", "test")
     }
     listed = ", ".join(f"{split} {count}" for split, count in counts.items())
-    as_before = "" if earlier is None else f", and the images of {earlier.parent} as they were split there"
-    return f"split, with a tenth of each class for {' and for '.join(made)}{as_before}: {listed}; as links in {root}"
+    line = f"split, with a tenth of each class for {' and for '.join(made)}: {listed}; as links in {root}"
+    if earlier is not None:
+        which = f"{counted(kept, 'image')} as" if kept else "no image was"
+        line += f"; {which} in the splits of {earlier.parent}"
+    return line
 
 
 def _remove(run: Path) -> None:

@@ -48,7 +48,10 @@ class Projected(nn.Module):
 
 
 class ContrastiveLoss(nn.Module):
-    """Equation 1 of projections (2 B, 128): rows i and B + i are the views of image i, as `TrainSplit` yields them."""
+    """The loss of the paper's equation 1, of projections (2 B, 128).
+
+    Rows i and B + i are the two views of image i, as `TrainSplit` yields them.
+    """
 
     def __init__(self) -> None:
         from lightly.loss import NTXentLoss
@@ -68,7 +71,7 @@ class PretrainingRun(TrainingRun):
         return Projected(create_model(recipe))
 
     def _prepare_data(self, data_dir: Path) -> None:
-        """Two views of each image, and no classes."""
+        """Set two views for each image, and drop the names of the classes."""
         self.data.train.views = 2
         self.data = replace(self.data, class_names=())
 

@@ -1,5 +1,7 @@
 """Nets under torch.compile: one graph without breaks, which batches and images of other sizes do not compile again."""
 
+import time
+
 import pytest
 import timm
 import torch
@@ -13,6 +15,26 @@ SMALL = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 16), "num_classes": 5}
 
 def own():
     return timm.create_model("se_resnet14_cifar")
+
+
+def cbam():
+    return timm.create_model("cbam_resnet20_cifar")
+
+
+def eca():
+    return timm.create_model("eca_resnet20_cifar")
+
+
+def preactivated():
+    return timm.create_model("se_preact_resnet18_cifar")
+
+
+def wide():
+    return timm.create_model("se_wrn16_8_cifar")
+
+
+def mobile():
+    return timm.create_model("mobilenetv2_cifar")
 
 
 def accelerated():
@@ -34,14 +56,17 @@ def _fresh():
     torch._dynamo.reset()
 
 
-def graphs(net, shapes, *, training, dynamic):
-    """The number of graphs that were compiled for each of these (images, side) in turn; a break is an error."""
+def graphs(net, shapes, *, training, dynamic, amp=False):
+    """The number of graphs that were compiled for each of these (images, side) in turn; a break is an error.
+
+    With `amp`, the nets compute under autocast in bfloat16.
+    """
     counter = CompileCounter()
     net.train(training)
     compiled = torch.compile(net, backend=counter, fullgraph=True, dynamic=dynamic)
     counts = []
     for count, side in shapes:
-        with torch.set_grad_enabled(training):
+        with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16, enabled=amp):
             y = compiled(images(count, side))
         if training:
             y.sum().backward()
@@ -50,7 +75,11 @@ def graphs(net, shapes, *, training, dynamic):
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("make", [own, accelerated, added, folded], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [own, cbam, eca, preactivated, wide, mobile, accelerated, added, folded],
+    ids=lambda make: make.__name__,
+)
 def test_a_dynamic_graph_is_compiled_once(make, training):
     if make is folded and training:
         pytest.skip("folds are for inference")
@@ -62,3 +91,24 @@ def test_a_dynamic_graph_is_compiled_once(make, training):
 @pytest.mark.parametrize("make", [own, accelerated], ids=lambda make: make.__name__)
 def test_a_second_batch_size_compiles_the_last_graph(make, training):
     assert graphs(make(), ((2, 32), (3, 32), (5, 32)), training=training, dynamic=None) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("make", [own, accelerated, added], ids=lambda make: make.__name__)
+def test_autocast_compiles_a_dynamic_graph_once(make, training):
+    assert graphs(make(), ((2, 64), (3, 64), (5, 96)), training=training, dynamic=True, amp=True) == [1, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_inductor_compiles_a_dynamic_graph_in_bounded_time(training):
+    """A graph that grew with the shapes would take many times as long."""
+    net = own().train(training)
+    compiled = torch.compile(net, fullgraph=True, dynamic=True)
+    start = time.perf_counter()
+    with torch.set_grad_enabled(training):
+        for count in (2, 5):
+            y = compiled(images(count, 32))
+            if training:
+                y.sum().backward()
+    assert time.perf_counter() - start < 300  # seconds, on a busy machine

@@ -19,7 +19,7 @@ from seattn.blocks.folded.layers import fold_of
 from tests.helpers.nets import NAMED, OWN, build, distance, images, measure
 
 # Norms after a Conv2dSame, of attention layers, and after an addition.
-LEFT = {"tf_efficientnetv2_s": 5, "cbam_resnet20_cifar": 9, "se_wrn16_8_cifar": 6}
+LEFT = {"tf_efficientnetv2_s": 5, "cbam_resnet20_cifar": 9, "se_wrn16_8_cifar": 6, "se_preact_resnet18_cifar": 9}
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 16, 16)}
 
@@ -45,7 +45,13 @@ def assert_same(found, expected, rtol=1e-5):
     torch.testing.assert_close(found, expected, rtol=0, atol=rtol * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", [*NAMED, *OWN, "mobilenetv2_cifar", "se_wrn16_8_cifar"])
+MORE = ("mobilenetv2_cifar", "se_wrn16_8_cifar", "se_preact_resnet18_cifar", "se_resnet18", "se_resnet14_deep_cifar")
+MORE += ("resnet18_stem7_cifar",)
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMED, *OWN, *MORE, pytest.param("se_resnext29_8x64d_cifar", marks=pytest.mark.slow)]
+)
 def test_a_folded_net_computes_what_the_net_computes(name):
     model, x = build(name).eval(), images(side=32)
     exact = outputs(copy.deepcopy(model).double(), x.double())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -233,6 +234,15 @@ def test_the_command_exports_the_folder_of_a_run_under_its_name(tmp_path, monkey
     assert "top-1" not in out
 
 
+def test_nets_for_cifar10_are_compared_on_the_images_of_the_package(tmp_path, capsys):
+    file = tmp_path / "net.pt"
+    assert main(["export", ARCH, "--checkpoint", str(WEIGHTS), "--to", "torchscript", "--out", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "on random inputs and 1,000 images: " in out
+    assert re.search(r"top-1 on 1,000 images: (9\d\.\d\d%) in PyTorch, \1 in the file", out)
+    assert re.search(r"one image: \d+\.\d\d ms in PyTorch \(eager\), \d+\.\d\d ms in the file", out)
+
+
 def test_the_command_prints_json_with_the_accuracies(tmp_path, photos, capsys):
     args = ("export", ARCH, "--to", "torchscript", "--out", tmp_path / "net.pt", "--data-dir", photos, "--json")
     assert main([str(arg) for arg in args]) == 0
@@ -271,7 +281,7 @@ class Branching(nn.Module):
         return x.mean((2, 3))[:, :2] * (self.scale if x.sum() > 0 else 0)
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch", "executorch", "coreml"])
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch", "executorch", "coreml"])
 def test_a_net_that_a_format_cannot_hold_is_one_line(to, monkeypatch, fails, tmp_path):
     monkeypatch.setattr(seattn.deploy.exporting, "load_model", lambda *args, **kwargs: Branching())
     file = tmp_path / "new" / f"net{FORMATS[to].suffix}"

@@ -18,12 +18,13 @@ from seattn.__main__ import main
 from seattn.core.errors import UserError
 from seattn.data.folders.linking import link_splits
 from seattn.data.folders.reading import read_folder
+from seattn.deploy import export_model
 from seattn.evaluation.prediction import predict
 from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 from seattn.reports.net_report import write_run_report
 from seattn.reports.runs import open_split, read_run
-from seattn.training.finetuning import choose_recipe, finetune
+from seattn.training.finetuning import choose_recipe, finetune, images_of_net
 from seattn.training.loop import TrainingRun
 
 ARCH = "se_resnet20_cifar"
@@ -320,6 +321,23 @@ def test_the_splits_that_a_run_has_made_are_found_for_reports_and_calibration(pl
     (tmp_path / "others" / "blue").mkdir(parents=True)
     with pytest.raises(UserError, match="no train split"):
         open_split([read_run(run)], tmp_path / "others", "held-out")
+
+
+def test_a_net_is_scored_on_the_images_that_its_run_kept_for_the_test(plain, tmp_path, caplog):
+    keys = {**FAST, "epochs": 1}
+    run = finetune(ARCH, plain, tmp_path / "run", pretrained=False, device="cpu", overrides=keys).run
+    kept = len(names(run / "data" / "test"))
+    command = ["evaluate", str(run), "--data-dir", str(plain), "--workers", "0", "--out", str(tmp_path / "scores.json")]
+    caplog.clear()
+    assert main(command) == 0
+    assert "has no splits; those that the run made of it are used" in caplog.text
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["n"], scores["data"]) == (kept, str(run / "data" / "test"))
+    assert export_model(str(run), "torchscript", tmp_path / "net.pt", data_dir=plain).images == kept
+    for model, checkpoint in ((ARCH, None), (ARCH, tmp_path / "weights.safetensors")):
+        assert images_of_net(model, checkpoint, plain) == plain
+    (tmp_path / "others" / "red").mkdir(parents=True)
+    assert images_of_net(str(run), None, tmp_path / "others") == tmp_path / "others"
 
 
 def test_a_missing_test_split_is_made_of_train_and_validation_kept(tmp_path):

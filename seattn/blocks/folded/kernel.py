@@ -20,8 +20,8 @@ from seattn.ops._kernel import transforms_are_active
 
 _MAX_PACKED = 2  # shapes of the input for which weights are kept: full batches, and the last batch
 
-# Up to so many multiplications for each thread, calling oneDNN takes longer than the arithmetic: chosen by timings of
-# convolutions of one image on an AMD EPYC with AVX-512.
+# Up to this number of multiplications for each thread, calling oneDNN takes longer than the arithmetic: chosen by
+# timings of convolutions of one image on an AMD EPYC with AVX-512.
 _SMALL = 1_200_000
 
 # The dtypes that oneDNN's fused convolution takes on this CPU.

@@ -18,7 +18,7 @@ def link_splits(
     *,
     needed: Sequence[str] = ("test", "validation"),
     earlier: Path | None = None,
-) -> None:
+) -> int:
     """Link the images as `root/<split>/<class>/…`; images of train fill the splits that are missing.
 
     A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
@@ -26,6 +26,9 @@ def link_splits(
     Args:
         earlier: a folder that this function made before: the images in it stay in their splits, for a net that was
             trained on them must not be tested on them.
+
+    Returns:
+        The number of images that stay in the split of `earlier`.
 
     Raises:
         UserError: if a class has too few images for that, or the links cannot be made.
@@ -37,6 +40,7 @@ def link_splits(
             _link(images, split, range(len(files)), root / split)
     split_by_image = {} if earlier is None else _splits_by_image(earlier, (*missing, "train"))
     whole = images.splits["train"]
+    kept = 0
     for label, name in enumerate(images.class_names):
         index = (whole.labels == label).nonzero().flatten()
         if len(index) <= len(missing):
@@ -50,6 +54,7 @@ def link_splits(
         new: list[int] = []
         for i in order:
             parts.get(split_by_image.get(os.path.realpath(whole.paths[i]), ""), new).append(i)
+        kept += len(order) - len(new)
         for split in missing:
             count = max(0, share - len(parts[split]))
             parts[split] += new[:count]
@@ -57,6 +62,7 @@ def link_splits(
         parts["train"] += new
         for split, chosen in parts.items():
             _link(images, "train", chosen, root / split)
+    return kept
 
 
 def _splits_by_image(root: Path, splits: Sequence[str]) -> dict[str, str]:

@@ -181,7 +181,7 @@ def write_csv(predictions: Sequence[Prediction], folder: Path) -> Path:
     """A new file below `folder` with the rows that `seattn predict --csv` prints."""
     path = Path(tempfile.mkdtemp(prefix="csv-", dir=folder)) / CSV_NAME
     rows = [row for prediction in predictions for row in prediction.to_rows()]
-    path.write_text(csv_text([CSV_COLUMNS, *rows]), encoding="utf-8")
+    path.write_bytes(csv_text([CSV_COLUMNS, *rows]).encode())  # the same line ends on every system
     return path
 
 

@@ -19,7 +19,7 @@ ENSEMBLES = ("average", "vote")
 
 
 def combine(scores: Sequence[torch.Tensor], ensemble: str) -> torch.Tensor:
-    """The scores (B, K) of M models together, from those of each model; softmax makes probabilities of scores.
+    """The scores (B, K) of M models together, from those of each model; their softmax is the probabilities.
 
     Args:
         ensemble: "average" is the mean of the probabilities. With "vote" each model has one vote, and the mean of the

@@ -70,7 +70,11 @@ class ProfileOperator:
     relu: bool
 
     def passes(self, channels: int, map_bytes: float) -> Passes:
-        """Forward: a pass for the moments, then passes that apply; backward: passes that reduce, and that apply."""
+        """The passes over a map.
+
+        Forward: one for the moments, then those that apply norm and gate; backward: those that reduce, then those that
+        apply.
+        """
         forward = 1 + (3 if self.add else 2)
         backward = (4 if self.relu else 2) + (3 if self.norm else 2)
         limits = ONE_PROGRAM

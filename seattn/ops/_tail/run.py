@@ -20,8 +20,8 @@ from seattn.ops._tail.norm import BatchNorm, batch_norm, batch_norm_reference
 from seattn.ops._tail.operator import attn_tail, flatten
 from seattn_kernels.arguments import NO_NORM
 
-# The hand-written tail computes the norm, too, for maps of so many elements or more. A training step of an SE block
-# with a smaller map is faster with torch's norm: chosen by timings on an AMD EPYC with AVX-512.
+# The hand-written tail computes the norm, too, for maps of at least this number of elements. A training step of an SE
+# block with a smaller map is faster with torch's norm: chosen by timings on an AMD EPYC with AVX-512.
 NORM_INSIDE_FROM = 3 << 17
 
 
