@@ -92,11 +92,14 @@ def export(
         return
     before = "" if done.float_bytes is None else f", {done.float_bytes / 1e6:.2f} MB before quantisation"
     print(f"{' and '.join(done.files)}: {done.bytes / 1e6:.2f} MB{before}")
-    images = f" and {counted(done.images, 'image')}" if done.images else ""
+    inputs = [counted(done.images, "image")] if done.images else []
+    if not int8:
+        inputs = ["random inputs", *inputs]
     if done.difference is None:
         print(f"not checked: a file of the format {to} can be compared with PyTorch on macOS only")
     else:
-        print(f"largest difference from PyTorch, on random inputs{images}: {done.difference:.1g} of the largest logit")
+        on = " and ".join(inputs)
+        print(f"largest difference from PyTorch, on {on}: {done.difference:.1g} of the largest logit")
     if done.top1_before is not None:
         images = counted(done.images, "image")
         print(f"top-1 on {images}: {done.top1_before:.2%} in PyTorch, {done.top1_after:.2%} in the file")

@@ -50,7 +50,7 @@ class Export:
         bytes: the size of all files together.
         difference: the largest difference of a logit, relative to the largest logit; None where this machine cannot
             compute the file, which then was not compared.
-        images: the number of labelled images that were compared, in addition to random inputs.
+        images: the number of labelled images that were compared; in addition to random inputs, but for 8 bits.
         float_bytes: the size of all files before quantisation to 8 bits; None without quantisation.
         top1_before, top1_after: the accuracy on the images in PyTorch and in the file; None without images.
         milliseconds_before, milliseconds_after: the median time of one image in PyTorch, by this package's net in eager
@@ -144,7 +144,7 @@ def export_model(
             with _explain_errors(spec, f"{to} in 8 bits"):
                 target.quantize(file, _inputs(net, calibration, "calibrating" if progress else ""))
             run, _ = target.load(file)
-            differences = [_difference(*_logits(net, run, _random_inputs(net)))]
+            differences.clear()  # those of the file before; random inputs are not what the ranges were measured on
         before = after = None
         if labelled is not None:
             pair = _logits(net, run, _inputs(net, labelled.images, "comparing" if progress else ""))

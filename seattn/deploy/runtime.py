@@ -64,11 +64,11 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
         raise UserError(f"{runtime} cannot read {path}: {first_line(error)}") from error
     source = metadata_file(path) if beside else path
     if text is None:
-        reason = f"{source}, with its preprocessing and class names, is missing" if beside else "it has no class names"
-        raise UserError(
-            f"{path} is no file of seattn export --to {runtime}, or is not whole: {reason}; export the net with: "
-            f"seattn export MODEL --to {runtime}"
-        )
+        if beside:
+            reason = f"{source}, which has the preprocessing and class names, is missing; move both files together, or"
+        else:
+            reason = f"{path} has no preprocessing and class names: it was not written by seattn export --to {runtime};"
+        raise UserError(f"{reason} export the net with: seattn export MODEL --to {runtime}")
     return ExportedNet(run, parse(text, source))
 
 

@@ -87,13 +87,16 @@ def test_an_onnx_file_of_something_else_is_one_line(exported, photo, tmp_path, f
     other = tmp_path / "other.onnx"
     onnx.save(model, other)
     line = fails("predict", "--runtime", "onnx", other, photo)
-    assert f"{other} has no preprocessing and class names in it: it was not written by seattn export" in line
+    assert f"{other} has no preprocessing and class names: it was not written by seattn export --to onnx; " in line
 
 
 def test_an_executorch_file_without_its_metadata_is_one_line(exported, photo, tmp_path, fails):
     (tmp_path / "net.pte").write_bytes(exported("executorch")[1].read_bytes())
     line = fails("predict", "--runtime", "executorch", tmp_path / "net.pte", photo)
-    assert "net.pte has no preprocessing and class names beside it, in a file with the further suffix .json" in line
+    assert "net.pte.json, which has the preprocessing and class names, is missing; move both files together, or" in line
+    (tmp_path / "net.pte.json").write_text('{"model": "a"}')
+    line = fails("predict", "--runtime", "executorch", tmp_path / "net.pte", photo)
+    assert f"the metadata in {tmp_path / 'net.pte.json'} are damaged" in line
     (tmp_path / "net.pte.json").write_bytes(b"\xff")
     line = fails("predict", "--runtime", "executorch", tmp_path / "net.pte", photo)
     assert "net.pte.json is not text in UTF-8" in line
