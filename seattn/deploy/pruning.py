@@ -56,7 +56,7 @@ class Pruned:
     """A pruned and fine-tuned net beside the net that it was made from.
 
     Args:
-        run: the folder of the run, which timm loads as "local-dir:<run>".
+        run: the folder of the run, which timm loads as `local-dir:<run>`.
         ratio: the share of channels that was removed.
         images: the number of test images.
     """
