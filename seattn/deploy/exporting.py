@@ -19,7 +19,7 @@ from seattn.core.errors import UserError, counted, first_line
 from seattn.core.files import not_found, require_replaceable, require_writable_file, size, whole_files
 from seattn.core.progress import progress_bar
 from seattn.data.folders.files import list_images
-from seattn.data.folders.splits import has_split
+from seattn.data.folders.splits import find_splits, has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
 from seattn.data.samples import load_sample
@@ -50,11 +50,11 @@ class Export:
         bytes: the size of all files together.
         difference: the largest difference of a logit, relative to the largest logit; None where this machine cannot
             compute the file, which then was not compared.
-        images: the number of labelled images that were compared; in addition to random inputs, but for 8 bits.
+        images: the number of labelled images that were compared. Random inputs are compared too, except with 8 bits.
         float_bytes: the size of all files before quantisation to 8 bits; None without quantisation.
         top1_before, top1_after: the accuracy on the images in PyTorch and in the file; None without images.
-        milliseconds_before, milliseconds_after: the median time of one image in PyTorch, by this package's net in eager
-            mode, and in the file; None where this machine cannot compute the file.
+        milliseconds_before, milliseconds_after: the median time of one image in PyTorch (eager) and in the file; None
+            where this machine cannot compute the file.
     """
 
     files: tuple[str, ...]
@@ -104,8 +104,8 @@ def export_model(
         out: the file; by default the net's name in the current folder. Some formats write a second file beside it. The
             format "coreml" is a folder, which replaces one that an earlier export wrote.
         data_dir, split, class_map: labelled images for the check, as for `seattn.evaluation.evaluate`; at most 1,000
-            of them are drawn. The splits that a run made of `data_dir` are used again. None checks on random inputs
-            only, nets for CIFAR-10 also on the 1,000 images of the package.
+            of them are drawn. If the net's run made splits of `data_dir`, these are used. Without `data_dir`, random
+            inputs are compared, and for nets of CIFAR-10 the 1,000 images of the package.
         int8: quantise weights and activations to 8 bits; for "onnx", "openvino" and "torch", and with `data_dir`.
         calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
             At most 512 of them are drawn.
@@ -144,7 +144,7 @@ def export_model(
             with _explain_errors(spec, f"{to} in 8 bits"):
                 target.quantize(file, _inputs(net, calibration, "calibrating" if progress else ""))
             run, _ = target.load(file)
-            differences.clear()  # those of the file before; random inputs are not what the ranges were measured on
+            differences.clear()  # of the float file; on random inputs 8 bits differ more than on images
         before = after = None
         if labelled is not None:
             pair = _logits(net, run, _inputs(net, labelled.images, "comparing" if progress else ""))
@@ -207,6 +207,7 @@ def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | Ima
     elif has_split(folder, "train"):
         images = open_images(folder, "train")
     else:
+        find_splits(data_dir)  # refuses what is no folder
         raise UserError(
             f"{data_dir} has no train split to calibrate the 8-bit net on; give --calibrate DIR with images"
         )
@@ -252,7 +253,7 @@ def _draw(net: nn.Module, data_dir: Path, split: str, class_map: Path | None) ->
 
 
 def _packaged_images(net: nn.Module) -> _Labelled | None:
-    """The 1,000 test images of CIFAR-10 in the package, for a net of this package's size for them."""
+    """The 1,000 test images of CIFAR-10 in the package; None for a net with other classes or another input size."""
     sample = load_sample("cifar10")
     names = class_names(net)
     if set(names) != set(sample.class_names) or data_config(net)["input_size"] != (3, 32, 32):

@@ -91,7 +91,7 @@ def prune(
 
     The folder of the run is like that of `finetune`. Its config.json has the option `widths`, with which timm builds
     the smaller net; pruning.json has the comparison. The recipe is the one that `finetune` chooses for the number of
-    images: the recipe that trained the weights begins at a rate for random ones.
+    images; in the recipe that trained the weights, the learning rate is for random weights, which is too high here.
 
     Args:
         model, checkpoint: as for `seattn.models.load.load_model`.
