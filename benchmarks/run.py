@@ -126,7 +126,7 @@ def _parser() -> Parser:
     parser.add_argument("--case", action="append", metavar="NAME", help="one op, block or net; repeatable")
     parser.add_argument("--mode", action="append", metavar="NAME", help="one mode, such as inference; repeatable")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and two rounds, to check that every case runs")
-    parser.add_argument("--compile", action="store_true", help="also time timm's code under torch.compile")
+    parser.add_argument("--compile", action="store_true", help="also time both sides under torch.compile")
     parser.add_argument("--minutes", type=_minutes, default=15.0, help="no case starts later (default %(default)g)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV file to append the rows to")
     return parser

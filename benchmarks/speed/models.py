@@ -105,7 +105,7 @@ def cases(plan: Plan) -> Iterator[Case]:
                     else:
                         bar = net.bars and memory_format == LAST
                     many = mode == PARTS or net.shape[0] == 1
-                    compiles = plan.compiled and mode != PARTS and (plan.cuda or (net.plain and memory_format == LAST))
+                    compiles = plan.compiled and mode != PARTS and memory_format == LAST
                     for compiled in (False, True) if compiles else (False,):
                         yield Case(
                             "model",
@@ -115,7 +115,7 @@ def cases(plan: Plan) -> Iterator[Case]:
                             dtype,
                             memory_format,
                             partial(_works, net, compiled),
-                            urgent=bar and not (plan.cuda and compiled),
+                            urgent=bar and not (compiled and (plan.cuda or net.plain is None)),
                             rounds=plan.pick(2, 15 if bar or many else 5, 15),  # times vary by some 5 %
                             seconds=plan.pick(0.0, 1.5, 2.0),
                             graphs=net.shape[-1] == 32,  # four graphs would keep the activations of four large nets

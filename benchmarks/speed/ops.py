@@ -49,8 +49,8 @@ class Op:
         make: builds the pair from C and an example of the input, whose device and dtype the weights get.
         forward, backward: the least number of passes over the input's size: tensors of that size read or written, each
             once.
-        compiled: the modes in which timm's side also runs under torch.compile where that is asked for: those that bars
-            need.
+        compiled: the modes in which timm's side also runs under torch.compile where that is asked for, and on a CPU
+            ours too: those that bars need.
     """
 
     make: Callable[[int, Tensor], Pair]
@@ -205,6 +205,8 @@ def _works(op: Op, plan: Plan, case: Case) -> dict[str, Work]:
     if plan.compiled and case.memory_format == "channels_last" and case.mode in op.compiled:
         torch._dynamo.reset()  # its limit is on compilations of one function, and every case adds another
         works["timm_compile"] = work(torch.compile(pair.timm, dynamic=False), case.memory_format)
+        if not plan.cuda:  # whose minutes are for what the bars need
+            works["seattn_compile"] = work(torch.compile(pair.ours, dynamic=False), case.memory_format)
     if case.memory_format == "contiguous":
         works["timm_channels_last"] = work(pair.timm, "channels_last")
     return works

@@ -26,7 +26,9 @@ _CASES = {
 }
 _MODES = {
     "forward": "forward",
+    "forward_compiled": "forward, both compiled",
     "forward_backward": "forward + backward",
+    "forward_backward_compiled": "forward + backward, both compiled",
     "training_step": "training step",
     "training_step_parts": "training step, beside its parts",
     "training_step_compiled": "training step, both compiled",
@@ -137,8 +139,10 @@ def _is_headline(row: SpeedRow, on_gpu: bool) -> bool:
 def _is_shown(row: SpeedRow, on_gpu: bool) -> bool:
     if row.what == "op":
         bar = (row.case, row.mode) == ("se_tail", "forward")
-        return row.dtype == ("bfloat16" if on_gpu else "float32") and (bar or row.mode == "forward_backward")
-    return row.mode == "forward_backward" or (row.what == "model" and row.mode in _MODES and "parts" not in row.mode)
+        return row.dtype == ("bfloat16" if on_gpu else "float32") and (bar or row.mode.startswith("forward_backward"))
+    return row.mode.startswith("forward_backward") or (
+        row.what == "model" and row.mode in _MODES and "parts" not in row.mode
+    )
 
 
 def _ratio_cell(implementation: str, memory_format: str, *, graph: bool) -> Cell:

@@ -148,7 +148,7 @@ class Plan:
 
     Args:
         device: cpu or cuda.
-        compiled: also time timm's code under torch.compile.
+        compiled: also time timm's code under torch.compile, and on a CPU and for nets ours too.
         quick: tiny sizes that show whether everything works; the times mean nothing.
     """
 

@@ -132,6 +132,20 @@ def _possible_rows(case: Case):
         )
 
 
+@pytest.mark.parametrize(("what", "names"), [("ops", ("se_tail", "bn_se_tail")), ("blocks", ("se_basic", "basic"))])
+def test_with_compile_both_sides_are_compiled_too(what, names):
+    plan = Plan(torch.device("cpu"), compiled=True, quick=True)
+    cases = {
+        case.case: case
+        for case in run.BENCHES[what](plan)
+        if (case.mode, case.dtype, case.memory_format) == ("forward_backward", "float32", "channels_last")
+    }
+    for name in names:
+        works = cases[name].make(plan, cases[name])
+        assert {"seattn", "timm_eager", "seattn_compile", "timm_compile"} == set(works)
+    assert "seattn_compile" not in cases[names[0]].make(dataclasses.replace(plan, compiled=False), cases[names[0]])
+
+
 def test_group_line_names_the_time_and_the_others():
     assert group_line(group()) == (
         "se_tail forward_backward 32x64x32x32 float32 NCHW: 2 ms (84 % of copy); timm_eager 2.00 ×"
