@@ -38,8 +38,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "README.md"
 _SOURCE = "Rendered by `make cards` from the rows beside it; rows of earlier versions: [archive](archive)."
 _STEPS = """## What a training step is made of
 
-Times over that of the net with attention and our tails. `convolutions alone` has neither attention nor norms and
-activations: timm's time over it is what a step would gain if all of those cost nothing.
+Each value is a time divided by that of our net with attention. `convolutions alone` has no attention, norms or
+activations: timm's value divided by this one is what a step would gain if all of those cost nothing.
 """
 
 _EXPORTED = """## Exported nets

@@ -7,11 +7,11 @@ from pathlib import Path
 from benchmarks.evidence.rows import RESULTS
 from benchmarks.evidence.study_classes import read_study_classes, render_hardest
 from seattn.core.errors import UserError
-from seattn.evaluation.statistics import SeedDifference
+from seattn.evaluation.statistics import SeedDifference, with_holm
 from seattn.experiments.study.design import load_ablation
 from seattn.experiments.study.figures import plot_bytes
 from seattn.experiments.study.results import StudyResult, StudyRow, read_rows, rows_of, summarize_study
-from seattn.experiments.study.tables import markdown, points
+from seattn.experiments.study.tables import markdown, p_value, points
 
 STUDIES = Path(__file__).parents[2] / "zoo_configs" / "ablations"
 ROWS = RESULTS / "ablations"
@@ -80,7 +80,8 @@ def committed(rows: Path = ROWS, studies: Path = STUDIES) -> dict[str, StudyResu
 
 def render_gain(results: Mapping[str, StudyResult]) -> str:
     """The README's sentence on the gain of attention, and its table: a line for each change that has rows."""
-    differences = {change: d for change in CHANGES if (d := _difference(change, results)) is not None}
+    found = {change: d for change in CHANGES if (d := _difference(change, results)) is not None}
+    differences = {change: d for change, d in zip(found, with_holm(list(found.values())), strict=True) if d is not None}
     if not differences:
         command = "seattn ablate zoo_configs/ablations/attention.yaml"
         return f"What attention gives ResNet-20 is not measured yet; `{command}` measures it.\n"
@@ -91,12 +92,12 @@ def render_gain(results: Mapping[str, StudyResult]) -> str:
         f"{' or '.join(f'{n:,}' for n in images)} images held out of {rows[0].dataset}'s train split; differences are "
         "paired by seed.",
         "",
-        "| change to ResNet-20 | points of accuracy | 95 % t interval | seeds |",
-        "| --- | --- | --- | --- |",
+        "| change to ResNet-20 | points of accuracy | 95 % t interval | p (Holm) | seeds |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for change, d in differences.items():
         interval = "" if d.low is None or d.high is None else f"{points(d.low)} to {points(d.high)}"
-        lines.append(f"| {change.words} | {points(d.mean)} | {interval} | {d.n} |")
+        lines.append(f"| {change.words} | {points(d.mean)} | {interval} | {p_value(d.p_holm)} | {d.n} |")
     lines.append("\nAll studies: [benchmarks/results/ablations](benchmarks/results/ablations/README.md).")
     return "\n".join(lines) + "\n"
 
@@ -111,15 +112,26 @@ def _difference(change: Change, results: Mapping[str, StudyResult]) -> SeedDiffe
 
 
 def _answer(differences: Mapping[Change, SeedDifference]) -> str:
-    """One sentence: for which changes the seeds show that the difference is not chance."""
-    clear = [
-        f"{change.words} ({points(d.mean)} points)"
+    """For which changes the seeds show that the difference is not chance, and how that was tested."""
+    clear = {change: d for change, d in differences.items() if d.p_holm is not None and d.p_holm < 0.05}
+    excluded = {
+        change: d
         for change, d in differences.items()
-        if d.low is not None and d.high is not None and not d.low <= 0 <= d.high
-    ]
-    if not clear:
-        return "No change in the table makes a difference that is larger than chance explains."
-    return f"These changes make a difference that is larger than chance explains: {'; '.join(clear)}."
+        if change not in clear and d.low is not None and d.high is not None and not d.low <= 0 <= d.high
+    }
+    answer = (
+        f"These changes make a difference that is larger than chance explains: {_in_words(clear)}"
+        if clear
+        else "No change in the table makes a difference that is larger than chance explains"
+    )
+    answer += f" (paired t-test, p below 0.05 after Holm's correction for {len(differences)} comparisons)."
+    if excluded:
+        answer += f" Only without the correction: {_in_words(excluded)}."
+    return answer
+
+
+def _in_words(differences: Mapping[Change, SeedDifference]) -> str:
+    return "; ".join(f"{change.words} ({points(d.mean)} points)" for change, d in differences.items())
 
 
 def render_page(results: Mapping[str, StudyResult], rows: Path = ROWS) -> str:

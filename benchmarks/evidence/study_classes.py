@@ -101,9 +101,10 @@ def render_hardest(result: StudyResult, classes: StudyClasses) -> str:
         columns[f"recall of {label} %"] = partial(_share, k, 1)
         columns[f"precision of {label} %"] = partial(_share, k, 0)
     text = [
-        f"`{result.reference}` knows {name} least, and takes it for {other} most often: "
+        f"`{result.reference}` has its lowest recall for {name}, which it most often takes for {other}: "
         f"{total[hardest, confused] / len(reference):.1f} of {total[hardest].sum() // len(reference)} images a run. "
-        "In brackets the points against it, with the 95 % t interval, which is not corrected for how many there are.",
+        "In brackets: the difference from it in points, with a 95 % t interval, not corrected for the number of "
+        "comparisons.",
         "",
         f"| variant | n | {' | '.join(columns)} |",
         "| --- | --- |" + " --- |" * len(columns),

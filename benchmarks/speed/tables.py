@@ -26,15 +26,15 @@ _CASES = {
 }
 _MODES = {
     "forward": "forward",
-    "forward_compiled": "forward, both compiled",
+    "forward_compiled": "forward, ours under `torch.compile`",
     "forward_backward": "forward + backward",
-    "forward_backward_compiled": "forward + backward, both compiled",
+    "forward_backward_compiled": "forward + backward, ours under `torch.compile`",
     "training_step": "training step",
     "training_step_parts": "training step, beside its parts",
-    "training_step_compiled": "training step, both compiled",
+    "training_step_compiled": "training step, ours under `torch.compile`",
     "inference": "inference",
     "inference_folded": "inference, folded",
-    "inference_compiled": "inference, both compiled",
+    "inference_compiled": "inference, ours under `torch.compile`",
 }
 _STEP_COLUMNS = {
     "timm_eager": "timm's",
@@ -113,6 +113,10 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
         text.append(f"| {name}, {_MODES[mode]} | {DTYPES[dtype]} | {' | '.join(cells)} |")
     days = ", ".join(f"{', '.join(names)} of {day}" for day, names in commits.items())
     triton = f"triton {where.triton}, " if on_gpu else ""
+    text.append(
+        "\nOperators and blocks: geometric mean over the shapes (smallest to largest). Nets: median over the rounds "
+        "(20th to 80th percentile)."
+    )
     text.append(f"\ntorch {where.torch}, timm {where.timm}, {triton}seattn at {days}.")
     return "\n".join(text) + "\n"
 

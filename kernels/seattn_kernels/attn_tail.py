@@ -37,8 +37,14 @@ BwdResult = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
 
 
 def attn_tail_fwd(x: Tensor, shortcut: Tensor | None, excitation: Excitation, norm: Norm, out_act: str) -> FwdResult:
-    """(y, squeeze, mean, var, hidden, scale): y as x; squeeze = mean_p x, scale = s (N, C), hidden (N, R) before act,
-    fp32; mean, var (C) of the batch, not those of a frozen norm; empty (0) where there is none.
+    """The result of the tail, and what its backward needs.
+
+    Returns:
+        y: as x.
+        squeeze: (N, C), fp32: the mean of each channel.
+        mean, var: (C), fp32: of the batch; empty (0) with a frozen norm and without a norm.
+        hidden: (N, R), fp32: the hidden layer of SE before its activation; empty (0) for other kinds.
+        scale: (N, C), fp32: the gates. squeeze and scale are empty (0) without attention.
 
     Raises:
         ValueError: if shortcut differs from x in shape, dtype or layout, or x is not dense.

@@ -63,7 +63,7 @@ class Report:
 
 
 def accelerate(model: Model, *, fold: bool = False, verbose: bool = True) -> Model:
-    """Let the attention modules and residual tails of `model` run as ops of this package, in place; returns `model`.
+    """Let the attention modules and residual tails of `model` run as ops of this package, in place.
 
     Outputs, gradients, running statistics and state dict stay the same up to rounding. Calling it again is harmless. A
     pickle of the whole model needs seattn to load; a state dict does not. The ops are differentiable once: for second
@@ -71,13 +71,17 @@ def accelerate(model: Model, *, fold: bool = False, verbose: bool = True) -> Mod
 
     Args:
         model: any module; it is changed itself, not a copy.
-        fold: also fold batch norms into the convolutions before them, with the activations after them, for inference
-            without gradients, torch.export and ONNX. The model must be in evaluation mode, and its state dict stays the
-            same. In training mode, where a gradient is wanted, and while a hook watches a module, the modules run
-            unfolded. A changed weight is noticed, with two exceptions after which `accelerate` must be called again:
-            a change through `.data`, which torch does not count; and in a graph of torch.compile, every change but
-            `load_state_dict`. The folded weights need memory in addition to the model's own.
+        fold: also fold batch norms into the convolutions before them, with the activations after them, for inference,
+            torch.export and ONNX. A norm in training mode is not folded, and the report says so. The state dict stays
+            the same. A folded module runs unfolded in training mode, while torch records gradients (outside of
+            `torch.no_grad()` and `torch.inference_mode()`), and while it has a hook. A changed weight is noticed, with
+            two exceptions after which `accelerate` must be called again: a change through `.data`, which torch does not
+            count; and in a graph of torch.compile, every change but `load_state_dict`. The folded weights need memory
+            in addition to the model's own.
         verbose: print `acceleration_report(model)`.
+
+    Returns:
+        `model` itself.
     """
     for _, module, target, reason in _candidates(model):
         if reason is None and not isinstance(module, Fused):

@@ -76,7 +76,7 @@ def excitation_of(module: nn.Module, *, traced: bool = False) -> Excitation | Re
     try:
         parts = reader(module)
     except KeyError as missing:
-        return f"its {missing.args[0]} is no module"
+        return f"its {missing.args[0]} is not a module"
     if isinstance(parts, Reason):
         return parts
     w1, b1 = _weights(parts.first, traced)

@@ -16,12 +16,16 @@ _SIDE = 64  # of the images that show the channels of each level
 
 
 def find_widths(model: nn.Module, full: nn.Module) -> dict[str, list[int]]:
-    """The first two sizes of the weight of each layer that has other sizes in `full`, by the layer's name.
+    """The first two sizes of the weight (outputs, inputs) of each layer that has other sizes in `full`, by its name.
 
     The classifier is left out: its inputs follow from the other layers.
 
     Args:
         model: a net whose layers are those of `full`, with fewer channels.
+        full: the net before channels were removed.
+
+    Raises:
+        KeyError: if `full` has not all layers of `model`.
     """
     classifier = _classifier(model)
     layers = dict(full.named_modules())
@@ -43,7 +47,7 @@ def narrow(model: nn.Module, widths: Widths) -> None:
         widths: as `find_widths` returns them.
 
     Raises:
-        ValueError: if there is no such layer, a size is not one of 1 to the layer's, or the layers do not fit together.
+        ValueError: if there is no such layer, a size is below 1 or above the layer's, or layers do not fit together.
     """
     layers: dict[str, Any] = dict(model.named_modules())
     for name, sizes in widths.items():

@@ -47,7 +47,8 @@ def add_attention(
         The model with attention.
 
     Raises:
-        ValueError: for a wrong name or number, or if the model has no known residual blocks, or has attention already.
+        ValueError: for a wrong name or number, for start="identity" with another gate than "two_sigmoid", or if the
+            model has no known residual blocks, or has attention already.
         TypeError: for an option that the layer does not take.
     """
     if start not in STARTS:

@@ -74,7 +74,7 @@ Examples = Annotated[
     ),
 ]
 UnknownBelow = Annotated[
-    float, typer.Option(min=0, max=1, metavar="P", help="Answer unknown where no class has this probability.")
+    float, typer.Option(min=0, max=1, metavar="P", help='Answer "unknown" if no class reaches this probability.')
 ]
 ClassMap = Annotated[
     Path | None,
@@ -107,7 +107,9 @@ Labels = Annotated[
 ]
 TestLabels = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Such a table of the test images.", show_default="a tenth of each class"),
+    typer.Option(
+        metavar="FILE", help="Table of the test images, as for --labels.", show_default="a tenth of each class"
+    ),
 ]
 
 

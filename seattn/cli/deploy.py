@@ -51,7 +51,7 @@ def export(
         bool,
         typer.Option(
             "--int8",
-            help="8-bit weights and activations (ONNX, OpenVINO, torch); with --data-dir, to measure the loss.",
+            help="8-bit weights and activations (ONNX, OpenVINO, torch); needs --data-dir, to compare the accuracy.",
         ),
     ] = False,
     calibrate: Annotated[
@@ -68,7 +68,7 @@ def export(
 
     A file whose outputs differ from PyTorch's, or whose 8 bits cost over 5 points of accuracy, is not kept.
     ExecuTorch (with XNNPACK) and Core ML are for phones and other small devices; these files take 1 to 64 images at a
-    time, others any number. A Core ML file runs on macOS only; on other systems it is written without a check.
+    time, others any number. A Core ML file is checked on macOS only; on other systems it is written without a check.
     ONNX, OpenVINO and 8 bits need: pip install "seattn\\[deploy]".
     ExecuTorch and Core ML need: pip install "seattn\\[mobile]".
     """
@@ -206,7 +206,7 @@ def prune(
         return
     before, after = done.before, done.after
     top1 = f"top-1 on {counted(done.images, 'image')}"
-    one = f"one image on {done.device} (30 turns, no benchmark)"
+    one = f"one image on {done.device} (median of 30 calls)"
     for what, old, new in (
         ("parameters", f"{before.parameters:,}", f"{after.parameters:,}"),
         ("MACs of one image", f"{before.macs:,}", f"{after.macs:,}"),

@@ -155,7 +155,7 @@ def import_weights(
     labels: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Text file: the name of each output on a line.", show_default="as in the checkpoint"
+            metavar="FILE", help="Text file: the name of each output on a line.", show_default="those of the run or tag"
         ),
     ] = None,
 ) -> None:

@@ -108,10 +108,10 @@ app = _group(
     [
         ("demo", demo, "demo --out demo"),
         ("evaluate", evaluate, "evaluate se_resnet20_cifar --data-dir data --split test"),
-        ("predict", predict, "predict photo.jpg --model se_resnet50 --topk 3"),
+        ("predict", predict, "predict photo.jpg --model se_resnet18_cifar --topk 3"),
         ("list", list_models, "list 'se_*' --pretrained"),
         ("profile", profile, "profile se_resnet20_cifar --against resnet20_cifar"),
-        ("finetune", finetune, "finetune se_resnet18 --data-dir photos --out runs/photos"),
+        ("finetune", finetune, "finetune se_resnet20_cifar --data-dir photos --out runs/photos"),
         ("pretrain", pretrain, "pretrain resnet20_cifar.cifar10.simclr --data-dir data"),
         ("ablate", ablate, "ablate attention --data-dir data"),
         ("search", search, "search se_resnet20_cifar.cifar10 --data-dir data --trials 20"),
@@ -183,7 +183,10 @@ def _interrupted(args: Sequence[str]) -> str:
 
 @contextmanager
 def _log_to_stderr() -> Iterator[None]:
-    """Show the package's messages as plain lines on stderr while a command runs; many processes: those of the first."""
+    """Show the package's messages as plain lines on stderr while a command runs.
+
+    With several processes only the first one shows messages below errors.
+    """
     logger = logging.getLogger("seattn")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -212,7 +212,7 @@ def print_text(predictions: Iterable["Prediction"]) -> None:
     for prediction in predictions:
         print(prediction.image)
         if prediction.is_unknown:
-            print(f"  {prediction.answer}: no class has a probability of {prediction.unknown_below:.1%}")
+            print(f"  {prediction.answer}: no class reaches a probability of {prediction.unknown_below:.1%}")
         for label, probability in zip(prediction.labels, prediction.probabilities, strict=True):
             print(f"  {probability:6.1%}  {label}", flush=True)
 

@@ -100,14 +100,14 @@ def finetune(
     batch_size: FinetuningBatchSize = None,
     seed: FinetuningSeed = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out; a finished run with more --epochs.")
+        bool, typer.Option("--resume", help="Continue the run in --out; a finished run needs more --epochs.")
     ] = False,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Start without pretrained weights.")] = False,
     skip_bad: SkipBad = False,
     no_exif: NoExif = False,
     settings: Settings = None,
 ) -> None:
-    """Train a classifier of your own images: a folder for each class in, weights and an HTML report out."""
+    """Train a classifier of your own images, one folder for each class; it gets weights and an HTML report."""
     from seattn.reports.net_report import write_run_report
     from seattn.training.finetuning import finetune as run_finetune
 
@@ -160,7 +160,7 @@ def train(
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/MODEL-sSEED", metavar="RUN")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out; a finished run with more --epochs.")
+        bool, typer.Option("--resume", help="Continue the run in --out; a finished run needs more --epochs.")
     ] = False,
     device: TrainingDevice = None,
     model: Annotated[

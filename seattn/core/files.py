@@ -42,7 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A symbolic link stays, and its target is written.
 
     Raises:
-        UserError: if the folder cannot be made or written to, if `path` is no plain file, or if the disk is full.
+        UserError: if the folder cannot be made or written to, if `path` is not a plain file, or if the disk is full.
     """
     target = file_target(path)
     try:
@@ -161,7 +161,7 @@ def require_writable_file(path: Path) -> None:
     """Prove that the file `path` can be written, before any long work starts.
 
     Raises:
-        UserError: if `path` is no plain file, or its folder cannot be written.
+        UserError: if `path` is not a plain file, or its folder cannot be written.
     """
     require_writable(file_target(path).parent, keep=False)
 

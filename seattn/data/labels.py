@@ -41,17 +41,19 @@ class _Row:
 
 
 def read_labels(file: Path, folder: Path, split: str = "train", *, exif: bool = True) -> FileSet:
-    """The images that the table `file` names, in its order, with their classes, sorted by name.
+    """The images that the table `file` names, in the order of the table; the class names are sorted.
 
-    A name may have folders and a suffix or none; it may leave out folders if only one image has the name. Of two images
-    with the name, the one in the folder of `split` is meant. Images that the table does not name are ignored.
+    A name may have folders and a suffix, or leave them out if only one image has the name. If two images have it, the
+    one in the folder of `split` is taken. Images that the table does not name are ignored.
 
     Raises:
         UserError: if the file is not such a table, an image is missing or named twice, or a row has no class; the
             message names the first three of them and their number.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {printable(folder)} of the images that {file} names; give it with --data-dir")
+        raise UserError(
+            f"no folder {printable(folder)}; give the folder of the images that {file} names with --data-dir"
+        )
     images = _Images(folder, split)
     if not images.count:
         raise UserError(f"no images in {printable(folder)}; an image is a file such as .jpg, .png or .tif")

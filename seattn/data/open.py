@@ -50,7 +50,7 @@ _logger = logging.getLogger("seattn")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The splits of a data folder; `path` is "memory" or "folder"."""
+    """The splits of a data folder; `path` is the data path: "memory" or "folder"."""
 
     class_names: tuple[str, ...]
     train: TrainSplit
@@ -82,7 +82,10 @@ def open_data(
     A class folder of the validation or test split may be empty, but each must have the folders that train has.
 
     Args:
+        recipe: its `seattn` keys say what is held out, and which images are drawn how often.
+        data_dir: a folder (`train/<class>/<image>`, validation/… optional) or torchvision's CIFAR files.
         config: `data_config` of the model.
+        device: where the batches are put.
         rank, world: the number of this process, from 0, and the number of processes.
         skip_bad: read every image once now, and leave out and count those that cannot be read.
 

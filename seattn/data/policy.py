@@ -26,7 +26,11 @@ NOTHING = "Identity"
 
 
 def torchvision_policy(name: str) -> Any:
-    """torchvision's transform of one image: "cifar10" or "imagenet" (AutoAugment), "randaugment", "trivial"."""
+    """torchvision's transform of one image: "cifar10" or "imagenet" (AutoAugment), "randaugment", "trivial".
+
+    Raises:
+        KeyError: for another name.
+    """
     return _MAKE[name]()
 
 

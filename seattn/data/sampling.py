@@ -1,4 +1,4 @@
-"""Which images a run sees, and the order of an epoch's, which (seed, epoch) alone decides, for all processes."""
+"""The images of a run and their order in each epoch, which depends on (seed, epoch) only: all processes have it."""
 
 import numpy as np
 import torch
@@ -11,16 +11,17 @@ def stream_seed(*key: int) -> int:
 
 
 def stream(*key: int) -> torch.Generator:
-    """A generator on the CPU with that seed."""
+    """A generator on the CPU with the seed `stream_seed(*key)`."""
     return torch.Generator().manual_seed(stream_seed(*key))
 
 
 def epoch_order(labels: torch.Tensor, generator: torch.Generator, *, balanced: bool) -> torch.Tensor:
-    """Indices (N,) of an epoch's images, as many as `labels` (N,).
+    """The indices of the N images of one epoch, in order.
 
     Args:
-        balanced: every class equally often, up to one image; each image of a class is drawn once, in random order,
-            before an image is drawn again.
+        labels: (N,), the class of each image.
+        balanced: draw every class equally often; the numbers differ by at most one image. Each image of a class is
+            drawn once, in random order, before an image is drawn again.
     """
     count = len(labels)
     if not balanced:

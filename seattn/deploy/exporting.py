@@ -95,8 +95,8 @@ def export_model(
 ) -> Export:
     """Export a net and check that the file computes what the net computes.
 
-    A file takes any number of images at a time, in ExecuTorch and Core ML 1 to 64. Only macOS can compute a Core ML
-    file: on other systems it is not checked.
+    A file takes any number of images at a time, in ExecuTorch and Core ML 1 to 64. A Core ML file, which iOS and macOS
+    compute, is checked on macOS only.
 
     Args:
         spec, checkpoint: as for `seattn.models.load.load_model`.
@@ -119,7 +119,7 @@ def export_model(
     target = find_format(to, int8=int8)
     out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
     if data_dir is not None and not target.runs_here:
-        raise UserError(f"a file of the format {to} runs on macOS only: it cannot be compared here; omit --data-dir")
+        raise UserError(f"a file of the format {to} can be compared with PyTorch on macOS only: omit --data-dir")
     if data_dir is not None:
         data_dir = images_of_net(spec, checkpoint, data_dir)
     calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None

@@ -127,7 +127,7 @@ def run_executorch(path: Path) -> tuple[Run, str | None]:
 
 
 def run_coreml(path: Path) -> tuple[Run, str | None]:
-    """The function of a Core ML package, on the CPU, and the text of its metadata. Only macOS can compute it."""
+    """The function of a Core ML package, on the CPU, and the text of its metadata; on macOS only."""
     import coremltools
 
     model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)

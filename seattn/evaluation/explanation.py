@@ -73,7 +73,7 @@ def explain(
             each image.
         layer: path of a module that returns a map; None is the last stage.
         method: "gradcam", "gradcam++", "hirescam" (Draelos and Carin, 2020) or "layercam" (Jiang et al., 2021).
-        unknown_below: the answer for an image is "unknown" if no class has this probability; the class that is
+        unknown_below: the answer for an image is "unknown" if no class reaches this probability; the class that is
             explained stays the most probable one.
         progress: show a progress bar on stderr.
 

@@ -161,7 +161,7 @@ def predict_each(
         exif: turn images by their EXIF orientation, which timm does not do.
         tta: average the probabilities over the views "flip" or "crops".
         ensemble: how several nets answer: "average" or "vote", as `combine` says.
-        unknown_below: the answer is "unknown" if no class has this probability, from 0 to 1.
+        unknown_below: the answer is "unknown" if no class reaches this probability, from 0 to 1.
         progress: show a progress bar on stderr.
 
     Raises:

@@ -118,7 +118,9 @@ def _check_replaceable(folder: Path, name: str, staged_name: Callable[[Path], st
     try:
         check_sums(folder)
     except UserError as error:
-        raise UserError(f"{folder} was changed after staging and is not replaced: {error}; or delete it") from error
+        raise UserError(
+            f"{folder} was changed after staging, so it is not replaced; delete it or give another: {error}"
+        ) from error
 
 
 def _staged_name(folder: Path) -> str | None:

@@ -16,7 +16,7 @@ SPELLINGS = (("fc.0", "fc.2"), ("conv_reduce", "conv_expand"))
 def bottleneck_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
     """Hidden channels R: `rd_channels` as given, else `channels * rd_ratio` rounded to a multiple of `rd_divisor`.
 
-    The result is at least `rd_divisor`. 1 gives the papers' exact C/r; timm's SEModule uses 8.
+    The result is at least `rd_divisor`. `rd_divisor=1` gives the papers' exact C/r; timm's SEModule uses 8.
 
     Raises:
         ValueError: if a number is out of range.

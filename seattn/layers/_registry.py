@@ -65,6 +65,9 @@ _PAPERS: dict[str, Paper] = {}
 def register_attn(name: str, paper: Paper | None = None) -> Callable[[Layer], Layer]:
     """Class decorator: make the layer known as `name`; a card cites `paper`.
 
+    The layer is built as `Layer(channels, **options, device=..., dtype=...)` and maps (B, C, H, W) to (B, C, H, W). For
+    `seattn.add_attention(start="identity")` it also needs a method `start_at_identity()`.
+
     Raises:
         ValueError: if the name is taken.
     """

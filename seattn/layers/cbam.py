@@ -132,7 +132,7 @@ class Cbam(nn.Module):
         channels: C of the input.
         rd_ratio: R / C, rounded to a multiple of `rd_divisor`.
         rd_channels: R itself; if given, `rd_ratio` is not used.
-        rd_divisor: 1 gives the paper's exact C/r.
+        rd_divisor: R is rounded to a multiple of it; 1 gives the paper's exact C/r.
         bias: whether the shared MLP has biases, as in the official code; timm's MLP has none.
         spatial_kernel_size: odd side of the spatial window.
         gate: the function of both gates: "sigmoid", "two_sigmoid" (2 * sigmoid: 1 where the logit is 0) or

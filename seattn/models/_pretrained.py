@@ -32,7 +32,7 @@ _logger = logging.getLogger("seattn")
 def weight_index() -> dict[str, dict[str, Any]]:
     """`arch.tag` -> {"file", "sha256"} of the weights that belong to this version of the package.
 
-    Weights whose run held out images have a "temperature", which was fitted on these.
+    An entry may have a "temperature", which was fitted on the images that the run held out.
     """
     return json.loads((WEIGHTS / "index.json").read_text(encoding="utf-8"))
 

@@ -100,10 +100,10 @@ def list_nets(pattern: str | None = None, *, family: str | None = None, pretrain
         and (net.pretrained or not pretrained)
     ]
     if not found:
-        given = [f"{pattern!r}"] if pattern is not None else []
+        given = [f"the pattern {pattern!r}"] if pattern is not None else []
         given += [f"the family {family}"] if family is not None else []
         given += ["trained weights"] if pretrained else []
-        raise UserError(f"no net here fits {' and '.join(given)}; `seattn list` shows all")
+        raise UserError(f"no net matches {' and '.join(given)}; `seattn list` shows all nets")
     return sorted(found, key=lambda net: (families.index(net.family), split_attn(net.name)[1], net.name))
 
 
@@ -135,6 +135,7 @@ def check_name(spec: str) -> None:
 
 
 def unknown_model(spec: str) -> UserError:
+    """The error for a name that timm does not know, with the nearest names."""
     name, _ = split_model_name_tag(spec)
     ours = our_models()
     near = difflib.get_close_matches(name, ours, n=3) or difflib.get_close_matches(name, timm.list_models(), n=3)

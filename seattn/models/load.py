@@ -28,7 +28,7 @@ TEMPERATURE = "temperature"  # the key of config.json
 HUB_PREFIX = "hf-hub:"
 DIR_PREFIX = "local-dir:"
 _ATTRIBUTE = "seattn_temperature"  # of a loaded model
-# The errors of a download. The HTTP client of huggingface_hub, and with it the base class, has changed.
+# The errors of a download. Which class HfHubHTTPError inherits from depends on the version of huggingface_hub.
 HUB_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, HFValidationError, OSError)
 
 
@@ -44,10 +44,12 @@ def load_model(
 
     Args:
         spec: `arch` or `arch.tag` (also where a directory has this name), a directory with config.json and
-            model.safetensors (a run directory of `seattn train`, a staged Hub folder), or `hf-hub:org/name`.
+            model.safetensors (a run directory of `seattn train`, a staged Hub folder), also as `local-dir:path`, or
+            `hf-hub:org/name`.
         checkpoint: weights to load instead: .safetensors, or a .pth of timm or of other code
             (`seattn.models.checkpoints`), of which only tensors are read.
         pretrained: False keeps the random initialisation.
+        device: as torch names it: "cpu", "cuda", "cuda:1".
         needs_classes: refuse a net without a classifier, as of `seattn pretrain` or of DINO.
 
     Raises:
@@ -91,7 +93,7 @@ def is_source(spec: str) -> bool:
 
 
 def read_architecture(spec: str) -> tuple[str, dict[str, Any]]:
-    """The architecture and its options in config.json of a model directory or a repository of the Hub.
+    """The architecture and its `model_args`, without `num_classes`, in config.json of a directory or Hub repository.
 
     Raises:
         UserError: if there is no such file, or it names no architecture that is known here.

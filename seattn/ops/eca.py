@@ -30,7 +30,10 @@ def efficient_channel_attn(x: Tensor, weight: Tensor, *, gate: str = "sigmoid") 
 def efficient_channel_attn_add_act(
     x: Tensor, shortcut: Tensor, weight: Tensor, *, gate: str = "sigmoid", out_act: str = "relu"
 ) -> Tail:
-    """y = out_act(efficient_channel_attn(x) + shortcut) with shortcut (B, C, H, W) and out_act relu or identity."""
+    """y = out_act(efficient_channel_attn(x) + shortcut) with shortcut (B, C, H, W) and out_act relu or identity.
+
+    x, weight, gate, the result and the errors are as in `efficient_channel_attn`.
+    """
     return Tail(x, shortcut, ECA(w1=weight, gate=gate), out_act=out_act)
 
 

@@ -61,5 +61,7 @@ def _without_run(folder: Path, data_dir: Path, split: str) -> Split:
     try:
         images = list_files(find_split(data_dir, name))
     except UserError as error:
-        raise UserError(f"{folder} is no run, which would say which images it held out: {error}") from error
+        raise UserError(
+            f"{folder} is not the folder of a run, so the images that were held out are not known: {error}"
+        ) from error
     return Split(f"{counted(len(images), 'image')}: the {name} split in {data_dir}", images)

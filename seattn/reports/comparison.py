@@ -225,7 +225,7 @@ def add_image_changes(page: Page, groups: Sequence[RunGroup]) -> None:
                 name = f"{file}-{number}" if len(groups) > 2 else file
                 page.plots[name] = images_plot(pictures, f"{heading}: {group.label}")
         seeds = f"; seeds {before.scored[0].recipe.seed} and {group.scored[0].recipe.seed}" if _seeds(groups) else ""
-        text = f"{group.label} against {before.label}{seeds}: the surest mistakes first, at most {SHOWN}."
+        text = f"{group.label} against {before.label}{seeds}: the most confident mistakes first, at most {SHOWN}."
         page.add("Images that changed", *parts, note=text)
 
 

@@ -52,7 +52,7 @@ def _add_image(page: Page, explanation: Explanation, number: int) -> None:
         for label, share in zip(prediction.labels, prediction.probabilities, strict=True)
     ]
     if prediction.is_unknown:
-        rows.insert(0, [prediction.answer, f"no class has {prediction.unknown_below:.1%}"])
+        rows.insert(0, [prediction.answer, f"no class reaches {prediction.unknown_below:.1%}"])
     image = Picture(enlarged(explanation.picture), f"{name} as the net sees it", ("as the net sees it",))
     heat = Picture(
         overlay(explanation.picture, explanation.heat),

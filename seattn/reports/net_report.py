@@ -51,8 +51,9 @@ def write_report(
         "Images",
         Group("grid", [answer_picture(scores, i) for i in chosen]),
         note=(
-            f"{shown} of {int((~scores.correct).sum())} wrong images (✗, dashed frame), every kind of mistake once "
-            f"before any kind twice, then {len(chosen) - shown} right images (✓) with the confidence."
+            f"{shown} of {int((~scores.correct).sum())} wrong images (✗, dashed frame), each pair of true and "
+            f"predicted class once before any pair twice, then {len(chosen) - shown} right images (✓) with the "
+            "confidence."
         ),
     )
     add_classes(page, scores, title)
@@ -105,7 +106,7 @@ def write_run_report(
         facts={
             "model": f"{row.name}, {row.params:,} parameters, {len(scores.evaluation.class_names)} classes",
             "weights": str(run / "model.safetensors"),
-            "images": f"the test split in {root / 'test'}, as the net sees them; it took no part in the training",
+            "images": f"the test split in {root / 'test'}, after preprocessing; it took no part in the training",
             "training": (
                 f"{counted(row.epochs, 'epoch')} on {row.train_images:,} images, {held_out}, seed {row.seed}; "
                 f"recipe in {run / 'recipe.yaml'}"

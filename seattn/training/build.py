@@ -65,7 +65,7 @@ def _check_outputs(model: Any, name: str) -> None:
     shape = tuple(y.shape) if isinstance(y, torch.Tensor) else None
     if shape is None or len(shape) != 2 or model.num_classes not in (0, shape[1]):
         found = "a list of feature maps" if shape is None else f"outputs of shape {shape}"
-        raise UserError(f"{name} is no classifier: it gives {found} for two images; check model_kwargs")
+        raise UserError(f"{name} is not a classifier: it gives {found} for two images; check model_kwargs")
 
 
 def load_all_but_classifier(model: Any, path: Path) -> None:

@@ -62,6 +62,7 @@ def train(
 
     Raises:
         UserError: for a bad recipe, bad data, or an `out_dir` that cannot be used; nothing is half-written.
+        ValueError: if `overrides` are given with the result of `load_recipe`, which takes them itself.
     """
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe, overrides)

@@ -91,13 +91,13 @@ def finetune(
         model: `arch` or `arch.tag` of timm's registry, the folder of a run, `local-dir:FOLDER`, `hf-hub:ORG/NAME`, or a
             checkpoint in the folder of a run; its trained weights are the start if it has any.
         data_dir: `<class>/<image>`, of which a tenth is held out for choices and a tenth for the test; or
-            `train/<class>/<image>` with test/… and, if there is one, validation/….
+            `train/<class>/<image>`, test/… and validation/…; a missing split is a tenth of each class of train.
         out_dir: the folder for the run's files; `runs/<model>-<folder>-s<seed>` by default.
         checkpoint: weights to start from instead, as for `load_model`.
         labels, test_labels: tables of the images below `data_dir` and their classes, instead of class folders.
         device: "cuda", "cpu", …; by default CUDA where there is one.
-        seed: the seed of the split and of the training. If the net comes from a
-            run, each image of that run stays in the split that it had there.
+        seed: the seed of the split and of the training. If the net comes from a run, each image of that run stays in
+            the split that it had there.
         resume: continue the run in `out_dir`; a finished run only with more `epochs` in `overrides`.
         pretrained: False starts from random weights.
         skip_bad: leave unreadable images out.

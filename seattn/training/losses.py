@@ -97,7 +97,7 @@ def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: 
 
 
 class TrainingLoss(nn.Module):
-    """The loss of logits (B, K), a target and x (B, 3, H, W): by the criterion, and by the teacher if there is one."""
+    """The loss of logits (B, K), a target and x (B, C, H, W): by the criterion, and by the teacher if there is one."""
 
     def __init__(self, criterion: nn.Module, teacher: "Teacher | None") -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def _criterion(recipe: Recipe, labels: Tensor, class_names: Sequence[str]) -> nn
 class Teacher(nn.Module):
     """A trained net whose softened outputs a student learns: T^2 KL(softmax(z_t / T) || softmax(z_s / T)).
 
-    Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2. Images x (B, 3, H, W) that are normalised for the
+    Hinton et al., 2015, https://arxiv.org/abs/1503.02531, section 2. Images x (B, C, H, W) that are normalised for the
     student are normalised again for the teacher. The weights of the two losses mean the same as in timm.
 
     Args:

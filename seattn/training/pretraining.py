@@ -97,9 +97,9 @@ def pretrain(
 ) -> Path:
     """Train the recipe's net on the train split of `data_dir` without labels, in one process.
 
-    The recipe's `batch_size` counts images; each is seen twice. The recipe's keys on the loss, mixing, classes,
-    held-out images, early stopping and a teacher are not used. The net in `out_dir` has no classifier;
-    `finetune(out_dir, …)` gives it one.
+    The recipe's `batch_size` counts images; each is seen twice, so the run's own recipe.yaml has twice that number. The
+    recipe's keys on the loss, mixing, classes, held-out images, early stopping and a teacher are not used. The net in
+    `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
 
     Args:
         recipe: a file of `zoo_configs/`, or the result of `load_recipe`.

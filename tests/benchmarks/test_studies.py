@@ -76,7 +76,7 @@ def test_no_rows_say_so(tmp_path):
         (
             ((88.0, 87.0), (88.2, 88.3), (88.4, 88.0)),
             "No change in the table makes a difference",
-            "+0.43 | −0.93 to +1.80 | 3 |",
+            "+0.43 | −0.93 to +1.80 | 0.31 | 3 |",
         ),
         (
             ((88, 87), (88.2, 87.1), (88.4, 87.5)),
@@ -88,8 +88,8 @@ def test_no_rows_say_so(tmp_path):
             r"chance explains: SE added.* \(−1\.00 points\)",
             "−1.00 | −1.25",
         ),
-        (((88, 87),), "No change in the table makes a difference", "+1.00 |  | 1 |"),
-        (((88, 87), (89, 88), (90, 89)), "No change in the table makes a difference", "+1.00 |  | 3 |"),
+        (((88, 87),), "No change in the table makes a difference", "+1.00 |  | - | 1 |"),
+        (((88, 87), (89, 88), (90, 89)), "No change in the table makes a difference", "+1.00 |  | - | 3 |"),
     ],
     ids=["across zero", "better", "worse", "one seed", "all alike"],
 )
@@ -109,9 +109,9 @@ def test_the_table_has_a_line_for_each_change_that_has_rows(rows, tmp_path):
     study.take(tmp_path / "out" / "attention" / "rows.csv", tmp_path / "taken")
     lines = [line for line in render_gain(committed(tmp_path / "taken")).splitlines() if line.startswith("| ")][2:]
     assert lines == [
-        "| SE added, in a recipe with dropout and cut-out | +1.00 |  | 1 |",
-        "| SE added, without dropout | +1.50 | −4.85 to +7.85 | 2 |",
-        "| CBAM added, without dropout | −2.00 |  | 1 |",
+        "| SE added, in a recipe with dropout and cut-out | +1.00 |  | - | 1 |",
+        "| SE added, without dropout | +1.50 | −4.85 to +7.85 | 0.20 | 2 |",
+        "| CBAM added, without dropout | −2.00 |  | - | 1 |",
     ]
 
 

@@ -69,7 +69,9 @@ def test_the_hardest_class_is_the_references_and_differences_are_paired_by_seed(
     }
     after = {1: [[72, 20, 8], [20, 74, 6], [0, 0, 100]], 0: [[80, 10, 10], [30, 60, 10], [0, 0, 100]]}
     text = render_hardest(*study({"before": before, "after": after, "none yet": {}}))
-    assert text.startswith("`before` knows cat least, and takes it for dog most often: 30.0 of 100 images a run.")
+    assert text.startswith(
+        "`before` has its lowest recall for cat, which it most often takes for dog: 30.0 of 100 images a run."
+    )
     assert "| variant | n | recall of cat % | precision of cat % | recall of dog % | precision of dog % |" in text
     assert "| before | 2 | 61.00 ± 1.41 | " in text
     # +20 and +10: 15 ± 7.07, and 12.71 of its standard errors, which are 5

@@ -321,7 +321,7 @@ def test_predict_says_unknown_in_every_format(run_dir, image, capsys):
             outputs.append(capsys.readouterr().out)
         best = json.loads(outputs[1])[0]["predictions"][0]["label"]
         answer = "unknown" if is_unknown else best
-        assert ("  unknown: no class has a probability of 100.0%\n" in outputs[0]) == is_unknown
+        assert ("  unknown: no class reaches a probability of 100.0%\n" in outputs[0]) == is_unknown
         assert json.loads(outputs[1])[0]["answer"] == answer
         assert [row["answer"] for row in csv.DictReader(outputs[2].splitlines())] == [answer, answer]
 

@@ -38,8 +38,8 @@ def test_list_as_json(capsys):
     ("args", "message"),
     [
         (["--family", "resnet"], "unknown family 'resnet'; families: mobilenetv2_cifar, preact_resnet_cifar"),
-        (["vgg"], "no net here fits 'vgg'; `seattn list` shows all"),
-        (["wrn", "--pretrained"], "no net here fits 'wrn' and trained weights"),
+        (["vgg"], "no net matches the pattern 'vgg'; `seattn list` shows all nets"),
+        (["wrn", "--pretrained"], "no net matches the pattern 'wrn' and trained weights"),
     ],
 )
 def test_list_refuses_what_matches_nothing(fails, args, message):

@@ -1,4 +1,4 @@
-"""Files are whole or absent; links are written through, and what is no plain file is refused."""
+"""Files are whole or absent; links are written through, and what is not a plain file is refused."""
 
 import errno
 import os

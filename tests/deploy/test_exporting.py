@@ -143,7 +143,7 @@ def test_a_core_ml_package_is_not_said_to_be_checked_where_it_cannot_run(exporte
     done, _ = exported("coreml")
     assert (done.to_dict()["difference"], done.images, done.top1_before) == (None, 0, None)
     line = fails(*args, "--data-dir", photos)
-    assert "a file of the format coreml runs on macOS only: it cannot be compared here; omit --data-dir" in line
+    assert "a file of the format coreml can be compared with PyTorch on macOS only: omit --data-dir" in line
 
 
 def test_a_core_ml_package_is_checked_where_it_can_run(core_ml_runs, tmp_path, photos):

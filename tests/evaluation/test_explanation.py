@@ -249,7 +249,7 @@ def test_the_page_shows_image_map_classes_and_gates(pictures, tmp_path, capsys):
 def test_the_page_and_the_line_say_unknown(pictures, tmp_path, capsys):
     assert main(["explain", ARCH, str(pictures[0]), "--out", str(tmp_path), "--unknown-below", "1"]) == 0
     assert re.search(r"0\.png: unknown \(\w+ \d+\.\d%\); gradcam for \w+", capsys.readouterr().out)
-    assert "unknownno class has 100.0%" in Page((tmp_path / "explain.html").read_text(encoding="utf-8")).text
+    assert "unknownno class reaches 100.0%" in Page((tmp_path / "explain.html").read_text(encoding="utf-8")).text
 
 
 def test_a_class_can_be_asked_for_by_name_or_index(pictures):

@@ -161,7 +161,7 @@ def test_only_an_unchanged_stage_of_the_same_space_is_replaced(birds, space, tmp
     assert run(["hub", "space", NAME, str(folder)]) == 0
     assert f"holds {NAME}, not my_birds" in fails("hub", "space", birds, folder)
     (folder / "app.py").write_text("changed")
-    assert "was changed after staging and is not replaced" in fails("hub", "space", NAME, folder)
+    assert "was changed after staging, so it is not replaced" in fails("hub", "space", NAME, folder)
     assert (folder / "app.py").read_text() == "changed"
     assert "is not empty and is not an earlier stage" in fails("hub", "space", NAME, birds)
     assert (birds / "model.safetensors").is_file()

@@ -147,7 +147,7 @@ def test_transformers_gives_the_same_logits_and_labels(shipped, tmp_path, source
     ("is_stage", "file", "message"),
     [
         (False, "notes.txt", "is not empty and is not an earlier stage"),
-        (True, "README.md", "was changed after staging and is not replaced"),
+        (True, "README.md", "was changed after staging, so it is not replaced"),
         (True, "notes.txt", "notes.txt is not listed in SHA256SUMS"),
     ],
 )

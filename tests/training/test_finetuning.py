@@ -369,7 +369,7 @@ def too_few(data):
     [
         (empty, "no images in"),
         (one_class, "has one class, 'blue'; it should hold two or more"),
-        (too_few, "class 'red' needs 3 or more images and has 2"),
+        (too_few, "class 'red' has 2 images and needs at least 3"),
         (lambda data: (data / "yellow").mkdir(), "yellow holds no images"),
         (
             lambda data: (data / "red" / "x.png").write_bytes(b"no"),

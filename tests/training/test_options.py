@@ -239,8 +239,8 @@ def test_the_second_stage_teaches_the_classifiers_of_any_net(model, kwargs, head
             {"img_size": 32, "depth": 1},
             r"cannot take images of its input size .*pretrained_cfg_overlay: {input_size",
         ),
-        ("test_vit", {"global_pool": ""}, r"test_vit is no classifier: it gives outputs of shape \(2, \d+, 3\)"),
-        ("resnet20_cifar", {"features_only": True}, "is no classifier: it gives a list of feature maps"),
+        ("test_vit", {"global_pool": ""}, r"test_vit is not a classifier: it gives outputs of shape \(2, \d+, 3\)"),
+        ("resnet20_cifar", {"features_only": True}, "is not a classifier: it gives a list of feature maps"),
     ],
 )
 def test_a_net_that_cannot_classify_its_images_is_refused_before_the_run(fit, tmp_path, model, kwargs, message):

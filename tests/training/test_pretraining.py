@@ -126,7 +126,10 @@ def test_labels_do_not_matter(tmp_path, data_dir):
     [
         ({"batch_size": 64}, "batch_size 64 is more than the 22 training images"),
         ({"model": "no_such_net"}, "no_such_net"),
-        ({"model_kwargs": {"features_only": True}}, "resnet20_cifar is no classifier: it gives a list of feature maps"),
+        (
+            {"model_kwargs": {"features_only": True}},
+            "resnet20_cifar is not a classifier: it gives a list of feature maps",
+        ),
         ({"amp": True}, "amp_dtype float16 needs CUDA"),
     ],
 )

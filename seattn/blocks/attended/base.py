@@ -1,4 +1,4 @@
-"""Residual blocks that carry an attention layer at one of four places, over the parameters of a block that exists.
+"""Subclasses of residual blocks that add an attention layer at one of four places; the block keeps its parameters.
 
 Hu et al., SENet, https://arxiv.org/abs/1709.01507, section 6.5 and figure 5: with branch F, shortcut S, attention A,
     standard  y = act(A(F(x)) + S(x))        pre       y = act(F(A(x)) + S(x))

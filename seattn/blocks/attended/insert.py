@@ -88,7 +88,7 @@ def insert_attention(model: nn.Module, attention: Attention) -> None:
         setattr(block, site.kind._slot, layer)
         if not (attention.placement == "standard" and site.kind._has_own_place):
             block.attn_placement = attention.placement
-            block._seattn_class = type(block)  # the class without attention, for `remove`
+            block._seattn_class = type(block)  # the class without attention, for `extract_attention`
             block.__class__ = site.kind
 
 
@@ -158,7 +158,7 @@ def _check(model: nn.Module, attention: Attention, stages: list[list[Site]]) -> 
         if present is not None:
             raise ValueError(
                 f"{type(model).__name__} has attention already: {type(present).__name__} in {site.name}; "
-                "seattn.remove_attention takes out seattn's own"
+                "call seattn.remove_attention first if it is seattn's"
             )
     _check_stages(attention, len(stages))
     _check_options(attention, layer)

@@ -1,4 +1,4 @@
-"""The classes of modules that belong to a fold; where the fold cannot be used, a module computes as its plain class.
+"""The classes of modules that belong to a fold; if the fold cannot be used, a module computes as its plain class.
 
 Parameters, buffers and names stay, so the state dict has the weights as they were before folding.
 """
@@ -95,7 +95,7 @@ class FoldedBatchNorm2d(_HasWeights, nn.BatchNorm2d):
 
 @_folds(BatchNormAct2d)
 class FoldedBatchNormAct2d(_HasWeights, BatchNormAct2d):
-    """Returns its input, after its own activation if the convolution has not computed that."""
+    """Returns its input; computes its own activation only if the convolution did not."""
 
     def _folded(self, fold: Fold, x: Tensor) -> Tensor:
         if fold.act_name == "identity":

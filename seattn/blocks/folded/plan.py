@@ -34,7 +34,7 @@ class BlockPlan:
     A copy of the block, or one from a pickle, has no plan and makes its own.
 
     Args:
-        block: the residual block; all of its modules are watched for changes.
+        block: the residual block; all of its modules are checked for changes.
         folds: the folds of its branch, in order; all have weights in fp32.
         projection: the fold that is the whole shortcut; None calls the block's `downsample`, if it has one.
         excitation: what its attention computes, with weights in fp32; of kind "none" if it has no attention.
@@ -68,7 +68,7 @@ class BlockPlan:
         return type(None), ()
 
     def is_current(self) -> bool:
-        """Whether the block is in evaluation mode and unwatched, and no module or weight has changed."""
+        """Whether the block is in evaluation mode and without hooks, and no module or weight has changed."""
         return not (
             any(map(_training, self._own))
             or any(self._hooks)

@@ -115,9 +115,9 @@ class OurKeys:
     holdout_seed: Seed = 0
     """Selects the images of that part. Runs with different `seed` hold out the same images."""
     long_tail: Annotated[Number, Field(ge=1)] = 1.0
-    """Thins the train split to study rare classes: images of the first class, in the order of the names, over those of
-    the last; the others lie between, on an exponential curve (Cui et al., CVPR 2019). Held-out images stay. 1: no
-    thinning."""
+    """Thins the train split to study rare classes: the number of images of the first class, by name, over that of the
+    last; the numbers between follow an exponential curve (Cui et al., CVPR 2019). Held-out images are not removed. 1:
+    no thinning."""
     loss: Annotated[Literal["cross_entropy", "focal"], BeforeValidator(_known)] = "cross_entropy"
     """`cross_entropy` (or timm's `bce_loss`), or `focal` (Lin et al., ICCV 2017)."""
     focal_gamma: NotNegative = 2.0
@@ -343,7 +343,9 @@ class Recipe:
         length = self.scheduled_epochs
         lengths = {"epochs": self.epochs, "cooldown_epochs": self.cooldown_epochs}
         longest = "lr_cycle_limit" if self.lr_cycle_limit > 1 else max(lengths, key=lengths.__getitem__)
-        require(length <= 1_000_000, longest, getattr(self, longest), "so low that the run has 1,000,000 epochs")
+        require(
+            length <= 1_000_000, longest, getattr(self, longest), "so low that the run has at most 1,000,000 epochs"
+        )
         require(resized <= length, "seattn.resize", self.seattn.resize, f"within the {length} epochs")
 
     @property

@@ -15,7 +15,11 @@ _RUN_FILES = ("recipe.yaml", "summary.csv", "last.pth.tar", "model.safetensors",
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The sorted names of the folders in `folder`, without hidden folders, folders of systems, and runs of ours."""
+    """The sorted names of the folders in `folder`, without hidden folders, system folders, and run folders of seattn.
+
+    Raises:
+        UserError: if the folder cannot be listed.
+    """
     try:
         paths = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
         return tuple(sorted(path.name for path in paths if not _holds_runs(path)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, counted
 from seattn.core.files import printable
 from seattn.data.folders.reading import UserImages
 
@@ -24,8 +24,8 @@ def link_splits(
     A split that is `needed` and missing gets a tenth of each class, at least one image; the same for the same seed.
 
     Args:
-        earlier: a folder that this function made before: the images in it stay in their splits, for a net that was
-            trained on them must not be tested on them.
+        earlier: a folder that this function made before: the images in it stay in their splits, because a net
+            that was trained on them must not be tested on them.
 
     Returns:
         The number of images that stay in the split of `earlier`.
@@ -45,8 +45,9 @@ def link_splits(
         index = (whole.labels == label).nonzero().flatten()
         if len(index) <= len(missing):
             raise UserError(
-                f"class {name!r} needs {len(missing) + 1} or more images and has {len(index)}: "
-                f"{printable(images.folders['train'])} has no {' and no '.join(missing)} split, which is taken from it"
+                f"class {name!r} has {counted(len(index), 'image')} and needs at least {len(missing) + 1}: "
+                f"{printable(images.folders['train'])} has no {' and no '.join(missing)} split, which is taken from "
+                "these images"
             )
         order = index[torch.randperm(len(index), generator=generator)].tolist()
         share = max(1, round(len(order) / 10))

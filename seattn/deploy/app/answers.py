@@ -152,7 +152,9 @@ def _explained(net: nn.Module, path: Path, prediction: Prediction) -> Answer:
         picture, gates = explanation.picture, explanation.gates
         heat = overlay(picture, explanation.heat)
         if explanation.peak is None:
-            notes.append(f"The map is empty: nothing in {explanation.layer} counts for {explanation.target}.")
+            notes.append(
+                f"The map is empty: no position of {explanation.layer} raises the score of {explanation.target}."
+            )
     except UserError as error:  # grad-cam is not installed, or the net has no map: the gates need neither
         notes.append(f"No map of where the net looks: {error}.")
         x = eval_transform(net)(read_image(path, image_mode(net)))[None]  # (1, C, H, W)

@@ -37,7 +37,7 @@ def calibrate(
 ) -> Calibration:
     """Find the temperature of `model` on labelled images that took no part in its training.
 
-    A temperature that the model has already is not used.
+    A temperature that the model has already is ignored.
 
     Raises:
         UserError: if the class folders are not the model's classes, an image cannot be read, or no temperature fits.
@@ -55,8 +55,8 @@ def calibrate(
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """The temperature at which the cross-entropy of logits (N, K) against labels (N,) is smallest.
 
-    The cross-entropy is convex in 1 / temperature. At its minimum, the mean of the logits that the probabilities expect
-    is the mean of the labels' logits.
+    The cross-entropy is convex in 1 / temperature. At its minimum, the mean of the logit that the softmax expects is
+    the mean of the true class's logit.
 
     Raises:
         UserError: if the cross-entropy is smallest outside 0.01 to 100.

@@ -102,7 +102,7 @@ class Dimension:
         return param
 
     def ends(self) -> tuple[Any, ...]:
-        """Params that a recipe must accept for it to accept all values."""
+        """The extreme values: a recipe that accepts these accepts all."""
         d = self.distribution
         return tuple(d.choices) if isinstance(d, CategoricalDistribution) else (d.low, d.high)
 
@@ -214,7 +214,7 @@ def _parse_key(path: Path, recipe: Recipe, key: str, raw: object) -> Dimension:
     if key in _HELD_OUT:
         raise UserError(f"{path}: space has {key}, but all trials must be scored on the same images; put it into set")
     if key == "seed":
-        raise UserError(f"{path}: space has seed, whose best value is luck; put one seed into set")
+        raise UserError(f"{path}: space has seed, but the best seed is chance; put one seed into set")
     dimension = parse_dimension(raw, f"{path}: space, {key}")
     for param in dimension.ends():
         parse_recipe(replace_keys(recipe.to_dict(), {key: dimension.value(param)}), source=f"{path}, space")

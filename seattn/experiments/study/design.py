@@ -2,7 +2,7 @@
 
 The files of `zoo_configs/ablations/` have these keys:
 
-base       the path of a recipe, from the file's folder
+base       the path of a recipe, relative to the file's folder
 set        optional: recipe keys that the whole study replaces; dotted keys name keys below `seattn` and `model_kwargs`
 seeds      a list of whole numbers
 variants   a name, and the recipe keys that this variant replaces beyond those of `set`; the first is the reference
@@ -10,7 +10,8 @@ factors    in place of variants: a name, and its levels, each with the recipe ke
            the factor's reference:
              se: {yes: {}, no: {model: resnet20_cifar.cifar10}}
              augmentation: {yes: {}, no: {seattn.crop_padding: 0, hflip: 0.0}}
-design     with factors: `full`, every combination of levels; or `one_removed`, one level at a time off its reference
+design     with factors: `full`, every combination of levels; or `one_removed`, in which each variant changes one
+           factor from its reference level
 """
 
 import hashlib

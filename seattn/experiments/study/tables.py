@@ -73,9 +73,12 @@ def notes(result: StudyResult) -> list[str]:
     results = [row.result for row in result.rows]
     if results:
         parts = sorted({f"{r.n:,} held-out images of {r.dataset or 'the data'}" for r in results})
+        several = _seeds(result) > 1
+        spread = "; ± is the sample standard deviation over the n seeds" if several else ""
+        test = "; p is of the paired t-test, p (Holm) is corrected for the number of comparisons in this table"
         lines.append(
-            f"On {' or '.join(parts)}, the same for every seed; ± is the sample standard deviation over the n seeds. "
-            "Differences are paired by seed; p is of the paired t-test, Holm's over this column."
+            f"On {' or '.join(parts)}, the same for every seed{spread}. "
+            f"Differences are paired by seed{test if several else ''}."
         )
         if len(parts) > 1:
             lines.append("These runs were not scored on the same images: their differences are no comparison.")
@@ -92,13 +95,18 @@ def notes(result: StudyResult) -> list[str]:
     return lines
 
 
+def _seeds(result: StudyResult) -> int:
+    return max((v.summary.n for v in result.variants if v.summary is not None), default=0)
+
+
 def _note_on_n(result: StudyResult) -> str:
-    n = max((v.summary.n for v in result.variants if v.summary is not None), default=0)
+    n = _seeds(result)
     if n == 1:
-        return "One seed: a difference of one pair says nothing of another seed; there is no interval and no p."
+        return "One seed: there is no interval and no p, and another seed could give another difference."
     return (
-        f"With n = {n} the bootstrap interval cannot leave the least and largest of {n} differences and is too narrow; "
-        "the t interval takes the differences for normal. An interval across 0 is no proof that there is no difference."
+        f"With n = {n} the bootstrap interval lies between the smallest and the largest of {n} differences and is too "
+        "narrow; the t interval assumes that the differences are normal. An interval that contains 0 is no proof that "
+        "there is no difference."
     )
 
 

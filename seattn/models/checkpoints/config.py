@@ -14,8 +14,10 @@ _LARGEST_ARG = 10_000  # a depth of a billion would be built, even on "meta"
 
 
 def _check_args(args: dict[str, Any]) -> dict[str, Any]:
-    if not _is_small({**args, "num_classes": 0}) or not _is_small(args.get("num_classes"), MOST_CLASSES):
-        raise ValueError(f"model_args has a number above {_LARGEST_ARG:,}, which no net needs; is it damaged?")
+    for key, value in args.items():
+        limit = MOST_CLASSES if key == "num_classes" else _LARGEST_ARG
+        if not _is_small(value, limit):
+            raise ValueError(f"model_args has a number above {limit:,} in {key}, which no net needs; is it damaged?")
     if args.get("global_pool") == "":
         raise ValueError('model_args has global_pool: "", with which a net gives no score of a class for an image')
     return args

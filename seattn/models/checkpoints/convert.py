@@ -50,7 +50,8 @@ def import_checkpoint(
         folder: a new or empty folder.
         model: `arch` or `arch.tag`, if the checkpoint does not name it.
         averaged: False takes the trained weights even if there are averaged ones (EMA).
-        labels: a text file with the name of one output on each line; by default the names of the run or of the tag.
+        labels: a text file with the name of one output on each line; by default the names of the run or of the tag, or
+            "class 0", "class 1", ... if there are none.
 
     Raises:
         UserError: if the file is not a checkpoint, holds other objects than tensors and plain values, or does not fit.

@@ -35,10 +35,13 @@ _logger = logging.getLogger("seattn")
 
 
 def remap_checkpoint(state: Mapping[str, Any], model: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors of `state` as a state dict that `model` loads with `strict=True`, and then gives the same outputs.
+    """The tensors of `state` as a state dict for `model`, which `load_state_dict(strict=True)` accepts.
+
+    With it `model` gives the outputs of the checkpoint's net.
 
     Args:
-        state: a state dict, or a checkpoint that holds one under `state_dict`, `model` or `net`; `module.` is removed.
+        state: a state dict, or a checkpoint that holds one under a common key, such as `state_dict` or `model`;
+            averaged weights (EMA) are preferred. Common prefixes, such as `module.`, are removed.
         model: the model to load them into; it is not changed.
 
     Raises:

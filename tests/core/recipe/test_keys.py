@@ -84,8 +84,11 @@ def test_every_key_but_ours_is_one_of_timms_train_script(path):
         ({"seattn": {"resize": [[0, 200]]}}, "seattn.resize.0.0 must be greater than or equal to 1, got 0"),
         ({"lr_cycle_limit": 0}, "lr_cycle_limit must be greater than or equal to 1, got 0"),
         ({"lr_cycle_limit": 100, "lr_cycle_mul": 100}, "lr_cycle_limit must be so low that the run has .* got 100"),
-        ({"cooldown_epochs": 10**6}, "cooldown_epochs must be so low that the run has 1,000,000 epochs, got 1000000"),
-        ({"epochs": 10**6, "warmup_prefix": True}, "epochs must be so low that the run has 1,000,000 epochs"),
+        (
+            {"cooldown_epochs": 10**6},
+            "cooldown_epochs must be so low that the run has at most 1,000,000 epochs, got 1000000",
+        ),
+        ({"epochs": 10**6, "warmup_prefix": True}, "epochs must be so low that the run has at most 1,000,000 epochs"),
         (
             {"lr_cycle_limit": 2, "sched": "step"},
             "lr_cycle_limit must be 1 where sched is not one of cosine, poly, tanh, got 2",

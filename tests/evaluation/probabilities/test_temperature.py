@@ -102,8 +102,9 @@ def test_a_folder_without_a_run_is_calibrated_on_a_validation_split(run, data, f
     assert main(["calibrate", str(run), "--data-dir", str(data), "--workers", "0"]) == 0
     assert "the validation split" in capsys.readouterr().out
     train_only = write_images(tmp_path / "other", {"train": 1}, NAMES)
-    assert "is no run, which would say which images it held out: no validation split in" in fails(
-        "calibrate", run, "--data-dir", train_only
+    assert (
+        "is not the folder of a run, so the images that were held out are not known: no validation split in"
+        in fails("calibrate", run, "--data-dir", train_only)
     )
 
 

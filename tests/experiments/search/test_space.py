@@ -119,7 +119,7 @@ def test_a_wrong_file_is_one_line(tmp_path, changes, message):
         ("lr", [0.1, 1.0], "space, lr must be {float: "),
         ("lr", {"float": [0.1, 1], "int": [1, 2]}, "space, lr must be {float: "),
         ("seattn.holdout", {"float": [0.1, 0.2]}, "all trials must be scored on the same images"),
-        ("seed", {"int": [0, 9]}, "space has seed, whose best value is luck"),
+        ("seed", {"int": [0, 9]}, "space has seed, but the best seed is chance"),
     ],
 )
 def test_a_wrong_range_is_one_line_that_names_the_key(tmp_path, key, dimension, message):

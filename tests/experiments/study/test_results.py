@@ -45,7 +45,7 @@ def test_table_has_what_the_seeds_give(study, out):
     assert "| b | 2 | 91.50 ± 1.41 |" in text
     assert "| +1.00 | −5.35 to +7.35 | 0.30 | 0.30 | +0.50 to +1.50 | 272,019 | 1.0 | 2 |" in text
     assert "1,000 held-out images of colours" in text
-    assert "bootstrap interval cannot leave the least and largest of 2 differences" in text
+    assert "bootstrap interval lies between the smallest and the largest of 2 differences" in text
     assert "nan" not in text + (out / "x" / "table.csv").read_text()
     assert float(table(out)["b"]["p"]) == b.against.p
 
