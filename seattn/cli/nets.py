@@ -86,14 +86,14 @@ def evaluate(
     from seattn.evaluation.probabilities.ensemble import evaluate_ensemble
     from seattn.evaluation.scoring import evaluate as evaluate_split
     from seattn.models.load import load_model
-    from seattn.training.finetuning import images_of_net
+    from seattn.training.finetuning import images_of_nets
 
     check_ensemble(models, ensemble, checkpoint)
     if out is not None:
         require_writable_file(out)
     cifar = cifar_folder(data_dir)  # bad data are refused before the model is loaded
-    if ensemble is None and labels is None:
-        data_dir = images_of_net(models[0], checkpoint, data_dir)
+    if labels is None:
+        data_dir = images_of_nets(models, checkpoint, data_dir, split)
     data = f"{data_dir / cifar}, {split}" if cifar else str(labels or split_folder(data_dir, split))
     nets = {model: load_model(model, checkpoint=checkpoint, device=device) for model in models}
     options: dict[str, Any] = {

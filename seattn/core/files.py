@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -130,6 +131,14 @@ def not_found(what: str, path: Path) -> str:
 def printable(name: str | Path) -> str:
     """A name of a file as valid Unicode: a byte that is not UTF-8 becomes the replacement character."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text has no control character, line separator or half of a surrogate pair: it can be shown as a line.
+
+    Unlike `str.isprintable`, it allows the spaces and joiners of all languages.
+    """
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
 
 
 def require_writable(folder: Path, *, keep: bool = True) -> None:

@@ -51,7 +51,7 @@ def read_text(path: Path, what: str = "") -> str:
             size = f"{status.st_size:,} bytes, more than the {LARGEST:,} that such a file may have"
             raise UserError(f"{name} has {size}; take it from its source again")
         with path.open(encoding="utf-8", newline="") as file:
-            return file.read()
+            return file.read().removeprefix("\ufeff")  # the mark with which editors on Windows begin a text
     except OSError as error:
         if os.path.islink(path):
             raise UserError(not_found(what or "file", path)) from error

@@ -6,10 +6,10 @@ Shapes: N images of a set, C channels, H x W pixels.
 import logging
 import mmap
 import os
-import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision import datasets
 
-from seattn.core.errors import UserError, shorten
+from seattn.core.errors import UserError, first_line, shorten
 from seattn.core.files import printable
 
 Size = tuple[int, int]  # H, W
@@ -31,8 +31,6 @@ SUFFIXES = frozenset(
 )
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # PIL's mode of an image by its number of channels
 SKIP_BAD = "; replace or remove it, or leave such images out with --skip-bad"
-
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 _CIFAR = {"cifar-10-batches-py": datasets.CIFAR10, "cifar-100-python": datasets.CIFAR100}
 _SEVERAL_PAGES = frozenset({"TIFF", "GIF", "PNG", "WEBP", "AVIF"})  # not MPO: its second image is a camera's preview
@@ -99,14 +97,31 @@ def read_image(path: Path, mode: str = "RGB", *, exif: bool = True) -> Image.Ima
     if not os.path.isfile(path):  # also for a path that the system refuses, where Path.is_file raises
         raise UserError(_why_no_file(path))
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.format in _SEVERAL_PAGES and getattr(image, "n_frames", 1) > 1:
                 _say_first_page(path)
             image.load()
             return _to_8_bits(_upright(image) if exif else image).convert(mode)
-    except DECODE_ERRORS as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # decoders raise errors of all types for damaged images
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"cannot read image {printable(path)}: {reason}") from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """Pillow's image of the file, of which only the header is read; Pillow's errors are of any type."""
+    return Image.open(path, formats=_decoders())
+
+
+@cache
+def _decoders() -> list[str]:
+    """Pillow's formats behind `SUFFIXES`, in its own order.
+
+    Without this list Pillow would choose by the content among all formats that it has: PostScript in a file .png would
+    start Ghostscript.
+    """
+    Image.init()
+    ours = {Image.EXTENSION[suffix] for suffix in SUFFIXES & Image.EXTENSION.keys()}
+    return [name for name in Image.ID if name in ours]
 
 
 def _why_no_file(path: Path) -> str:

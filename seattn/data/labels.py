@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from seattn.core.errors import UserError, shorten
-from seattn.core.files import printable
+from seattn.core.files import is_one_line, printable
 from seattn.core.records import read_text
 from seattn.data.folders.classes import is_hidden
 from seattn.data.folders.files import walk_images
@@ -169,7 +169,7 @@ def _parts(name: str) -> list[str]:
 
 def _table(file: Path, images: _Images) -> tuple[list[str], list[_Row]]:
     """The header, which is empty where there is none, and the rows of a table whose rows have the same length."""
-    lines = read_text(file, "labels").removeprefix("\ufeff").splitlines()
+    lines = read_text(file, "labels").splitlines()
     if lines and lines[0].startswith("sep="):  # a line that Excel writes and reads
         lines[0] = ""
     tables = [list(_rows(file, lines, delimiter)) for delimiter in _DELIMITERS]
@@ -237,7 +237,7 @@ def _plain(name: str) -> str:
 
 
 def _is_folder_name(name: str) -> bool:
-    return not is_hidden(name) and "/" not in name and name.isprintable() and len(name.encode()) <= 255
+    return not is_hidden(name) and "/" not in name and is_one_line(name) and len(name.encode()) <= 255
 
 
 def _refuse(where: str, wrong: str, places: Sequence[str]) -> None:

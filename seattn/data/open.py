@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
@@ -24,7 +23,6 @@ from seattn.core.recipe import Recipe
 from seattn.data.folders.files import check_classes, check_no_class_empty, list_files
 from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import (
-    DECODE_ERRORS,
     SKIP_BAD,
     AnySet,
     FileSet,
@@ -36,6 +34,7 @@ from seattn.data.images import (
     hold_out,
     leave_out_unreadable,
     load_cifar,
+    open_image,
 )
 from seattn.data.loader import FolderEval, FolderTrain
 from seattn.data.memory import EvalSplit, MemoryEval, MemoryTrain, TrainSplit
@@ -253,10 +252,10 @@ def _any_larger(files: FileSet, size: Size) -> bool:
     """Whether one of some images, spread over the set, has more rows or columns than `size`; by their headers."""
     for path in files.paths[:: max(1, len(files) // _HEADERS_READ)]:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 if image.width > size[1] or image.height > size[0]:
                     return True
-        except DECODE_ERRORS:
+        except Exception:  # of any type
             continue  # the error is raised when the image is read
     return False
 

@@ -3,7 +3,7 @@
 Shapes: C channels, H x W pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -121,6 +121,21 @@ def eval_transform(model: nn.Module) -> Transform:
 def class_names(model: nn.Module) -> tuple[str, ...]:
     """The names of the model's K outputs: its label_names, or class 0, class 1, … where it has none."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    names = tuple(cfg.get("label_names") or ())
-    count = int(getattr(model, "num_classes", len(names)))
-    return names if len(names) == count else tuple(f"class {i}" for i in range(count))
+    labels = cfg.get("label_names") or ()
+    count = int(getattr(model, "num_classes", len(labels)))
+    return output_names(labels, count) or tuple(f"class {i}" for i in range(count))
+
+
+def output_names(labels: Sequence[str] | Mapping[Any, str] | None, count: int) -> tuple[str, ...]:
+    """The names of `count` outputs in `labels`; empty if these are not as many names.
+
+    Args:
+        labels: label_names of a pretrained cfg: in timm a sequence, or a mapping from the numbers of some outputs.
+    """
+    if isinstance(labels, Mapping):
+        by_output = {str(key): name for key, name in labels.items()}
+        if by_output.keys() <= set(map(str, range(count))):
+            return tuple(by_output.get(str(i), f"class {i}") for i in range(count))
+        labels = list(labels.values())  # by other keys, in the order of the outputs
+    names = tuple(labels or ())
+    return names if len(names) == count else ()

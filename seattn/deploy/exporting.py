@@ -19,6 +19,7 @@ from seattn.core.errors import UserError, counted, first_line
 from seattn.core.files import not_found, require_replaceable, require_writable_file, size, whole_files
 from seattn.core.progress import progress_bar
 from seattn.data.folders.files import list_images
+from seattn.data.folders.own_splits import check_unseen
 from seattn.data.folders.splits import find_splits, has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder
 from seattn.data.loader import FolderEval
@@ -31,7 +32,7 @@ from seattn.deploy.runtime import Run
 from seattn.evaluation.scoring import match_classes, open_images
 from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
 from seattn.ops import set_kernels
-from seattn.training.finetuning import images_of_net
+from seattn.training.finetuning import images_of_nets
 
 # Relative to the largest logit. Runtimes add in another order than PyTorch, which gives differences near 1e-6; half
 # precision or TF32 would give 1e-3.
@@ -121,7 +122,7 @@ def export_model(
     if data_dir is not None and not target.runs_here:
         raise UserError(f"a file of the format {to} can be compared with PyTorch on macOS only: omit --data-dir")
     if data_dir is not None:
-        data_dir = images_of_net(spec, checkpoint, data_dir)
+        data_dir = images_of_nets([spec], checkpoint, data_dir, split)
     calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
     net = load_model(spec, checkpoint=checkpoint)
     image_mode(net)  # refuses a net whose inputs no image file gives
@@ -247,6 +248,7 @@ def _checked_path(out: Path, to: str, target: Format) -> Path:
 def _draw(net: nn.Module, data_dir: Path, split: str, class_map: Path | None) -> _Labelled:
     """At most `MOST_IMAGES` images of the split: the same ones each time."""
     images = open_images(data_dir, split)
+    check_unseen(net, images, split)
     outputs, _ = match_classes(images.class_names, net, class_map)
     drawn = _at_most(images, MOST_IMAGES)
     return _Labelled(drawn, torch.tensor(outputs)[drawn.labels])

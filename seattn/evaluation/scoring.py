@@ -21,6 +21,7 @@ from seattn.core.errors import UserError, shorten
 from seattn.core.progress import progress_bar
 from seattn.core.records import read_text
 from seattn.data.folders.files import list_files
+from seattn.data.folders.own_splits import check_unseen
 from seattn.data.folders.splits import split_folder
 from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.labels import read_labels
@@ -304,10 +305,11 @@ def evaluate(
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: if there are no images, a class does not fit the model, or a file cannot be read; the message names
-            the folder, the class or the file.
+        UserError: if there are no images, the model's run was trained on some of them, a class does not fit the model,
+            or a file cannot be read; the message names the folder, the run, the class or the file.
     """
     images = open_images(data_dir, split, exif=exif, labels=labels)
+    check_unseen(model, images, split)
     outputs, names = match_classes(images.class_names, model, class_map)
     description = "evaluating" if progress else ""
     batches = image_batches(model, images, batch_size=batch_size, workers=workers, progress=description)
@@ -348,6 +350,11 @@ def match_classes(
     if class_map is not None:
         return _read_class_map(folders, known, class_map)
     if set(folders) <= set(known):
+        if twice := next((name for name in folders if known.count(name) > 1), None):
+            raise UserError(
+                f"{known.count(twice)} of the model's classes are called {twice!r}, so this class folder cannot be "
+                "matched; give --class-map FILE, a different folder for each class on a line"
+            )
         return [known.index(name) for name in folders], known
     stray = next(name for name in folders if name not in known)
     if len(folders) != len(known):

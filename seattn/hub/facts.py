@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from seattn.core.errors import UserError
+from seattn.core.files import is_one_line
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import dump, parse, read_json
 from seattn.core.rows import AccuracyRow, Conditions
@@ -74,7 +75,7 @@ class Facts:
 
     def __post_init__(self) -> None:
         for text in (self.name, self.row.name, self.row.dataset):
-            if not text.isprintable() or len(text) > _LONGEST:
+            if not is_one_line(text) or len(text) > _LONGEST:
                 raise UserError(f"a name or data set must be one line of at most {_LONGEST} characters")
 
     @property

@@ -14,6 +14,7 @@ from seattn.core.device import torch_device
 from seattn.core.errors import UserError, first_line
 from seattn.core.files import not_found
 from seattn.core.records import read_json
+from seattn.data.folders.own_splits import set_splits, splits_of_run
 from seattn.models import models_with_weights
 from seattn.models._hub import fetch_file, hub_call, split_revision, timm_repository
 from seattn.models._pretrained import weight_index
@@ -70,6 +71,8 @@ def load_model(
     if checkpoint is not None:
         load_foreign(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
+    if checkpoint is not None or (own_weights and is_source(spec) and not spec.startswith(HUB_PREFIX)):
+        set_splits(model, splits_of_run(checkpoint or Path(spec.removeprefix(DIR_PREFIX))))
     return model.eval().to(target)
 
 

@@ -18,11 +18,12 @@ from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.files import list_files
+from seattn.data.folders.own_splits import DATA, common_splits, replace_split
 from seattn.data.folders.splits import find_split, has_split
-from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, load_cifar
+from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, leave_out_unreadable, load_cifar
 from seattn.evaluation.scoring import Evaluation, FloatArray, Scores, score_images
 from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
-from seattn.training.run_dir import DATA, Row, read_summary, shipped, were_made_of
+from seattn.training.run_dir import Row, read_summary, shipped
 
 COLUMNS = ("epoch", "train_loss", "eval_loss", "eval_top1", "lr")  # of summary.csv that a report needs
 _MAPPING_KEYS = ("seattn.class_weights",)  # keys of a recipe whose value may be a mapping, which is shown as one value
@@ -144,16 +145,17 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
     Args:
         split: "held-out" for the images that the runs chose by: the validation folder where there is one, otherwise the
             part of train that the recipes hold out; "validation" or "test" for one of these folders.
-        data_dir: the images that the runs were trained on; if there is one run, and it
-            split this folder itself, the splits in the run's folder are used.
+        data_dir: the images that the runs were trained on; if it has no such split, but the runs made the same splits
+            of it, these are used.
 
     Raises:
         UserError: if the split does not exist, or the runs held out different images or none.
     """
     if split not in SPLITS:
         raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if len(runs) == 1 and were_made_of(runs[0].path / DATA, data_dir):
-        data_dir = runs[0].path / DATA
+    own = "validation" if split == "held-out" else split
+    made = [run.path / DATA for run in runs if replace_split(run.path / DATA, data_dir, own)]
+    data_dir = common_splits(made, data_dir) if made else data_dir
     has_validation_folder = cifar_folder(data_dir) is None and has_split(data_dir, "validation")
     if split == "held-out" and not has_validation_folder:
         return _held_out_part(runs, data_dir)
@@ -174,7 +176,11 @@ def _held_out_part(runs: Sequence[FinishedRun], data_dir: Path) -> Split:
             )
     if first.holdout == 0:
         raise UserError(f"{runs[0].path} was trained on all images, no images were held out; give --split test")
-    _, images = hold_out(_read_split(data_dir, "train"), first.holdout, first.holdout_seed)
+    whole = _read_split(data_dir, "train")
+    result = runs[0].result
+    if result is not None and isinstance(whole, FileSet) and len(whole) != result.train_images + result.held_out_images:
+        whole = leave_out_unreadable(whole, "train")  # as a run with --skip-bad did before it held images out
+    _, images = hold_out(whole, first.holdout, first.holdout_seed)
     return Split(
         f"{counted(len(images), 'image')}: {first.holdout:.0%} of the train split in {data_dir}, held out by seed "
         f"{first.holdout_seed}",

@@ -16,7 +16,7 @@ from torch import nn
 
 from seattn.core.errors import UserError, did_you_mean, first_line, shorten
 from seattn.core.recipe import Recipe
-from seattn.data.transforms import data_config
+from seattn.data.transforms import data_config, output_names
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_state_dict, require_finite
 from seattn.models.load import HUB_ERRORS, load_model
@@ -119,9 +119,7 @@ def create_teacher(name: str, student: Mapping[str, Any], class_names: Sequence[
 
 
 def _outputs_of_teacher(name: str, teacher: Any, class_names: Sequence[str]) -> list[int]:
-    known = tuple(teacher.pretrained_cfg.get("label_names") or ())
-    if len(known) != teacher.num_classes:
-        known = ()
+    known = output_names(teacher.pretrained_cfg.get("label_names"), teacher.num_classes)
     if set(known) == set(class_names):
         return [known.index(class_name) for class_name in class_names]
     if not known and teacher.num_classes == len(class_names):

@@ -14,13 +14,14 @@ from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.linking import link_splits
+from seattn.data.folders.own_splits import DATA
 from seattn.data.folders.splits import check_out, has_split, require_split
 from seattn.data.labels import read_labelled
 from seattn.models.listing import check_name
 from seattn.training.log import check_log
 from seattn.training.loop import TrainingRun
 from seattn.training.processes import Distributed
-from seattn.training.run_dir import DATA, Row, RunDir
+from seattn.training.run_dir import Row, RunDir
 
 
 def train(

@@ -23,16 +23,17 @@ from seattn.core.recipe import load_recipe, parse_recipe, replace_keys
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.files import list_files
 from seattn.data.folders.linking import link_splits
+from seattn.data.folders.own_splits import DATA, common_splits, replace_split, splits_of_run
 from seattn.data.folders.reading import UserImages, read_folder
 from seattn.data.folders.splits import check_out, find_split
 from seattn.data.images import FileSet, leave_out_unreadable
 from seattn.data.labels import read_labelled
-from seattn.data.transforms import PREPROCESSING
+from seattn.data.transforms import PREPROCESSING, output_names
 from seattn.models.listing import check_name
 from seattn.models.load import DIR_PREFIX, is_source, load_model, read_architecture
 from seattn.training.build import classifier_keys, load_all_but_classifier
 from seattn.training.driver import train
-from seattn.training.run_dir import DATA, no_run, were_made_of
+from seattn.training.run_dir import no_run
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"
@@ -169,20 +170,24 @@ def find_splits_of_run(model: str, checkpoint: Path | None) -> Path | None:
     """The folder of links to the images that the run of `model` or `checkpoint` was trained on, if it made one."""
     if checkpoint is None and timm.is_model(model):
         return None
-    place = checkpoint or Path(model.removeprefix(DIR_PREFIX))
-    run = place.parent if place.is_file() else place
-    return run / DATA if (run / RECIPE).is_file() and (run / DATA).is_dir() else None
+    return splits_of_run(checkpoint or Path(model.removeprefix(DIR_PREFIX)))
 
 
-def images_of_net(model: str, checkpoint: Path | None, data_dir: Path) -> Path:
-    """`data_dir`, or the splits that the run of `model` or `checkpoint` made of it, if it has no train split itself.
+def images_of_nets(models: Sequence[str], checkpoint: Path | None, data_dir: Path, split: str) -> Path:
+    """`data_dir`; or the splits that the run of a model or of `checkpoint` made of it, if it has no such split itself.
 
-    Otherwise the net would be scored on the images that it was trained on.
+    Otherwise the nets would be scored on the images that they were trained on.
+
+    Raises:
+        UserError: if several runs split the folder differently.
     """
-    splits = find_splits_of_run(model, checkpoint)
-    if splits is None or not were_made_of(splits, data_dir):
+    found = [splits for model in models if (splits := find_splits_of_run(model, checkpoint)) is not None]
+    made = [splits for splits in found if replace_split(splits, data_dir, split)]
+    if not made:
         return data_dir
-    _logger.warning("%s has no splits; those that the run made of it are used: %s", printable(data_dir), splits)
+    splits = common_splits(made, data_dir)
+    message = "%s has no %s split; the splits that the run made of it are used: %s"
+    _logger.warning(message, printable(data_dir), split, splits)
     return splits
 
 
@@ -225,7 +230,7 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
         f"starts from the weights in {checkpoint or model}" if pretrained else "starts from random weights, as asked",
         model_kwargs,
         tuple(own["input_size"]),
-        tuple(own.get("label_names") or ()),
+        output_names(own.get("label_names"), net.num_classes),
         net=net if pretrained else None,
         splits=find_splits_of_run(model, checkpoint) if pretrained else None,
     )

@@ -32,20 +32,9 @@ from seattn.core.files import atomic_path, folder_lock, require_writable, system
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import csv_text, read_text
 from seattn.core.rows import AccuracyRow
-from seattn.data.folders.splits import has_split
-from seattn.data.images import cifar_folder
 from seattn.models.checkpoints.folder import save_net
 
-DATA = "data"  # the folder of links to the images, where the run has split them itself
 Row = dict[str, float]  # an epoch's numbers, by the column of summary.csv
-
-
-def were_made_of(splits: Path, data_dir: Path) -> bool:
-    """Whether `data_dir` has no train split, and the folder of links `splits` has one of images in it."""
-    if cifar_folder(data_dir) is not None or has_split(data_dir, "train"):
-        return False
-    folder = os.path.realpath(data_dir)
-    return any(Path(os.path.realpath(link)).is_relative_to(folder) for link in splits.glob("train/*/*"))
 
 
 class AtomicSaver(CheckpointSaver):  # type: ignore[misc]  # timm's classes are untyped

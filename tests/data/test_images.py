@@ -125,3 +125,26 @@ def test_a_grey_net_and_a_grey_set_agree_on_the_shape(tmp_path):
     images = seattn.data.images.ImageSet(torch.from_numpy(EIGHT_BITS)[None, :, :, None], torch.tensor([0]), ("a",))
     assert np.array_equal(images.read(0, "L"), EIGHT_BITS)
     assert images.read(0, "RGBA").getpixel((0, 0)) == (*[int(EIGHT_BITS[0, 0])] * 3, 255)
+
+
+def test_a_damaged_image_of_any_format_is_named(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    for suffix in ("qoi", "tif", "png", "jpg", "webp", "avif"):
+        path = tmp_path / f"cut.{suffix}"
+        Image.fromarray(pixels).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(UserError, match=rf"cannot read image {tmp_path}/cut.{suffix}: \S"):
+            read_image(path)
+
+
+def test_a_file_is_not_given_to_a_decoder_of_other_kinds(tmp_path, monkeypatch):
+    """PostScript in a file .png would start Ghostscript."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = tmp_path / "x.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n")
+    with pytest.raises(UserError, match="cannot identify image file"):
+        read_image(path)
+    assert not (tmp_path / "started").exists()

@@ -24,7 +24,7 @@ from seattn.evaluation.scoring import evaluate
 from seattn.models.load import load_model
 from seattn.reports.net_report import write_run_report
 from seattn.reports.runs import open_split, read_run
-from seattn.training.finetuning import choose_recipe, finetune, images_of_net
+from seattn.training.finetuning import choose_recipe, finetune, images_of_nets
 from seattn.training.loop import TrainingRun
 
 ARCH = "se_resnet20_cifar"
@@ -330,14 +330,63 @@ def test_a_net_is_scored_on_the_images_that_its_run_kept_for_the_test(plain, tmp
     command = ["evaluate", str(run), "--data-dir", str(plain), "--workers", "0", "--out", str(tmp_path / "scores.json")]
     caplog.clear()
     assert main(command) == 0
-    assert "has no splits; those that the run made of it are used" in caplog.text
+    assert "has no test split; the splits that the run made of it are used" in caplog.text
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (scores["n"], scores["data"]) == (kept, str(run / "data" / "test"))
     assert export_model(str(run), "torchscript", tmp_path / "net.pt", data_dir=plain).images == kept
     for model, checkpoint in ((ARCH, None), (ARCH, tmp_path / "weights.safetensors")):
-        assert images_of_net(model, checkpoint, plain) == plain
+        assert images_of_nets([model], checkpoint, plain, "test") == plain
     (tmp_path / "others" / "red").mkdir(parents=True)
-    assert images_of_net(str(run), None, tmp_path / "others") == tmp_path / "others"
+    assert images_of_nets([str(run)], None, tmp_path / "others", "test") == tmp_path / "others"
+
+
+def test_no_net_is_scored_on_the_images_that_its_run_was_trained_on(plain, tmp_path, fails, capsys):
+    keys = {**FAST, "epochs": 1}
+    runs = []
+    for seed in (0, 0, 1):
+        out = tmp_path / f"run{len(runs)}"
+        runs.append(
+            finetune(ARCH, plain, out, pretrained=False, device="cpu", seed=seed, overrides={**keys, "seed": seed}).run
+        )
+    run, twin, other = map(str, runs)
+    kept = len(names(runs[0] / "data" / "test"))
+    ensemble = ("--ensemble", "average", "--data-dir", str(plain), "--workers", "0")
+    assert main(["evaluate", run, twin, *ensemble, "--out", str(tmp_path / "scores.json")]) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["n"] == kept
+    assert "the runs did not split" in fails("evaluate", run, other, *ensemble)
+    assert "the runs did not split" in fails("report", run, other, "--data-dir", plain, "--split", "test")
+    rows = [f"{path.relative_to(plain)},{path.parent.name}" for path in sorted(plain.glob("*/*"))]
+    (tmp_path / "labels.csv").write_text("\n".join(["filename,label", *rows]))
+    labels = ("--labels", tmp_path / "labels.csv", "--data-dir", plain)
+    refused = f"images were used in the training of {run}; give other images, or --data-dir {run}/data"
+    capsys.readouterr()
+    assert main(["evaluate", run, *map(str, labels)]) == 2  # after a line on the table
+    assert refused in capsys.readouterr().err
+    with pytest.raises(UserError, match="were used in the training"):
+        evaluate(load_model(run), plain)
+    assert evaluate(load_model(run), runs[0] / "data").n == kept
+    assert evaluate(load_model(run), runs[0] / "data", "train").n > kept  # asked for by its name
+
+
+@pytest.mark.parametrize("kind", ["train only", "linked classes", "linked images"])
+def test_the_splits_of_a_run_are_found_however_its_folder_is_made(plain, tmp_path, kind):
+    folder = tmp_path / "photos"
+    classes = folder / "train" if kind == "train only" else folder
+    classes.mkdir(parents=True)
+    for name in sorted(path.name for path in plain.iterdir()):
+        if kind == "linked images":
+            (classes / name).mkdir()
+            for image in (plain / name).iterdir():
+                (classes / name / image.name).symlink_to(image)
+        else:
+            (classes / name).symlink_to(plain / name)
+    keys = {**FAST, "epochs": 1}
+    run = finetune(ARCH, folder, tmp_path / "run", pretrained=False, device="cpu", overrides=keys).run
+    assert images_of_nets([str(run)], None, folder, "test") == run / "data"
+    held_out = open_split([read_run(run)], folder, "held-out")
+    assert set(map(os.path.realpath, held_out.images.paths)) == {
+        os.path.realpath(link) for link in (run / "data" / "validation").glob("*/*")
+    }
 
 
 def test_a_missing_test_split_is_made_of_train_and_validation_kept(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from seattn.core.errors import UserError
-from seattn.core.files import not_found, printable
+from seattn.core.files import is_one_line, not_found, printable
 from seattn.data.folders.classes import class_folders, is_hidden, is_run
 from seattn.data.images import SUFFIXES, FileSet
 
@@ -24,7 +24,8 @@ def list_files(folder: Path, *, exif: bool = True) -> FileSet:
     warning counts them.
 
     Raises:
-        UserError: if there is no image, or if two class folders differ only in bytes that are not UTF-8.
+        UserError: if there is no image, if two class folders differ only in bytes that are not UTF-8, or if a
+            name has a control character.
     """
     if not folder.is_dir():
         raise UserError(f"{not_found('folder', folder)}; expected {printable(folder)}/<class>/<image>")
@@ -33,6 +34,10 @@ def list_files(folder: Path, *, exif: bool = True) -> FileSet:
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise UserError(f"two class folders in {printable(folder)} are both shown as {twice!r}; rename one in UTF-8")
+    if odd := next((name for name in names if not is_one_line(name)), None):
+        raise UserError(
+            f"the class folder {odd!r} in {printable(folder)} has a control character in its name; rename it"
+        )
     ignored: Counter[str] = Counter()
     paths: list[Path] = []
     labels: list[int] = []

@@ -4,6 +4,7 @@ Shapes: M models, B images, K classes.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -41,18 +42,30 @@ def combine(scores: Sequence[torch.Tensor], ensemble: str) -> torch.Tensor:
 def class_orders(models: Mapping[str, nn.Module]) -> list[list[int]]:
     """For each model, by its name, the order of its outputs in which its classes are those of the first model.
 
+    Of classes with the same name, such as ImageNet's two cranes, the first one of a model is that of the other models.
+
     Raises:
         UserError: if a model has other classes than the first one.
     """
     (first, net), *_ = models.items()
-    names = class_names(net)
+    names = _numbered(class_names(net))
     orders = []
     for name, model in models.items():
-        own = class_names(model)
-        if strays := sorted(set(names) ^ set(own)):
+        own = _numbered(class_names(model))
+        if strays := sorted(names.keys() ^ own.keys()):
             raise UserError(
-                f"{first} has {len(names)} classes, {name} {len(own)}, and only one of them has {strays[0]!r}: an "
+                f"{first} has {len(names)} classes, {name} {len(own)}, and only one of them has {strays[0][0]!r}: an "
                 "ensemble needs models of the same classes"
             )
-        orders.append([own.index(label) for label in names])
+        orders.append([own[label] for label in names])
     return orders
+
+
+def _numbered(names: Sequence[str]) -> dict[tuple[str, int], int]:
+    """The place of each name, and for a repeated name of each repetition."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for place, name in enumerate(names):
+        places[name, seen[name]] = place
+        seen[name] += 1
+    return places

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seattn.core.errors import UserError
+from seattn.data.folders.own_splits import check_unseen
 from seattn.evaluation.prediction import predict_scores
 from seattn.evaluation.probabilities.combination import class_orders, combine
 from seattn.evaluation.scoring import (
@@ -78,6 +79,8 @@ def evaluate_ensemble(
         raise UserError(f"an ensemble needs two models or more, got {len(models)}")
     orders, nets = class_orders(models), list(models.values())
     images = open_images(data_dir, split, exif=exif, labels=labels)
+    for net in nets:
+        check_unseen(net, images, split)
     outputs, names = match_classes(images.class_names, nets[0], class_map)
     true = torch.tensor(outputs)[images.labels]  # (N,)
     streams = [

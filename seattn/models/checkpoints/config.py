@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from seattn.core.errors import UserError
+from seattn.core.files import is_one_line
 from seattn.core.records import explain, read_json
 
 MOST_CLASSES = 100_000
@@ -32,7 +33,7 @@ def _is_small(value: object, limit: int = _LARGEST_ARG) -> bool:
 
 
 def _check_label(name: str) -> str:
-    if not name or not name.isprintable():
+    if not name or not is_one_line(name):
         raise ValueError(f"label_names must be names that are each on one line; got {name[:60]!r}")
     return name
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from timm.models import split_model_name_tag
 
 from seattn.core.errors import UserError, first_line
-from seattn.core.files import whole_folder
+from seattn.core.files import is_one_line, whole_folder
 from seattn.core.recipe import load_recipe
 from seattn.core.records import read_text, read_yaml
-from seattn.data.transforms import PREPROCESSING
+from seattn.data.transforms import PREPROCESSING, output_names
 from seattn.models.checkpoints.config import read_config
 from seattn.models.checkpoints.folder import NOT_OF_A_NET, check_config, check_weights, render_config
 from seattn.models.checkpoints.foreign import load_foreign
@@ -36,7 +36,7 @@ class _Origin:
     model: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     args: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[str] | None = None
+    labels: Sequence[str] | Mapping[Any, str] | None = None
 
 
 def import_checkpoint(
@@ -133,7 +133,7 @@ def _from_args(args: Mapping[str, Any], source: Path) -> _Origin:
     return _Origin(name, {**kwargs, **{key: value for key, value in given.items() if value is not None}}, args)
 
 
-def _classes(name: str, state: Mapping[str, Any], names: Sequence[str] | None) -> int | None:
+def _classes(name: str, state: Mapping[str, Any], names: Sequence[str] | Mapping[Any, str] | None) -> int | None:
     """The number of outputs of the weights; None keeps the model's own number."""
     cfg = timm.get_pretrained_cfg(name)
     classifier = cfg.classifier if cfg is not None else None
@@ -162,17 +162,19 @@ def _build(name: str, origin: _Origin, classes: int | None, path: Path) -> Any:
 
 def _read_labels(path: Path) -> list[str]:
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    if len(set(names)) != len(names) or not names or not all(name.isprintable() for name in names):
+    if len(set(names)) != len(names) or not names or not all(map(is_one_line, names)):
         count = f"{len(set(names))} different in {len(names)} lines"
-        raise UserError(f"{path} must have a different, printable name on each line; it has {count}")
+        raise UserError(f"{path} must have a different name on each line, without control characters; it has {count}")
     return names
 
 
-def _set_labels(net: Any, name: str, names: Sequence[str] | None) -> None:
+def _set_labels(net: Any, name: str, names: Sequence[str] | Mapping[Any, str] | None) -> None:
     """Put names of the outputs into the net's cfg: the given ones, or else those of the tag, or else numbers."""
-    own = tuple(net.pretrained_cfg.get("label_names") or ())
+    own = output_names(net.pretrained_cfg.get("label_names"), net.num_classes)
     _, tag = split_model_name_tag(name)
-    if names is not None:
+    if isinstance(names, Mapping):
+        own = output_names(names, net.num_classes)
+    elif names is not None:
         if len(names) != net.num_classes:
             raise UserError(f"{len(names)} labels for {net.num_classes} outputs; give a name for each, in their order")
         own = tuple(names)

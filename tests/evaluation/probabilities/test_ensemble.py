@@ -1,6 +1,7 @@
 """Several models answer together as by hand, alone and together on the same images; others are refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -127,3 +128,24 @@ def test_the_commands_take_several_models(tmp_path, capsys, fails):
     message = f"{one} has 3 classes, {other} 3, and only one of them has 'blue': an ensemble needs"
     assert message in fails("evaluate", one, other, *scores, "--ensemble", "average")
     assert message in fails("predict", image, "--model", one, "--model", other, "--ensemble", "average")
+
+
+def test_two_classes_of_one_name_are_two_classes(tmp_path):
+    """As ImageNet's two cranes; their outputs must not be mixed up, alone and in an ensemble."""
+    for i, colour in enumerate(COLOURS):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    net = Brightest(blind=3, size=4)
+    net.pretrained_cfg["label_names"] = ("bird", "bird", "fish")
+    net.forward = lambda x: 2 * net.scale * x.mean((2, 3))
+    for model in (net, {"a": net, "b": net}):
+        answers = predict(model, paths, topk=3)
+        assert [answer.indices[0] for answer in answers] == [0, 1, 2]
+        assert [answer.labels[0] for answer in answers] == ["bird", "bird", "fish"]
+        assert all(sum(answer.probabilities) == pytest.approx(1) for answer in answers)
+    folder = tmp_path / "photos"
+    for name in ("bird", "fish"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(paths[0], folder / name)
+    with pytest.raises(UserError, match="2 of the model's classes are called 'bird', so this class folder cannot"):
+        evaluate(net, folder, workers=0)

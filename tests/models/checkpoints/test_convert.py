@@ -157,7 +157,7 @@ def _fraction(folder):
         (
             _plain,
             ["--model", ARCH, "--labels", "twice.txt"],
-            "a different, printable name on each line; it has 1 different in 2",
+            "a different name on each line, without control characters; it has 1 different in 2",
         ),
         (_plain, ["--model", ARCH, "--labels", "gone.txt"], "cannot read gone.txt"),
         (_nan, [], "c.pth: fc.bias has NaN or infinite values"),
