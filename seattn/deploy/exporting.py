@@ -4,6 +4,7 @@ Shapes: B images, C channels, H x W pixels, N images in all, K classes.
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -41,6 +42,7 @@ MOST_IMAGES = 1000
 MOST_CALIBRATION = 512
 MOST_LOST = 0.05  # of the accuracy, by quantisation to 8 bits
 _BATCH = 50
+_logger = logging.getLogger("seattn")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def export_model(
             inputs are compared, and for nets of CIFAR-10 the 1,000 images of the package.
         int8: quantise weights and activations to 8 bits; for "onnx", "openvino" and "torch", and with `data_dir`.
         calibrate: a folder of images that show the range of each activation; by default the train split of `data_dir`.
-            At most 512 of them are drawn.
+            At most 512 of them are drawn, none of which is scored.
         progress: show progress bars on stderr.
 
     Raises:
@@ -123,12 +125,15 @@ def export_model(
         raise UserError(f"a file of the format {to} can be compared with PyTorch on macOS only: omit --data-dir")
     if data_dir is not None:
         data_dir = images_of_nets([spec], checkpoint, data_dir, split)
-    calibration = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
+    pool = _calibration_images(data_dir, calibrate) if int8 and data_dir is not None else None
     net = load_model(spec, checkpoint=checkpoint)
     image_mode(net)  # refuses a net whose inputs no image file gives
     labelled = None
     if target.runs_here:
         labelled = _packaged_images(net) if data_dir is None else _draw(net, data_dir, split, class_map)
+    calibration = (
+        None if pool is None or labelled is None else _at_most(_without(pool, labelled.images), MOST_CALIBRATION)
+    )
     with _quiet_exporters(), whole_files(out.parent) as folder:
         file = folder / out.name
         # When torch.export fails, it prints the program so far to stderr.
@@ -197,7 +202,7 @@ def _check_loss(before: float, after: float, images: int) -> None:
 
 
 def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | ImageSet:
-    """At most `MOST_CALIBRATION` images of `calibrate`, at any depth and without labels, or of the train split."""
+    """The images of `calibrate`, at any depth and without labels, or of the train split."""
     if calibrate is not None and not calibrate.is_dir():
         raise UserError(f"{not_found('folder', calibrate)}; --calibrate takes a folder of images")
     folder = calibrate or data_dir
@@ -212,7 +217,33 @@ def _calibration_images(data_dir: Path, calibrate: Path | None) -> FileSet | Ima
         raise UserError(
             f"{data_dir} has no train split to calibrate the 8-bit net on; give --calibrate DIR with images"
         )
-    return _at_most(images, MOST_CALIBRATION)
+    return images
+
+
+def _without(images: FileSet | ImageSet, scored: FileSet | ImageSet) -> FileSet | ImageSet:
+    """The images that are not scored: by files, or in CIFAR's files by their pixels.
+
+    Raises:
+        UserError: if there is no other image.
+    """
+    known = set(map(_identity, _each(scored)))
+    kept = [i for i, image in enumerate(_each(images)) if _identity(image) not in known]
+    if not kept:
+        raise UserError(
+            f"the {counted(len(images), 'image')} for calibration are all among those that are scored; give "
+            "--calibrate DIR with other images"
+        )
+    if len(kept) < len(images):
+        _logger.warning("%d images for calibration are among the scored ones and are left out", len(images) - len(kept))
+    return images.subset(torch.tensor(kept))
+
+
+def _each(images: FileSet | ImageSet) -> Iterable[Path | Tensor]:
+    return images.paths if isinstance(images, FileSet) else images.images
+
+
+def _identity(image: Path | Tensor) -> object:
+    return image.numpy().tobytes() if isinstance(image, Tensor) else os.path.realpath(image)
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """What an exported file says about its net: the name, how an image becomes an input, and the names of the classes."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError
+from seattn.core.records import explain
 from seattn.data.transforms import PREPROCESSING, class_names, data_config
+from seattn.models.checkpoints.config import MOST_CLASSES, Channels, Label, Mean, Side, Std, Temperature
 from seattn.models.load import model_temperature
 
 KEY = "seattn"  # the key of the JSON text in the metadata of ONNX and OpenVINO
@@ -51,27 +53,45 @@ def describe(net: nn.Module, name: str) -> Metadata:
     return Metadata(name, preprocessing, class_names(net), model_temperature(net))
 
 
+class _Preprocessing(BaseModel):
+    """The preprocessing as JSON has it."""
+
+    input_size: tuple[Channels, Side, Side]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+    mean: tuple[Mean, ...]
+    std: tuple[Std, ...]
+    crop_pct: Annotated[float, Field(ge=0.01, le=10)]
+    crop_mode: Literal["center", "squash", "border"]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "_Preprocessing":
+        if {len(self.mean), len(self.std)} - {1, self.input_size[0]}:
+            raise ValueError(f"mean and std must have a number for each of {self.input_size[0]} channels")
+        return self
+
+
+class _File(BaseModel):
+    """The fields of `Metadata` as JSON has them."""
+
+    model_config = ConfigDict(protected_namespaces=())  # pydantic keeps names with model_ for itself
+    model: str
+    preprocessing: _Preprocessing
+    class_names: Annotated[list[Label], Field(min_length=1, max_length=MOST_CLASSES)]
+    temperature: Temperature = 1.0
+    largest_batch: Annotated[int, Field(ge=1)] | None = None
+
+
 def parse(text: str, path: Path) -> Metadata:
     """The metadata in the JSON text that `path` holds.
 
     Raises:
-        UserError: if the text is not JSON, or a field is missing or has a value of the wrong type.
+        UserError: if the text is not JSON, or naming a field that is missing, of a wrong type or out of bounds.
     """
     try:
-        content = json.loads(text)
-        preprocessing = {key: content["preprocessing"][key] for key in PREPROCESSING}
-        for key in ("input_size", "mean", "std"):
-            preprocessing[key] = tuple(preprocessing[key])
-        channels, height, width = map(int, preprocessing["input_size"])
-        if min(channels, height, width) < 1 or not content["class_names"]:
-            raise ValueError("an image or the list of classes is empty")
-        temperature = float(content.get("temperature", 1.0))
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"the temperature is {temperature}")
-        largest = content.get("largest_batch")
-        if largest is not None and (not isinstance(largest, int) or largest < 1):
-            raise ValueError(f"the largest batch is {largest!r}")
-        names = tuple(map(str, content["class_names"]))
-        return Metadata(str(content["model"]), preprocessing, names, temperature, largest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the metadata in {path} are damaged ({first_line(error)}); export the net again") from error
+        content = _File.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(
+            f"the metadata in {path} are damaged ({explain(_File, error)}); export the net again"
+        ) from error
+    fields = content.model_dump()
+    return Metadata(**{**fields, "class_names": tuple(content.class_names)})

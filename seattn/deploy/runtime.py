@@ -26,9 +26,9 @@ Run = Callable[[Tensor], Tensor]  # float32 (B, C, H, W) to (B, K), on the CPU
 class ExportedNet(nn.Module):
     """An exported net as a module, with those attributes of timm's models that `predict` and `evaluate` read."""
 
-    def __init__(self, run: Run, metadata: Metadata) -> None:
+    def __init__(self, run: Run, metadata: Metadata, path: Path) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.path = run, path
         self.num_classes = len(metadata.class_names)
         self.in_chans = metadata.preprocessing["input_size"][0]
         self.pretrained_cfg = {**metadata.preprocessing, "label_names": metadata.class_names}
@@ -36,8 +36,18 @@ class ExportedNet(nn.Module):
         self.empty = nn.Parameter(torch.empty(0))  # callers take a net's device from its parameters
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of x (B, C, H, W)."""
-        return self.run(x)
+        """Logits (B, K) of x (B, C, H, W).
+
+        Raises:
+            UserError: if the file has another number of outputs than its metadata have names.
+        """
+        y = self.run(x)
+        if y.shape != (len(x), self.num_classes):
+            raise UserError(
+                f"{self.path} has outputs of shape {tuple(y.shape)} for {len(x)} images, and {self.num_classes} names "
+                "of classes; export the net again"
+            )
+        return y
 
 
 def load_exported(path: Path, runtime: str) -> ExportedNet:
@@ -69,7 +79,7 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
         else:
             reason = f"{path} has no preprocessing and class names: it was not written by seattn export --to {runtime};"
         raise UserError(f"{reason} export the net with: seattn export MODEL --to {runtime}")
-    return ExportedNet(run, parse(text, source))
+    return ExportedNet(run, parse(text, source), path)
 
 
 def run_onnx(path: Path) -> tuple[Run, str | None]:

@@ -123,10 +123,19 @@ def export(out, data, *args):
 
 
 def test_calibration_images_are_any_folder_of_images(quick, photos, tmp_path, capsys):
-    assert main([*export(tmp_path / "out", photos), "--calibrate", str(photos / "test" / "cat")]) == 0
+    assert main([*export(tmp_path / "out", photos), "--calibrate", str(photos / "train" / "cat")]) == 0
     out = capsys.readouterr().out
     assert "MB before quantisation" in out
     assert "top-1 on 59 images: " in out
+
+
+def test_no_image_is_used_for_calibration_and_scored(quick, photos, tmp_path, capsys, fails, caplog):
+    for args in (("--calibrate", photos / "test" / "cat"), ("--split", "train")):
+        line = fails(*export(tmp_path / "out", photos, *args))
+        assert "are all among those that are scored; give --calibrate DIR with other images" in line
+        assert not (tmp_path / "out").exists()
+    assert main(export(tmp_path / "out", photos, "--calibrate", photos)) == 0
+    assert "59 images for calibration are among the scored ones and are left out" in caplog.text
 
 
 def test_too_large_a_loss_is_one_line_and_leaves_no_file(quick, photos, tmp_path, fails):

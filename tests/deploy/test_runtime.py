@@ -102,7 +102,17 @@ def test_an_executorch_file_without_its_metadata_is_one_line(exported, photo, tm
     assert "net.pte.json is not text in UTF-8" in line
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[]", "{}", '{"model": "a", "class_names": [], "preprocessing": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"model": "a", "class_names": [], "preprocessing": {}}',
+        200_000 * "[",
+        '{"model": 1e999}',
+    ],
+)
 def test_damaged_metadata_are_one_line(text, exported, photo, tmp_path, fails):
     _, file = exported("onnx")
     model = onnx.load(file)
@@ -153,3 +163,34 @@ def test_a_runtime_that_is_not_installed_is_one_line(runtime, module, extra, mon
     line = fails("predict", "--runtime", runtime, file, photo)
     package = module.partition(".")[0]
     assert f'the runtime {runtime} needs {package}, which is not installed: pip install "seattn[{extra}]"' in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["a", "b"]}, "has outputs of shape (1, 10) for 1 images, and 2 names of classes"),
+        ({"class_names": "ab"}, "class_names must be"),
+        ({"class_names": ["a\nb"] * 10}, "label_names must be names that are each on one line"),
+        ({"temperature": 1e-300}, "temperature must be"),
+        ({"temperature": 10**400}, "temperature must be"),
+        ({"preprocessing.input_size": [3, 1e999, 32]}, "input_size.1 must be"),
+        ({"preprocessing.interpolation": "foo"}, "preprocessing.interpolation must be"),
+        ({"preprocessing.crop_pct": 1e-9}, "preprocessing.crop_pct must be"),
+        ({"preprocessing.crop_pct": "x"}, "preprocessing.crop_pct must be"),
+        ({"preprocessing.crop_mode": "zz"}, "preprocessing.crop_mode must be"),
+        ({"preprocessing.mean": ["a", 0, 0]}, "preprocessing.mean.0 must be"),
+        ({"preprocessing.mean": [0, 0]}, "mean and std must have a number for each of 3 channels"),
+        ({"preprocessing.std": [0, 1, 1]}, "preprocessing.std.0 must be"),
+        ({"largest_batch": 0}, "largest_batch must be"),
+    ],
+)
+def test_metadata_out_of_bounds_are_named(changes, message, exported, photo, tmp_path, fails):
+    _, file = exported("onnx")
+    model = onnx.load(file)
+    content = json.loads(next(item.value for item in model.metadata_props if item.key == KEY))
+    for key, value in changes.items():
+        *outer, last = key.split(".")
+        (content[outer[0]] if outer else content)[last] = value
+    onnx.helper.set_model_props(model, {KEY: json.dumps(content).replace("Infinity", "1e999")})
+    onnx.save(model, tmp_path / "net.onnx")
+    assert message in fails("predict", "--runtime", "onnx", tmp_path / "net.onnx", photo)

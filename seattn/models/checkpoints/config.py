@@ -45,6 +45,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 Crop = Annotated[float, Field(gt=0, le=10)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]  # the bounds of `seattn calibrate`
 
 
 class _Preprocessing(BaseModel):
@@ -64,7 +65,7 @@ class _Preprocessing(BaseModel):
 class _Config(_Preprocessing):
     model_config = ConfigDict(protected_namespaces=())  # pydantic keeps names with model_ for itself
     architecture: str
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # of `seattn calibrate`
+    temperature: Temperature | None = None
     num_features: Annotated[int, Field(ge=1)] | None = None
     model_args: Annotated[dict[str, Any], AfterValidator(_check_args)] = {}
     pretrained_cfg: _Preprocessing = _Preprocessing()
