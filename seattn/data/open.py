@@ -75,6 +75,7 @@ def open_data(
     rank: int = 0,
     world: int = 1,
     skip_bad: bool = False,
+    labelled: bool = True,
 ) -> TrainingData:
     """Open the train split and the held-out images: the validation split, or a part of train.
 
@@ -87,6 +88,7 @@ def open_data(
         device: where the batches are put.
         rank, world: the number of this process, from 0, and the number of processes.
         skip_bad: read every image once now, and leave out and count those that cannot be read.
+        labelled: False opens the train split only, whose class folders need not be those of the other splits.
 
     Raises:
         UserError: naming the folder, image or recipe key that is missing, empty, unreadable, too large for memory, or
@@ -101,7 +103,7 @@ def open_data(
     for key, value in policy.items():
         if value and channels != 3:
             raise UserError(f"{key} {value!r} is for images of 3 channels, the model takes {channels}; remove the key")
-    opener = _Opener(recipe, data_dir, config, device, rank, world, skip_bad)
+    opener = _Opener(recipe, data_dir, config, device, rank, world, skip_bad, labelled)
     return opener.cifar() if cifar_folder(data_dir) else opener.folder()
 
 
@@ -116,6 +118,7 @@ class _Opener:
     rank: int
     world: int
     skip_bad: bool
+    labelled: bool
 
     @property
     def size(self) -> Size:
@@ -146,11 +149,11 @@ class _Opener:
     def folder(self) -> TrainingData:
         whole = self._files("train")
         path = self._path(whole)
-        if has_split(self.data_dir, "validation"):
+        if self.labelled and has_split(self.data_dir, "validation"):
             training, held_out = self._thinned(whole), self._files("validation")
         else:
             training, held_out = self._hold_out(whole)
-        if has_split(self.data_dir, "test"):  # before hours of training
+        if self.labelled and has_split(self.data_dir, "test"):  # before hours of training
             check_classes(find_split(self.data_dir, "train"), find_split(self.data_dir, "test"))
 
         def test() -> EvalSplit:

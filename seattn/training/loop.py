@@ -55,6 +55,8 @@ class TrainingRun:
         skip_bad: leave unreadable images out.
     """
 
+    labelled = True  # whether the classes of the images are used
+
     def __init__(
         self,
         recipe: Recipe,
@@ -81,6 +83,7 @@ class TrainingRun:
             rank=processes.rank,
             world=processes.world,
             skip_bad=skip_bad,
+            labelled=self.labelled,
         )
         self._prepare_data(data_dir)
         self.batches = self.data.train.batches()
@@ -100,6 +103,10 @@ class TrainingRun:
             teacher, teacher_outputs = create_teacher(recipe.kd_model_name, config, names)
             self.teacher = Teacher(teacher, recipe, config, teacher_outputs).to(device)
         self._prepare(recipe)
+
+    def _written(self) -> Recipe:
+        """The recipe for the run's folder."""
+        return self.recipe
 
     def _create_model(self, recipe: Recipe) -> Any:
         return create_model(recipe)
@@ -214,7 +221,7 @@ class TrainingRun:
         """Load the state of the run from its folder and open the log; returns the number of finished epochs."""
         done = self._resume()
         if self.run_dir is not None:
-            self.run_dir.start(self.recipe)
+            self.run_dir.start(self._written())
             self.history = read_summary(self.path)[:done]
             self.log = EpochLog(self.path, self.recipe)
             if self.history:
@@ -240,7 +247,11 @@ class TrainingRun:
         return done
 
     def _begin_head(self) -> None:
-        """Begin the second stage: only the classifier of the averaged net learns, on balanced batches."""
+        """Begin the second stage: only the classifier of the averaged net learns, on balanced batches.
+
+        It starts from the same random weights in every process, and after a resume.
+        """
+        torch.manual_seed(self.recipe.seed * 100_003 + self.recipe.scheduled_epochs)
         self.model.load_state_dict(self.averaged.state_dict())
         self.ema = None
         only_classifier_learns(self.model)

@@ -65,7 +65,15 @@ class ContrastiveLoss(nn.Module):
 
 
 class PretrainingRun(TrainingRun):
-    """A run whose net learns from pairs of views; labels are not used, and no image is scored."""
+    """A run whose net learns from pairs of views; labels are not used, and no image is scored.
+
+    Its recipe's batch_size counts views, which are twice the images.
+    """
+
+    labelled = False
+
+    def _written(self) -> Recipe:
+        return replace(self.recipe, batch_size=self.recipe.batch_size // 2)
 
     def _create_model(self, recipe: Recipe) -> Any:
         return Projected(create_model(recipe))
@@ -97,8 +105,8 @@ def pretrain(
 ) -> Path:
     """Train the recipe's net on the train split of `data_dir` without labels, in one process.
 
-    The recipe's `batch_size` counts images; each is seen twice, so the run's own recipe.yaml has twice that number. The
-    recipe's keys on the loss, mixing, classes, held-out images, early stopping and a teacher are not used. The net in
+    The recipe's `batch_size` counts images, each of which is seen twice. Only the train split is opened. The recipe's
+    keys on the loss, mixing, classes, held-out images, early stopping and a teacher are not used. The net in
     `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
 
     Args:
@@ -140,7 +148,7 @@ def pretrain(
         seattn=ours,
     )
     with unchanged_random_state(target):
-        run_dir = RunDir(path, views, resume=resume)
+        run_dir = RunDir(path, replace(views, batch_size=recipe.batch_size), resume=resume)
         try:
             run = PretrainingRun(
                 views,

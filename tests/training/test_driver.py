@@ -321,6 +321,20 @@ def test_a_finished_run_is_not_overwritten_and_trains_more_epochs_where_asked(tm
     assert (run / "model.safetensors").read_bytes() != weights
 
 
+def test_a_run_that_stops_before_its_head_learns_continues_to_the_same_weights(data_dir, tmp_path, recipe):
+    keys = recipe(epochs=1, seattn={**BASE["seattn"], "balanced_head_epochs": 1})
+    train(keys, data_dir, tmp_path / "whole", device="cpu")
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(keys, data_dir, tmp_path / "parts", device="cpu", on_epoch=stop)
+    train(keys, data_dir, tmp_path / "parts", device="cpu", resume=True)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
 def test_no_more_epochs_after_an_early_stop_or_a_second_stage(tmp_path, data_dir, recipe, monkeypatch):
     def ours(**keys):
         return {**BASE["seattn"], **keys}

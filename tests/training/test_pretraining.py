@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import seattn  # noqa: F401  registers the models
 from seattn.__main__ import main
 from seattn.core.errors import UserError
-from seattn.core.recipe import parse_recipe
+from seattn.core.recipe import load_recipe, parse_recipe
 from seattn.data.open import open_data
 from seattn.models.load import load_model
 from seattn.training import finetune, pretrain
@@ -69,6 +69,7 @@ def test_a_killed_run_continues_to_the_same_weights_and_finetune_starts_from_the
     weights = load_file(whole / "model.safetensors")
     assert not [key for key in weights if key.startswith(("fc.", "projection"))]
     assert json.loads((whole / "config.json").read_text())["num_classes"] == 0
+    assert load_recipe(whole / "recipe.yaml").batch_size == KEYS["batch_size"]
 
     with pytest.raises(UserError, match="whole is finished; give another --out to train again, or --resume with more"):
         pretrain(recipe(), data_dir, whole, device="cpu")
@@ -158,3 +159,11 @@ def test_without_lightly_the_error_names_what_to_install(tmp_path, data_dir, mon
     monkeypatch.setitem(sys.modules, "lightly.loss", None)
     with pytest.raises(UserError, match=r"pip install 'seattn\[pretrain\]'"):
         pretrain(recipe(), data_dir, tmp_path / "run", device="cpu")
+
+
+def test_images_without_classes_may_be_beside_a_test_split_with_classes(tmp_path):
+    write_colours(tmp_path, {"all": 0}, {"train": (8,)})
+    write_colours(tmp_path, {"blue": 0, "green": 1}, {"test": (2, 2)})
+    write_colours(tmp_path, {"blue": 0, "green": 1}, {"validation": (2, 2)})
+    run = pretrain(replace(recipe(), epochs=1), tmp_path, tmp_path.parent / f"{tmp_path.name}-run", device="cpu")
+    assert (run / "model.safetensors").exists()
