@@ -236,8 +236,18 @@ def decode(files: FileSet, size: Size, fit: Fit | None = None, *, mode: str = "R
 
 
 def cifar_folder(data_dir: Path) -> str | None:
-    """The folder of torchvision's CIFAR files in `data_dir`, if it has one."""
-    return next((name for name in _CIFAR if (data_dir / name).is_dir()), None)
+    """The folder of torchvision's CIFAR files in `data_dir`, if it has one; "." if `data_dir` is this folder itself.
+
+    Raises:
+        UserError: if `data_dir` has the files of both sets.
+    """
+    if data_dir.is_dir() and data_dir.resolve().name in _CIFAR:
+        return "."
+    found = [name for name in _CIFAR if (data_dir / name).is_dir()]
+    if len(found) > 1:
+        either = " or ".join(printable(data_dir / name) for name in found)
+        raise UserError(f"{printable(data_dir)} has the files of CIFAR-10 and of CIFAR-100; give {either}")
+    return found[0] if found else None
 
 
 def load_cifar(data_dir: Path, split: str, size: Size = (32, 32), *, mode: str = "RGB") -> ImageSet:
@@ -252,8 +262,9 @@ def load_cifar(data_dir: Path, split: str, size: Size = (32, 32), *, mode: str =
         raise UserError(f"{data_dir / folder} has no split {split!r}; it has train and test")
     if size != (32, 32):
         raise UserError(f"CIFAR's images are 32 x 32, the model's input is {size[0]} x {size[1]}; use an image folder")
+    place = (data_dir / folder).resolve()
     try:
-        files = _CIFAR[folder](str(data_dir), train=split == "train", download=False)
+        files = _CIFAR[place.name](str(place.parent), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"the CIFAR files in {data_dir / folder} are missing or altered; unpack the original archive there"

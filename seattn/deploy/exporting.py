@@ -269,6 +269,8 @@ def _name(spec: str) -> str:
 def _checked_path(out: Path, to: str, target: Format) -> Path:
     if out.suffix != target.suffix:
         raise UserError(f"the format {to} has files called NAME{target.suffix}, got {out}")
+    if target.second is not None and (second := target.second(out)).exists() and not out.exists():
+        raise UserError(f"{second} exists, which is not of an earlier export to {out}; move it, or give another --out")
     if target.is_ours is None:
         require_writable_file(out)
     else:

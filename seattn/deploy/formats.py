@@ -39,6 +39,7 @@ class Format:
         extra: the extra of this package that installs all of them.
         is_ours: for a format that is a folder, whether a folder was written by `write` and may be replaced.
         platform: the value of `sys.platform` where files can be computed; None is any.
+        second: the path of the second file, if there is one.
     """
 
     suffix: str
@@ -50,6 +51,7 @@ class Format:
     extra: str = "deploy"
     is_ours: Callable[[Path], bool] | None = None
     platform: str | None = None
+    second: Callable[[Path], Path] | None = None
 
     @property
     def runs_here(self) -> bool:
@@ -125,6 +127,10 @@ def _write_openvino(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
+def _weights_file(path: Path) -> Path:
+    return path.with_suffix(".bin")
+
+
 def _write_executorch(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> None:
     images = x.new_zeros(LARGEST_BATCH, *x.shape[1:])
     path.write_bytes(to_executorch(trace(net, images, _BOUNDED_BATCH)))
@@ -139,10 +145,14 @@ def _write_coreml(net: nn.Module, x: Tensor, path: Path, metadata: Metadata) -> 
 
 FORMATS = {
     "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _write_onnx, run_onnx, quantize_onnx),
-    "openvino": Format(".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",)),
-    "torch": Format(".pt2", (), _write_torch, run_torch, quantize_torch, ("torchao",)),
-    "torchscript": Format(".pt", (), _write_torchscript, run_torchscript),
-    "executorch": Format(".pte", ("executorch",), _write_executorch, run_executorch, extra="mobile"),
+    "openvino": Format(
+        ".xml", ("openvino",), _write_openvino, run_openvino, quantize_openvino, ("nncf",), second=_weights_file
+    ),
+    "torch": Format(".pt2", (), _write_torch, run_torch, quantize_torch, ("torchao",), second=metadata_file),
+    "torchscript": Format(".pt", (), _write_torchscript, run_torchscript, second=metadata_file),
+    "executorch": Format(
+        ".pte", ("executorch",), _write_executorch, run_executorch, extra="mobile", second=metadata_file
+    ),
     "coreml": Format(
         ".mlpackage",
         ("coremltools",),

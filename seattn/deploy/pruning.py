@@ -22,7 +22,7 @@ from seattn.blocks.narrowing import find_widths
 from seattn.core.errors import UserError, first_line, shorten
 from seattn.core.files import write_text
 from seattn.data.folders.classes import class_folders
-from seattn.data.folders.splits import find_splits
+from seattn.data.folders.splits import find_splits, require_folders
 from seattn.data.transforms import class_names, data_config
 from seattn.deploy.latency import milliseconds
 from seattn.evaluation.profile.costs import parameters_and_macs
@@ -147,6 +147,7 @@ def prune(
 
 
 def _check_classes(net: nn.Module, model: str, data_dir: Path) -> None:
+    require_folders(data_dir)
     names, known = class_folders(find_splits(data_dir).get("train", data_dir)), class_names(net)
     if names != known:
         raise UserError(

@@ -50,7 +50,7 @@ class ExportedNet(nn.Module):
         return y
 
 
-def load_exported(path: Path, runtime: str) -> ExportedNet:
+def load_exported(path: str | Path, runtime: str) -> ExportedNet:
     """The net in a file of `seattn export`, computed by the runtime "onnx", "openvino" or "executorch".
 
     Raises:
@@ -59,6 +59,7 @@ def load_exported(path: Path, runtime: str) -> ExportedNet:
     if runtime not in RUNTIMES:
         raise UserError(f"unknown runtime {runtime!r}; give one of {', '.join(RUNTIMES)}")
     load, extra, beside = RUNTIMES[runtime]
+    path = Path(path)
     if not path.is_file():
         raise UserError(not_found("exported file", path))
     try:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,8 +88,8 @@ class Unreadable:
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """The image files that files, folders and glob patterns name, in the order of `sources`.
 
-    A folder stands for all images below it, as `list_images` finds them. A source that does not exist and matches
-    nothing is returned as it is, so that reading it reports the error.
+    A folder, also one that a pattern matches, stands for all images below it, as `list_images` finds them. A source that
+    does not exist and matches nothing is returned as it is, so that reading it reports the error.
 
     Raises:
         UserError: if a folder holds no image.
@@ -101,7 +101,9 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         elif os.path.exists(source):
             paths.append(source)
         else:
-            paths += [Path(match) for match in sorted(glob.glob(str(source), recursive=True))] or [source]
+            matches = [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
+            inside = [list_images(match) if match.is_dir() else [match] for match in matches]
+            paths += list(dict.fromkeys(chain.from_iterable(inside))) or [source]
     return paths
 
 
@@ -173,6 +175,9 @@ def predict_each(
     if not 0 <= unknown_below <= 1:
         raise UserError(f"--unknown-below must be a probability from 0 to 1, got {unknown_below:g}")
     models = {"": model} if isinstance(model, nn.Module) else dict(model)
+    if not models:
+        raise UserError("give one model or more")
+    paths = [paths] if isinstance(paths, str | Path) else paths
     nets, orders = list(models.values()), class_orders(models)
     modes, transforms, names = (
         [image_mode(net) for net in nets],
@@ -245,16 +250,22 @@ def predict_scores(model: nn.Module, batches: Iterable[torch.Tensor], *, tta: st
 @torch.inference_mode()
 def predict_logits(model: nn.Module, batches: Iterable[torch.Tensor], *, channels_last: bool = False) -> torch.Tensor:
     """Logits (N, K) of batches (B, C, H, W), float32 on the CPU; the model's train or eval mode is restored."""
-    device = next(model.parameters()).device
+    device, dtype = next((p.device, p.dtype) for p in model.parameters() if p.is_floating_point())
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     training = model.training
     model.eval()
     logits = [torch.empty(0, len(class_names(model)))]
     try:
         for batch in batches:
-            logits.append(model(batch.to(device, memory_format=memory_format)).float().cpu())  # (B, K)
+            x = batch.to(device, dtype, memory_format=memory_format)
+            logits.append(model(x).float().cpu())  # (B, K)
     finally:
         model.train(training)
+    if logits[-1].shape[1:] != logits[0].shape[1:]:
+        raise UserError(
+            f"the model has outputs of shape {tuple(logits[-1].shape)} for {len(logits[-1])} images, and "
+            f"{logits[0].shape[1]} classes by its num_classes and pretrained_cfg, as timm's models have them"
+        )
     return torch.cat(logits)
 
 

@@ -280,7 +280,7 @@ def score_images(model: nn.Module, images: FileSet | ImageSet, *, progress: str 
 
 def evaluate(
     model: nn.Module,
-    data_dir: Path,
+    data_dir: str | Path,
     split: str = "test",
     *,
     batch_size: int = 256,
@@ -308,7 +308,7 @@ def evaluate(
         UserError: if there are no images, the model's run was trained on some of them, a class does not fit the model,
             or a file cannot be read; the message names the folder, the run, the class or the file.
     """
-    images = open_images(data_dir, split, exif=exif, labels=labels)
+    images = open_images(Path(data_dir), split, exif=exif, labels=labels)
     check_unseen(model, images, split)
     outputs, names = match_classes(images.class_names, model, class_map)
     description = "evaluating" if progress else ""

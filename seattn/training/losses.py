@@ -87,7 +87,7 @@ def class_weights(kind: str | Mapping[str, float], labels: Tensor, class_names: 
             if name not in class_names:
                 hint = did_you_mean(name, class_names)
                 raise UserError(f"seattn.class_weights names {name!r}, which is not a class of the data; {hint}")
-        return torch.tensor([kind.get(name, 1.0) for name in class_names])
+        return torch.tensor([kind.get(name, 1.0) for name in class_names], dtype=torch.float32)
     counts = torch.bincount(labels, minlength=len(class_names)).double()  # (K)
     if kind == "balanced":
         weights = len(labels) / (counts.count_nonzero() * counts)

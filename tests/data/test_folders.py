@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from seattn.core.errors import UserError
+from seattn.core.files import is_one_line
 from seattn.data.folders.files import list_files
 from seattn.data.folders.linking import link_splits
 from seattn.data.folders.reading import read_folder
@@ -180,3 +181,32 @@ def test_a_folder_of_runs_is_no_class_and_no_run_is_started_among_the_images(tmp
     for out in (tmp_path, tmp_path / "run", tmp_path / "cat" / ".." / "run", tmp_path.parent / "link" / "run"):
         with pytest.raises(UserError, match=f"is inside --data-dir {tmp_path}; give a folder outside of the images"):
             check_out(out, tmp_path)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for name in ("car", "train", "truck"):
+        save(tmp_path / "vehicles" / name / "0.png")
+    assert find_splits(tmp_path / "vehicles") == {}
+    assert list_files(split_folder(tmp_path / "vehicles", "test")).class_names == ("car", "train", "truck")
+    save(tmp_path / "contest" / "train" / "cat" / "0.png")
+    save(tmp_path / "contest" / "test" / "0.png")  # a test split without labels
+    assert sorted(find_splits(tmp_path / "contest")) == ["test", "train"]
+    save(tmp_path / "mixed" / "train" / "cat" / "0.png")
+    save(tmp_path / "mixed" / "samples" / "0.png")
+    assert sorted(find_splits(tmp_path / "mixed")) == ["train"]
+
+
+@pytest.mark.parametrize(
+    "name", ["\u06af\u0631\u0628\u0647\u200c\u0647\u0627", "\u3000cat", "a\u00a0b", "\U0001f468\u200d\U0001f469"]
+)
+def test_names_with_the_spaces_and_joiners_of_all_languages_are_classes(tmp_path, name):
+    save(tmp_path / name / "0.png")
+    assert list_files(tmp_path).class_names == (name,)
+    assert is_one_line(name)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[0m", "a\u2028b"])
+def test_a_class_folder_with_a_control_character_is_refused_before_training(tmp_path, name):
+    save(tmp_path / name / "0.png")
+    with pytest.raises(UserError, match="has a control character in its name; rename it"):
+        list_files(tmp_path)

@@ -11,6 +11,7 @@ import seattn.data.open
 from seattn.core.errors import UserError
 from seattn.core.recipe import parse_recipe
 from seattn.data.folders.files import list_files
+from seattn.data.folders.reading import read_folder
 from seattn.data.folders.splits import has_split
 from seattn.data.images import ImageSet, decode, hold_out, load_cifar, read_image
 from seattn.data.loader import FolderEval
@@ -77,6 +78,14 @@ def test_cifar_files_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):
         load_cifar(tmp_path, "train")
     take_as_whole(monkeypatch)
     train, test = load_cifar(tmp_path, "train"), load_cifar(tmp_path, "test")
+    assert torch.equal(load_cifar(tmp_path / "cifar-10-batches-py", "test").images, test.images)  # the folder itself
+    (tmp_path / "cifar-100-python").mkdir()
+    with pytest.raises(UserError, match=r"has the files of CIFAR-10 and of CIFAR-100; give .*-py or .*-100-python"):
+        has_split(tmp_path, "train")
+    assert has_split(tmp_path / "cifar-100-python", "train")
+    with pytest.raises(UserError, match="holds CIFAR's own files; this command takes folders of images"):
+        read_folder(tmp_path / "cifar-10-batches-py", skip_bad=False)
+    (tmp_path / "cifar-100-python").rmdir()
     assert (len(train), len(test)) == (30, 6)
     assert test.labels.tolist() == LABELS
     assert np.array_equal(test.images[0].permute(2, 0, 1).flatten().numpy(), pixels[0])

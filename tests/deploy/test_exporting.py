@@ -334,3 +334,13 @@ def test_a_package_for_8_bits_that_is_not_installed_is_one_line(monkeypatch, pho
     assert (
         line == 'seattn: the format openvino in 8 bits needs nncf, not installed here: pip install "seattn[deploy]"\n'
     )
+
+
+@pytest.mark.parametrize(("to", "name", "second"), [("openvino", "a.xml", "a.bin"), ("torch", "a.pt2", "a.pt2.json")])
+def test_a_second_file_that_is_of_something_else_is_not_replaced(to, name, second, tmp_path, fails):
+    (tmp_path / second).write_text("mine")
+    line = fails("export", ARCH, "--to", to, "--out", tmp_path / name, "--checkpoint", WEIGHTS)
+    assert (
+        f"{tmp_path / second} exists, which is not of an earlier export to {tmp_path / name}; move it, or give" in line
+    )
+    assert (tmp_path / second).read_text() == "mine"

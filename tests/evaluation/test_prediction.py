@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 
 import seattn  # noqa: F401  # registers the models
@@ -171,6 +172,9 @@ def test_folders_and_patterns_are_their_images(photo, tmp_path):
         (tmp_path / name).write_bytes(photo.read_bytes())
     folder = tmp_path / "a"
     assert find_images([folder, tmp_path / "[b].png"]) == [folder / "1.JPG", folder / "2.png", tmp_path / "[b].png"]
+    found = find_images([str(tmp_path / "*")])  # the pattern matches the folder
+    assert {folder / "1.JPG", folder / "2.png"} < set(found)
+    assert all(path.is_file() for path in found)
     assert find_images([str(folder / "*.txt"), "nowhere.png"]) == [folder / "text.txt", Path("nowhere.png")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no images in .*empty; an image is a file such as"):
@@ -190,3 +194,14 @@ def test_a_model_with_broken_weights_is_refused(photo, function):
     broken.fc.weight.data[3, 5] = float("nan")
     with pytest.raises(UserError, match=f"the model's outputs for {photo} are not finite"):
         function(broken, [photo])
+
+
+def test_python_callers_may_give_one_path_half_precision_or_a_net_of_another_library(photo):
+    net = timm.create_model("se_resnet20_cifar.cifar10").eval()
+    (one,) = predict(net, str(photo))
+    assert predict(net, [photo]) == [one]
+    assert len(predict(net.bfloat16(), photo)[0].labels) == 5
+    with pytest.raises(UserError, match="give one model or more"):
+        predict({}, [photo])
+    with pytest.raises(UserError, match=r"the model has outputs of shape \(1, 7\) for 1 images, and 0 classes by its"):
+        predict(torchvision.models.resnet18(num_classes=7), [photo])

@@ -10,7 +10,7 @@ from seattn.core.errors import UserError
 from seattn.core.files import printable
 from seattn.data.folders.classes import class_folders
 from seattn.data.folders.files import check_no_class_empty, list_files
-from seattn.data.folders.splits import check_class_folders, find_splits
+from seattn.data.folders.splits import check_class_folders, find_splits, require_folders
 from seattn.data.images import FileSet, Size, leave_out_unreadable, read_sizes
 
 
@@ -51,6 +51,7 @@ def read_folder(data_dir: Path, *, skip_bad: bool, exif: bool = True) -> UserIma
     Raises:
         UserError: naming what is missing or wrong: no folder, no image, one class, an empty class, a damaged image.
     """
+    require_folders(data_dir)
     folders = find_splits(data_dir)
     if folders and "train" not in folders:
         raise UserError(

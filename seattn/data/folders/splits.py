@@ -29,12 +29,25 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
         raise UserError(f"{wrong}; give a folder that holds train/<class>/<image> and test/…, or <class>/<image>")
     found, folders = {}, class_folders(data_dir)
     for split, names in SPLITS.items():
-        if matching := _called(names, folders):
+        if (matching := _called(names, folders)) and not _is_class(data_dir, matching[0], folders):
             path = data_dir / matching[0]
             while len(inside := class_folders(path)) == 1 and _called(names, inside):  # seg_train/seg_train/<class>
                 path = path / inside[0]
             found[split] = path
     return found
+
+
+def _is_class(data_dir: Path, name: str, folders: Sequence[str]) -> bool:
+    """Whether a folder with the name of a split is a class, such as vehicles of the kind "train".
+
+    It holds images and no folders, and so does a folder beside it that is not called like a split.
+    """
+
+    def holds_images(folder: str) -> bool:
+        return not class_folders(data_dir / folder) and bool(_images_in(data_dir / folder))
+
+    others = [other for other in folders if not any(_called(names, [other]) for names in SPLITS.values())]
+    return bool(others) and holds_images(name) and any(map(holds_images, others))
 
 
 def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
@@ -57,6 +70,15 @@ def find_split(data_dir: Path, split: str) -> Path:
             f"no {split} split in {printable(data_dir)}, which {present}; it should hold {split}/<class>/<image>"
         )
     return splits[split]
+
+
+def require_folders(data_dir: Path) -> None:
+    """Raise UserError if `data_dir` holds torchvision's CIFAR files, where folders of images are needed."""
+    if (name := cifar_folder(data_dir)) is not None:
+        raise UserError(
+            f"{printable(data_dir / name)} holds CIFAR's own files; this command takes folders of images, as "
+            "DIR/train/<class>/<image> or DIR/<class>/<image>"
+        )
 
 
 def _listed(splits: Mapping[str, Path]) -> str:

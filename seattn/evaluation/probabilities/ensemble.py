@@ -55,7 +55,7 @@ class EnsembleEvaluation:
 
 def evaluate_ensemble(
     models: Mapping[str, nn.Module],
-    data_dir: Path,
+    data_dir: str | Path,
     split: str = "test",
     ensemble: str = "average",
     *,
@@ -78,7 +78,7 @@ def evaluate_ensemble(
     if len(models) < 2:
         raise UserError(f"an ensemble needs two models or more, got {len(models)}")
     orders, nets = class_orders(models), list(models.values())
-    images = open_images(data_dir, split, exif=exif, labels=labels)
+    images = open_images(Path(data_dir), split, exif=exif, labels=labels)
     for net in nets:
         check_unseen(net, images, split)
     outputs, names = match_classes(images.class_names, nets[0], class_map)
