@@ -88,8 +88,8 @@ class Unreadable:
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
     """The image files that files, folders and glob patterns name, in the order of `sources`.
 
-    A folder, also one that a pattern matches, stands for all images below it, as `list_images` finds them. A source that
-    does not exist and matches nothing is returned as it is, so that reading it reports the error.
+    A folder, also one that a pattern matches, stands for all images below it, as `list_images` finds them. A source
+    that does not exist and matches nothing is returned as it is, so that reading it reports the error.
 
     Raises:
         UserError: if a folder holds no image.
