@@ -106,7 +106,21 @@ DATASETS = {
             "weights and scores are published, the photographs are not.",
         ),
     ),
-    "butterfly100": Dataset("Butterfly-100", tuple(_CLASSES["butterfly100"])),
+    "butterfly100": Dataset(
+        "Butterfly-100",
+        tuple(_CLASSES["butterfly100"]),
+        about=About(
+            "100 species of butterfly and moth, from the Kaggle set Butterfly & Moths Image Classification, in its own "
+            "splits: 12,534 photographs for training, 490 for validation, 500 for the test; one of the test has a near "
+            "duplicate in train",
+            limits="The test images are of the same source as the training images. On photographs from elsewhere, with "
+            "other framing and light, the accuracy is probably lower; it was not measured. Some labels are wrong "
+            "(COPPER TAIL contains other species). The net tells species apart by photographs of mostly open wings; it "
+            "is not fit for surveys or science.",
+            licence="The set is listed as CC0, but some photographs have watermarks of photo agencies: the weights and "
+            "scores are published, the photographs are not.",
+        ),
+    ),
 }
 CIFAR = ("cifar10", "cifar100")
 BUTTERFLIES = ("butterfly75", "butterfly100")

@@ -127,10 +127,10 @@ def test_cases_beyond_the_minutes_are_named_and_left_out(capsys):
     assert "0 rows were not written" in out
 
 
-def test_timm_under_compile_is_timed_where_asked_for():
+def test_both_under_compile_are_timed_where_asked_for():
     plan = Plan(torch.device("cpu"), compiled=True, quick=True)
     case = next(bench_ops.cases(plan))
-    assert list(case.make(plan, case)) == ["seattn", "timm_eager", "timm_compile"]
+    assert list(case.make(plan, case)) == ["seattn", "timm_eager", "timm_compile", "seattn_compile"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
