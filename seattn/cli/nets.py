@@ -151,12 +151,13 @@ def predict(
     unknown_below: UnknownBelow = 0.0,
     device: Device = "cpu",
     no_exif: NoExif = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line for each image.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one image on each line.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line for each class of an image.")] = False,
 ) -> None:
     """Classify images, and print the most probable classes of each; results appear batch by batch.
 
-    An image that cannot be read is one line on stderr. The other images are classified; the exit code is then 1.
+    An image that cannot be read is one line on stderr. The other images are classified; the exit code is then 1, or 2
+    if no image can be read.
     """
     from seattn.deploy.runtime import load_exported
     from seattn.evaluation.prediction import Unreadable, find_images, predict_each
@@ -204,7 +205,7 @@ def predict(
     show = print_json if as_json else print_csv if as_csv else print_text
     show(readable())
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if failed < len(paths) else 2)
 
 
 def print_text(predictions: Iterable["Prediction"]) -> None:

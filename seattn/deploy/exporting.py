@@ -119,6 +119,8 @@ def export_model(
             more than `TOLERANCE`, or 8 bits cost more than `MOST_LOST` of accuracy. No file is written then.
     """
     _check_int8(int8, data_dir, calibrate)
+    if data_dir is None and (class_map is not None or split != "test"):
+        raise UserError("--split and --class-map are for labelled images; give --data-dir, too")
     target = find_format(to, int8=int8)
     out = _checked_path(out or Path(f"{_name(spec)}{'.int8' if int8 else ''}{target.suffix}"), to, target)
     if data_dir is not None and not target.runs_here:
@@ -312,9 +314,20 @@ def _explain_errors(spec: str, to: str) -> Iterator[None]:
     except (OSError, UserError):
         raise
     except Exception as error:
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
         raise UserError(
             f"{spec} cannot be written in the format {to}: {first_line(error)}; try another format"
         ) from error
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an error of an exporter came from Ctrl-C, which torch's exporter to ONNX turns into its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _random_inputs(net: nn.Module) -> list[Tensor]:

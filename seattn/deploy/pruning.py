@@ -124,10 +124,13 @@ def prune(
     widths = _remove_channels(net, arch, full, ratio)
     if widths == start.model_kwargs.get(WIDTHS, {}):
         raise UserError(f"--ratio {ratio:g} would leave no channel in a layer of {model}: give a smaller one")
+    run = out_dir or Path("runs") / f"{Path(model).name}-pruned-{ratio:g}-{data_dir.resolve().name}-s{seed}"
+    if run.is_dir() and any(run.iterdir()):
+        raise UserError(f"{run} exists; give another --out")
     done = finetune(
         model,
         data_dir,
-        out_dir or Path("runs") / f"{Path(model).name}-pruned-{ratio:g}-{data_dir.resolve().name}-s{seed}",
+        run,
         device=device,
         seed=seed,
         skip_bad=skip_bad,

@@ -118,7 +118,9 @@ def finetune(
         raise no_run(run)
     if not resume:
         start = start or find_start(model, checkpoint, pretrained=pretrained)
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        if run.exists() and not run.is_dir():
+            raise UserError(f"{run} is a file; give --out the path of a new folder")
+        if run.exists() and any(run.iterdir()):
             raise UserError(f"{run} exists; give another --out, or --resume to continue the run in it")
         check_out(run, data_dir)
         exif = overrides.get("seattn.exif") is not False
@@ -197,6 +199,8 @@ def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Star
     Raises:
         UserError: if there is no such model, or its weights cannot be loaded.
     """
+    if checkpoint is not None and not pretrained:
+        raise UserError(f"the weights in {checkpoint} and a start from random weights exclude each other; give one")
     if checkpoint is None and Path(model).is_file():
         model, checkpoint = str(Path(model).parent), Path(model)  # a checkpoint in the folder of a run
     if timm.is_model(model) or not is_source(model):
@@ -396,9 +400,11 @@ def _split_line(images: UserImages, root: Path, earlier: Path | None, kept: int)
 
 
 def _remove(run: Path) -> None:
-    """Remove what `_write_start` wrote: links, not the images that they point to."""
+    """Remove what `_write_start` and a training without a checkpoint wrote: links, not the images behind them."""
     shutil.rmtree(run / DATA, ignore_errors=True)
-    for name in (RECIPE, START):
+    for name in (RECIPE, START, ".lock"):
         (run / name).unlink(missing_ok=True)
+    if run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
     if run.is_dir() and not any(run.iterdir()):
         run.rmdir()

@@ -133,6 +133,8 @@ def pretrain(
                 f"the run in {path} is finished; give another --out to train again, or --resume with more epochs"
             )
         check_out(path, data_dir)
+        if path.is_dir() and any(path.iterdir()) and not (path / "recipe.yaml").exists():
+            raise UserError(f"{path} has other files than those of a run; give another --out")
     require_split(data_dir, "train")
     ours = replace(
         recipe.seattn, holdout=0.0, early_stop=None, balanced_head_epochs=0, sampling="shuffle", long_tail=1.0

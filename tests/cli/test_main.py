@@ -297,7 +297,7 @@ def test_predict_goes_on_after_images_that_cannot_be_read(run_dir, image, album,
     missing, broken = err.splitlines()
     assert missing == "seattn: no such image file: nowhere.png"
     assert broken.startswith(f"seattn: cannot read image {album}/a/2.jpeg: ")
-    assert main(["predict", "nowhere.png", "--model", run_dir, "--json"]) == 1
+    assert main(["predict", "nowhere.png", "--model", run_dir, "--json"]) == 2
     assert json.loads(capsys.readouterr().out) == []
 
 

@@ -344,3 +344,24 @@ def test_a_second_file_that_is_of_something_else_is_not_replaced(to, name, secon
         f"{tmp_path / second} exists, which is not of an earlier export to {tmp_path / name}; move it, or give" in line
     )
     assert (tmp_path / second).read_text() == "mine"
+
+
+def test_ctrl_c_is_no_error_of_an_exporter(tmp_path, monkeypatch):
+    """torch's exporter to ONNX wraps every exception."""
+
+    def write(net, x, path, metadata):
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise RuntimeError("step 2/3 failed") from error
+
+    replace(monkeypatch, "onnx", write=write)
+    with pytest.raises(KeyboardInterrupt):
+        seattn.deploy.export_model(ARCH, "onnx", tmp_path / "net.onnx", checkpoint=WEIGHTS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--split", "--class-map"])
+def test_options_for_images_need_images(option, tmp_path, fails):
+    line = fails("export", ARCH, "--to", "onnx", "--out", tmp_path / "net.onnx", option, "val")
+    assert "--split and --class-map are for labelled images; give --data-dir, too" in line

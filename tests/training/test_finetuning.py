@@ -460,3 +460,13 @@ def test_bad_arguments_are_one_line_and_leave_nothing(plain, tmp_path, capsys, a
     assert main(["finetune", *args, "--data-dir", str(plain), "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_fails_leaves_nothing_in_the_way_of_the_next_one(plain, tmp_path, fails):
+    out = ("--data-dir", plain, "--device", "cpu", "--out", tmp_path / "run")
+    assert main(["finetune", ARCH, *map(str, out), "--from-scratch", "--batch-size", "5000"]) == 2
+    assert not (tmp_path / "run").exists()
+    weights = ("--from-scratch", "--checkpoint", tmp_path / "weights.safetensors")
+    assert "exclude each other; give one" in fails("finetune", ARCH, *out, *weights)
+    (tmp_path / "run").write_text("mine")
+    assert "is a file; give --out the path of a new folder" in fails("finetune", ARCH, *out, "--from-scratch")

@@ -167,3 +167,10 @@ def test_images_without_classes_may_be_beside_a_test_split_with_classes(tmp_path
     write_colours(tmp_path, {"blue": 0, "green": 1}, {"validation": (2, 2)})
     run = pretrain(replace(recipe(), epochs=1), tmp_path, tmp_path.parent / f"{tmp_path.name}-run", device="cpu")
     assert (run / "model.safetensors").exists()
+
+
+def test_a_folder_of_other_files_gets_no_run(tmp_path, data_dir):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="has other files than those of a run; give another --out"):
+        pretrain(recipe(), data_dir, tmp_path, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -29,7 +29,8 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
         raise UserError(f"{wrong}; give a folder that holds train/<class>/<image> and test/…, or <class>/<image>")
     found, folders = {}, class_folders(data_dir)
     for split, names in SPLITS.items():
-        if (matching := _called(names, folders)) and not _is_class(data_dir, matching[0], folders):
+        matching = _called(names, folders)
+        if matching and not (split == "train" and _is_class(data_dir, matching[0], folders)):
             path = data_dir / matching[0]
             while len(inside := class_folders(path)) == 1 and _called(names, inside):  # seg_train/seg_train/<class>
                 path = path / inside[0]
@@ -38,9 +39,10 @@ def find_splits(data_dir: Path) -> dict[str, Path]:
 
 
 def _is_class(data_dir: Path, name: str, folders: Sequence[str]) -> bool:
-    """Whether a folder with the name of a split is a class, such as vehicles of the kind "train".
+    """Whether a folder that is called like the train split is a class, such as the trains among vehicles.
 
-    It holds images and no folders, and so does a folder beside it that is not called like a split.
+    It holds images and no folders, and so does a folder beside it that is not called like a split. A folder "test" of
+    such images is not a class: they are more probably images without labels.
     """
 
     def holds_images(folder: str) -> bool:
