@@ -71,7 +71,7 @@ def load_model(
     if checkpoint is not None:
         load_foreign(model, checkpoint)
     require_finite(model.state_dict(), spec if checkpoint is None else str(checkpoint))
-    if checkpoint is not None or (own_weights and is_source(spec) and not spec.startswith(HUB_PREFIX)):
+    if checkpoint is not None or (own_weights and not (timm.is_model(spec) or spec.startswith(HUB_PREFIX))):
         set_splits(model, splits_of_run(checkpoint or Path(spec.removeprefix(DIR_PREFIX))))
     return model.eval().to(target)
 

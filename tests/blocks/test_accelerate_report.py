@@ -43,7 +43,7 @@ def with_gate_of_no_module():
 
 # Attention that is left alone: the module, the reason.
 LEFT = {
-    "function for a part": (with_gate_of_no_module, "its gate is no module"),
+    "function for a part": (with_gate_of_no_module, "its gate is not a module"),
     "norm inside": (lambda: SEModule(8, norm_layer=nn.BatchNorm2d), "BatchNorm2d inside the gate"),
     "add_maxpool": (lambda: SEModule(8, add_maxpool=True), "add_maxpool"),
     "activation": (lambda: SEModule(8, act_layer=nn.Tanh), "activation Tanh"),
