@@ -49,7 +49,9 @@ def test_what_is_committed_is_of_shipped_studies_and_clean_commits():
         assert [(row.study, row.run) for row in result.rows] == [
             (row.study, row.run) for row in read_rows(ROWS / f"{name}.csv")
         ]
-        assert len({(row.result.n, row.result.epochs, row.result.dataset) for row in result.rows}) == 1
+        assert len({(row.result.n, row.result.dataset) for row in result.rows}) == 1
+        if name != "imbalance":  # where one variant has a second stage
+            assert len({row.result.epochs for row in result.rows}) == 1
 
 
 def test_the_committed_page_is_the_rendered_one():

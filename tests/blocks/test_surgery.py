@@ -386,7 +386,7 @@ def test_wrong_arguments_raise_name_the_choices_and_change_nothing(case):
 
 @pytest.mark.parametrize("name", ["seresnet18", "se_resnet18", "regnety_002"])
 def test_a_net_with_attention_refuses_more(name):
-    with pytest.raises(ValueError, match=r"has attention already: .* in .*; seattn.remove_attention takes out"):
+    with pytest.raises(ValueError, match=r"has attention already: .* in .*; call seattn.remove_attention first"):
         seattn.add_attention(timm.create_model(name, device="meta"), "se")
 
 

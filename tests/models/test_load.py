@@ -167,7 +167,7 @@ def test_a_bad_config_is_named(run_dir, content, message):
         ({"label_names": 5}, "label_names must be a list, got 5"),
         ({"label_names": ["a", "b\nc"]}, r"label_names must be names that are each on one line; got 'b\nc'"),
         ({"model_args": {"drop_rate": 1e9}}, "model_args has a number above 10,000"),
-        ({"model_args": {"num_classes": 10**9}}, "model_args has a number above 10,000"),
+        ({"model_args": {"num_classes": 10**9}}, "model_args has a number above 100,000 in num_classes"),
         ({"model_args": {"global_pool": ""}}, 'model_args has global_pool: "", with which'),
         ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, "pretrained_cfg.input_size.1 must be less than"),
         ({"pretrained_cfg": {"input_size": [3, 32]}}, "pretrained_cfg.input_size must have at least 3 values"),
