@@ -18,7 +18,7 @@ from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.records import parse, read_json
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.files import list_files
-from seattn.data.folders.own_splits import DATA, common_splits, replace_split
+from seattn.data.folders.own_splits import DATA, images_of_runs
 from seattn.data.folders.splits import find_split, has_split
 from seattn.data.images import FileSet, ImageSet, cifar_folder, hold_out, leave_out_unreadable, load_cifar
 from seattn.evaluation.scoring import Evaluation, FloatArray, Scores, score_images
@@ -153,9 +153,8 @@ def open_split(runs: Sequence[FinishedRun], data_dir: Path, split: str) -> Split
     """
     if split not in SPLITS:
         raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    own = "validation" if split == "held-out" else split
-    made = [run.path / DATA for run in runs if replace_split(run.path / DATA, data_dir, own)]
-    data_dir = common_splits(made, data_dir) if made else data_dir
+    made = [run.path / DATA for run in runs]
+    data_dir = images_of_runs(made, data_dir, "validation" if split == "held-out" else split)
     has_validation_folder = cifar_folder(data_dir) is None and has_split(data_dir, "validation")
     if split == "held-out" and not has_validation_folder:
         return _held_out_part(runs, data_dir)

@@ -23,7 +23,7 @@ from seattn.core.recipe import load_recipe, parse_recipe, replace_keys
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.files import list_files
 from seattn.data.folders.linking import link_splits
-from seattn.data.folders.own_splits import DATA, common_splits, replace_split, splits_of_run
+from seattn.data.folders.own_splits import DATA, images_of_runs, splits_of_run
 from seattn.data.folders.reading import UserImages, read_folder
 from seattn.data.folders.splits import check_out, find_split
 from seattn.data.images import FileSet, leave_out_unreadable
@@ -176,21 +176,13 @@ def find_splits_of_run(model: str, checkpoint: Path | None) -> Path | None:
 
 
 def images_of_nets(models: Sequence[str], checkpoint: Path | None, data_dir: Path, split: str) -> Path:
-    """`data_dir`; or the splits that the run of a model or of `checkpoint` made of it, if it has no such split itself.
-
-    Otherwise the nets would be scored on the images that they were trained on.
-
-    Raises:
-        UserError: if several runs split the folder differently.
-    """
-    found = [splits for model in models if (splits := find_splits_of_run(model, checkpoint)) is not None]
-    made = [splits for splits in found if replace_split(splits, data_dir, split)]
-    if not made:
-        return data_dir
-    splits = common_splits(made, data_dir)
-    message = "%s has no %s split; the splits that the run made of it are used: %s"
-    _logger.warning(message, printable(data_dir), split, splits)
-    return splits
+    """`images_of_runs` for the runs of the models or of `checkpoint`, with a warning where it is not `data_dir`."""
+    made = [splits for model in models if (splits := find_splits_of_run(model, checkpoint)) is not None]
+    images = images_of_runs(made, data_dir, split)
+    if images != data_dir:
+        message = "%s has no %s split; the splits that the run made of it are used: %s"
+        _logger.warning(message, printable(data_dir), split, images)
+    return images
 
 
 def find_start(model: str, checkpoint: Path | None, *, pretrained: bool) -> Start:

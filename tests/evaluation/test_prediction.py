@@ -101,6 +101,18 @@ def test_without_label_names_that_fit_classes_are_numbered():
     assert class_names(timm.create_model("se_resnet20_cifar", num_classes=2)) == ("class 0", "class 1")
 
 
+def test_label_names_may_be_a_mapping_from_some_outputs():
+    net = timm.create_model("se_resnet20_cifar", num_classes=3)
+    for labels, expected in (
+        ({"2": "c", "0": "a"}, ("a", "class 1", "c")),
+        ({0: "a", 1: "b", 2: "c"}, ("a", "b", "c")),
+        ({"n01": "a", "n02": "b", "n03": "c"}, ("a", "b", "c")),
+        ({"n01": "a"}, ("class 0", "class 1", "class 2")),
+    ):
+        net.pretrained_cfg = {**net.pretrained_cfg, "label_names": labels}
+        assert class_names(net) == expected
+
+
 def test_a_prediction_as_json_has_it():
     found = Prediction("a.png", ("cat", "dog"), (3, 5), (0.75, 0.25)).to_dict()
     assert found == {

@@ -232,9 +232,10 @@ def test_numbers_are_classes_by_value_and_the_other_order_is_named(tmp_path, cap
     assert "--class-map FILE" in caplog.text
 
 
-def test_a_class_map_says_which_folder_is_which_class(tmp_path, caplog):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # the byte order mark of editors on Windows
+def test_a_class_map_says_which_folder_is_which_class(tmp_path, caplog, mark):
     numbered(tmp_path / "data")
-    (tmp_path / "map.txt").write_text("10\n2\n1\n")
+    (tmp_path / "map.txt").write_text(f"{mark}10\n2\n1\n", encoding="utf-8")
     result = evaluate(StrongestColour(), tmp_path / "data", workers=0, class_map=tmp_path / "map.txt")
     assert (result.top1, result.class_names) == (pytest.approx(1 / 3), ("10", "2", "1"))
     assert not caplog.records

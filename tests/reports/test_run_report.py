@@ -185,12 +185,18 @@ def test_the_test_split_is_read_only_when_asked_for(runs, tmp_path, fails, quick
     assert "on 14 images" in page.text
 
 
-def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path):
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_what_is_held_out_of_train_is_what_the_run_held_out(tmp_path, damaged):
+    """Also if the run left damaged images out, which changes what is drawn."""
     root = write_images(tmp_path / "data", {"train": 20}, NAMES)
+    if damaged:
+        next(root.glob("train/*/3.png")).write_bytes(b"no image")
     recipe = replace(BASE, seattn=OurKeys(holdout=0.25, holdout_seed=3), workers=0)
-    run = read_run(fake_run(tmp_path / "run", NAMES, recipe=recipe, result={"held_out_images": 15}))
+    counts = {"held_out_images": 15, "train_images": 20 * len(NAMES) - damaged - 15}
+    run = read_run(fake_run(tmp_path / "run", NAMES, recipe=recipe, result=counts))
     model = load_model(str(run.path))
-    trained = open_data(recipe, root, model.pretrained_cfg, torch.device("cpu")).held_out
+    trained = open_data(recipe, root, model.pretrained_cfg, torch.device("cpu"), skip_bad=bool(damaged)).held_out
+    assert len(trained) == 15
     split = open_split([run], root, "held-out")
     assert split.images.labels.tolist() == trained.labels.tolist()
     logits = torch.cat([model(x) for x in trained.in_order()]).detach()

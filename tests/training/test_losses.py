@@ -60,6 +60,7 @@ def test_effective_weights_are_cuis_and_lie_between_none_and_balanced():
 def test_classes_are_weighted_by_name_and_an_unknown_one_is_named_with_the_nearest():
     weights = recipe(seattn={"class_weights": {"cat": 2, "dog": 0.5}}).seattn.class_weights
     torch.testing.assert_close(class_weights(weights, LABELS, NAMES), torch.tensor([1.0, 2.0, 0.5]))
+    assert class_weights(dict.fromkeys(NAMES, 2), LABELS, NAMES).dtype == torch.float32
     with pytest.raises(
         UserError, match=r"class_weights names 'kat', which is not a class of the data; did you mean 'cat'"
     ):

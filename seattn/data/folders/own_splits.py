@@ -8,7 +8,7 @@ from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.core.files import printable
-from seattn.data.folders.splits import SPLITS, has_split
+from seattn.data.folders.splits import SPLITS, has_split, split_name
 from seattn.data.images import FileSet, ImageSet
 
 DATA = "data"  # the folder of links, in the folder of the run
@@ -22,35 +22,31 @@ def splits_of_run(place: Path) -> Path | None:
     return run / DATA if (run / _RECIPE).is_file() and (run / DATA).is_dir() else None
 
 
-def splits_of_net(model: nn.Module) -> Path | None:
-    """The links of the run that trained the net, if `load_model` found any."""
-    return getattr(model, _ATTRIBUTE, None)
-
-
 def set_splits(model: nn.Module, splits: Path | None) -> None:
-    """Give the net the links that `splits_of_net` returns."""
+    """Give the net the links of the run that trained it, which `check_unseen` reads."""
     setattr(model, _ATTRIBUTE, splits)
 
 
-def replace_split(splits: Path, data_dir: Path, split: str) -> bool:
-    """Whether the links have to be used for `split`: they were made of `data_dir`, which has no such split."""
-    known = _known(split)
-    return known in SPLITS and _were_made_of(splits, data_dir) and not has_split(data_dir, known)
+def images_of_runs(made: Sequence[Path], data_dir: Path, split: str) -> Path:
+    """`data_dir`; or the splits that runs made of it, if it has no such split itself.
 
-
-def common_splits(made: Sequence[Path], data_dir: Path) -> Path:
-    """The splits that several runs made of `data_dir`.
+    Args:
+        made: for each run its links, as `splits_of_run` returns them.
 
     Raises:
-        UserError: if the runs did not make the same.
+        UserError: if the runs split the folder differently.
     """
-    parts = {frozenset((link.parts[-3], os.path.realpath(link)) for link in own.glob("*/*/*")) for own in made}
+    name = split_name(split)
+    own = [splits for splits in made if name in SPLITS and _were_made_of(splits, data_dir)]
+    if not own or has_split(data_dir, name):
+        return data_dir
+    parts = {frozenset((link.parts[-3], os.path.realpath(link)) for link in splits.glob("*/*/*")) for splits in own}
     if len(parts) > 1:
         raise UserError(
             f"the runs did not split {printable(data_dir)} alike: one may have trained on images that another is "
             "scored on; take the runs one by one, or give images that none of them has seen"
         )
-    return made[0]
+    return own[0]
 
 
 def _were_made_of(splits: Path, data_dir: Path) -> bool:
@@ -74,8 +70,8 @@ def check_unseen(model: nn.Module, images: FileSet | ImageSet, split: str) -> No
     Raises:
         UserError: with the number of such images, and the folder of the images that the run kept for the test.
     """
-    splits = splits_of_net(model)
-    if splits is None or not isinstance(images, FileSet) or _known(split) in ("train", "validation"):
+    splits: Path | None = getattr(model, _ATTRIBUTE, None)
+    if splits is None or not isinstance(images, FileSet) or split_name(split) in ("train", "validation"):
         return
     seen = {os.path.realpath(link) for part in ("train", "validation") for link in splits.glob(f"{part}/*/*")}
     if count := sum(os.path.realpath(path) in seen for path in images.paths):
@@ -83,9 +79,3 @@ def check_unseen(model: nn.Module, images: FileSet | ImageSet, split: str) -> No
             f"{count:,} of these {len(images):,} images were used in the training of {printable(splits.parent)}; give "
             f"other images, or --data-dir {printable(splits)}, which has the images that it kept for the test"
         )
-
-
-def _known(split: str) -> str:
-    """The split by its own name, for a name that people give it."""
-    plain = split.lower().replace("-", "_").replace(" ", "_")
-    return next((name for name, names in SPLITS.items() if plain in names), split)

@@ -87,6 +87,11 @@ def _listed(splits: Mapping[str, Path]) -> str:
     return ", ".join(printable(path.name) for path in splits.values())
 
 
+def split_name(split: str) -> str:
+    """ "train", "validation" or "test" for any name that people give to this split; other names stay."""
+    return next((known for known, names in SPLITS.items() if _called(names, [split])), split)
+
+
 def has_split(data_dir: Path, split: str) -> bool:
     """Whether the split is there, without reading an image."""
     if cifar_folder(data_dir) is not None:
@@ -110,7 +115,7 @@ def split_folder(data_dir: Path, split: str) -> Path:
         UserError: if there is neither.
     """
     splits = find_splits(data_dir)
-    name = next((known for known, names in SPLITS.items() if _called(names, [split])), split)
+    name = split_name(split)
     if name in splits:
         return splits[name]
     if name not in SPLITS and name in class_folders(data_dir):

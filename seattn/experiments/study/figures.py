@@ -64,9 +64,11 @@ def draw(result: StudyResult) -> Figure:
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
         first_run = result.rows[0].result
-        epochs = max(row.result.epochs for row in result.rows)
+        lengths = [row.result.epochs for row in result.rows]
+        least, most = min(lengths), max(lengths)
+        epochs = counted(most, "epoch") if least == most else f"{least} to {most} epochs"
         data = f"{result.name}: {first_run.dataset or 'held-out images'}"
-        figure.suptitle(f"{data}, {counted(len(seeds), 'seed')}, {counted(epochs, 'epoch')}", fontsize=11)
+        figure.suptitle(f"{data}, {counted(len(seeds), 'seed')}, {epochs}", fontsize=11)
     return figure
 
 

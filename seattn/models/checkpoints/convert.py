@@ -173,8 +173,8 @@ def _set_labels(net: Any, name: str, names: Sequence[str] | Mapping[Any, str] | 
     own = output_names(net.pretrained_cfg.get("label_names"), net.num_classes)
     _, tag = split_model_name_tag(name)
     if isinstance(names, Mapping):
-        own = output_names(names, net.num_classes)
-    elif names is not None:
+        names = output_names(names, net.num_classes)
+    if names is not None:
         if len(names) != net.num_classes:
             raise UserError(f"{len(names)} labels for {net.num_classes} outputs; give a name for each, in their order")
         own = tuple(names)
