@@ -126,7 +126,7 @@ def _answer(differences: Mapping[Change, SeedDifference]) -> str:
     )
     answer += f" (paired t-test, p below 0.05 after Holm's correction for {len(differences)} comparisons)."
     if excluded:
-        answer += f" Only without the correction: {_in_words(excluded)}."
+        answer += f" Without the correction, the intervals of these changes exclude 0: {_in_words(excluded)}."
     return answer
 
 
