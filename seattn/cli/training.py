@@ -40,12 +40,14 @@ Settings = Annotated[
     ),
 ]
 
+_EXIF = "seattn.exif"  # the recipe key of --no-exif
+
 
 def parse_settings(settings: Sequence[str], **options: object) -> dict[str, object]:
-    """KEY=VALUE as a mapping; values are YAML. `options` that are not None replace keys of the same name.
+    """KEY=VALUE as a mapping; values are YAML. `options` that are not None are added by the keys that they are for.
 
     Raises:
-        UserError: for a setting of another form.
+        UserError: for a setting of another form, or one whose key an option sets, too.
     """
     import yaml
 
@@ -60,12 +62,16 @@ def parse_settings(settings: Sequence[str], **options: object) -> dict[str, obje
             parsed[key] = parse_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"--set {setting}: the value is not valid YAML: {' '.join(str(error).split())}") from error
-    return {**parsed, **{key: value for key, value in options.items() if value is not None}}
+    given = {key: value for key, value in options.items() if value is not None}
+    if both := next((key for key in parsed if key in given), None):
+        option = "--no-exif" if both == _EXIF else f"--{both.replace('_', '-')}"
+        raise UserError(f"--set {both}=… and {option} are the same setting; give one of them")
+    return {**parsed, **given}
 
 
 def _exif_key(no_exif: bool) -> dict[str, object]:
     """The recipe key of --no-exif."""
-    return {"seattn.exif": False} if no_exif else {}
+    return {_EXIF: False} if no_exif else {}
 
 
 def reuse_memory(device: str | None) -> None:

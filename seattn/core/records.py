@@ -31,6 +31,15 @@ _EXPECTED = {  # in place of messages of pydantic that name types of Python
     "dict_type": "a mapping of keys to values",
     "dataclass_type": "a mapping of keys to values",
 }
+_PLAIN = {  # words of pydantic's other messages, and shorter ones
+    "Input should": "must",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
 
 
 def read_text(path: Path, what: str = "") -> str:
@@ -293,5 +302,7 @@ def explain(cls: type, error: ValidationError) -> str:
     elif kind in _EXPECTED:
         right = f"must be {_EXPECTED[kind]}"
     else:
-        right = first["msg"].replace("Input should", "must", 1).split(", unable to")[0]
+        right = first["msg"].split(", unable to")[0]
+        for words, plain in _PLAIN.items():
+            right = right.replace(words, plain, 1)
     return f"{key or 'the content'} {right}, got {value if len(value) <= 200 else value[:200] + '…'}"

@@ -7,6 +7,8 @@ Hub they are in `results.json` and `recipe.yaml`. Shapes: K classes.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from timm import is_model
+
 from seattn.core.errors import UserError
 from seattn.core.files import is_one_line
 from seattn.core.recipe import Recipe, load_recipe
@@ -117,10 +119,14 @@ def run_facts(run: Path, name: str) -> Facts:
     """The facts of the weights of a finished run, which get the name `name`.
 
     Raises:
-        UserError: if the run is not finished or its files are damaged.
+        UserError: if the run is not finished or its files are damaged, or if the name is that of another net.
     """
     path = run / "result.json"
     if not path.is_file():
         raise UserError(f"{run} holds no finished run: it has no {path.name}, which `seattn train` writes last")
     row = parse(AccuracyRow, {**read_json(path), "name": name}, path)
-    return Facts(name, row, (row,), load_recipe(run / "recipe.yaml"))
+    recipe = load_recipe(run / "recipe.yaml")
+    arch = name.split(".")[0]
+    if is_model(arch) and arch != recipe.model.split(".")[0]:
+        raise UserError(f"the net in {run} is {recipe.model}, so its weights cannot be named {name}")
+    return Facts(name, row, (row,), recipe)

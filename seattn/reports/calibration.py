@@ -50,9 +50,14 @@ def calibrate_folder(
     require_writable_file(folder / CONFIG)
     pictures = images.images if run is None else as_trained(run, images.images)
     done = calibrate(model, pictures, batch_size=batch_size, workers=workers, progress=progress)
-    warning = "" if run is None or split != "held-out" else check_held_out(run, done.before)
+    warnings = ["" if run is None or split != "held-out" else check_held_out(run, done.before)]
+    if done.after.ece > done.before.ece:
+        warnings.append(
+            "The loss is smaller with this temperature, but the calibration error on these "
+            f"{counted(done.before.n, 'image')} is larger; more held-out images give a better temperature."
+        )
     store_temperature(folder, done.temperature)
-    return done, images, warning
+    return done, images, " ".join(filter(None, warnings))
 
 
 def _without_run(folder: Path, data_dir: Path, split: str) -> Split:

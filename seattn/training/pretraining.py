@@ -106,8 +106,8 @@ def pretrain(
     """Train the recipe's net on the train split of `data_dir` without labels, in one process.
 
     The recipe's `batch_size` counts images, each of which is seen twice. Only the train split is opened. The recipe's
-    keys on the loss, mixing, classes, held-out images, early stopping and a teacher are not used. The net in
-    `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
+    keys on the loss, mixing, classes, alternate flips, held-out images, early stopping and a teacher are not used. The
+    net in `out_dir` has no classifier; `finetune(out_dir, …)` gives it one.
 
     Args:
         recipe: a file of `zoo_configs/`, or the result of `load_recipe`.
@@ -137,7 +137,13 @@ def pretrain(
             raise UserError(f"{path} has other files than those of a run; give another --out")
     require_split(data_dir, "train")
     ours = replace(
-        recipe.seattn, holdout=0.0, early_stop=None, balanced_head_epochs=0, sampling="shuffle", long_tail=1.0
+        recipe.seattn,
+        holdout=0.0,
+        early_stop=None,
+        balanced_head_epochs=0,
+        sampling="shuffle",
+        long_tail=1.0,
+        flips="random",  # alternate flips would give both views of an image the same one
     )
     views = replace(
         recipe,

@@ -50,9 +50,9 @@ DAMAGES = {
     "columns": (lambda text: text.replace("case,", "", 1), "has other columns than SpeedRow"),
     "number": (
         lambda text: text.replace("0.004", "half", 1),
-        "line 2, is not a valid SpeedRow: median must be a valid number, got 'half'",
+        "line 2, is not a valid SpeedRow: median must be a number, got 'half'",
     ),
-    "boolean": (lambda text: text.replace("False", "maybe", 1), "line 2, .* must be a valid boolean, got 'maybe'"),
+    "boolean": (lambda text: text.replace("False", "maybe", 1), "line 2, .* must be true or false, got 'maybe'"),
     "cut": (lambda text: text[: text.rindex(",")], "line 2, has too many cells or too few"),
     "too long": (lambda text: text.rstrip() + ",1\n", "line 2, has too many cells or too few"),
     "binary": (lambda text: "\udcff", "is not text in UTF-8"),

@@ -63,7 +63,7 @@ def fails(command_fails, queue, data, tmp_path):
         ({"recipe": "resnet21_cifar"}, "queue entry resnet21_cifar-s0-h0.1: cannot read recipe"),
         ({"recipe": "resnet20_cifar.cifar100"}, "images has 10 classes, the recipe has num_classes 100"),
         ({"data": "nowhere", "seed": 1}, "no data folder"),
-        ({"seed": "one"}, "entry 2 is not a valid Entry: seed must be a valid integer, got 'one'"),
+        ({"seed": "one"}, "entry 2 is not a valid Entry: seed must be a whole number, got 'one'"),
         ({"holdout": 1.5}, "seattn.holdout must be less than 1, got 1.5"),
         ({"flor": 3}, "unknown key 'flor'; did you mean 'floor'?"),
         ({}, "the entry resnet20_cifar.cifar10.cpu-s0-h0.1 occurs more than once"),

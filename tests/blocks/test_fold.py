@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 import seattn
+import seattn.blocks.fused.residual
 from seattn.blocks.folded.kernel import OneDNNConv, TorchConv
 from seattn.blocks.folded.layers import fold_of
 from tests.helpers.nets import NAMED, OWN, build, distance, images, measure
@@ -86,6 +87,23 @@ def test_one_small_image_takes_torch_where_a_call_of_onednn_costs_more(name):
     outputs(fast, images(3, side=32).to(memory_format=torch.channels_last))
     more = [type(fold._packed._convs[key]) for fold in folds.values() for key in fold._packed._convs if key[1][0] == 3]
     assert set(more) == {OneDNNConv}
+
+
+@pytest.mark.parametrize(
+    ("layout", "autocast", "made"), [("channels_last", False, 8), ("channels_last", True, 0), ("nchw", False, 0)]
+)
+def test_blocks_make_their_plans_once_and_only_for_inputs_that_a_plan_takes(monkeypatch, layout, autocast, made):
+    """Making a plan takes longer than a block of one image."""
+    plans = []
+    make = seattn.blocks.fused.residual._plan
+    monkeypatch.setattr(seattn.blocks.fused.residual, "_plan", lambda *args: plans.append(args) or make(*args))
+    model = build("resnet18").eval().to(memory_format=LAYOUTS[layout])
+    fast = folded(model)
+    x = images(1, side=64).to(memory_format=LAYOUTS[layout])
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for _ in range(3):
+            outputs(fast, x)
+    assert len(plans) == made
 
 
 @pytest.mark.parametrize("name", ["seresnet18", "resnet18", "efficientnet_b0"])

@@ -487,7 +487,7 @@ def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, 
 
 RECIPE = f"{ARCH}.cifar10"
 OPTIONS = ["--out", "o", "--resume", "--device", "cuda", "--seed", "3", "--epochs", "2", "--skip-bad", "--no-test"]
-SETTINGS = ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa=", "--set", "epochs=9"]
+SETTINGS = ["--set", "lr=5.0e-2", "--set", "seattn.resize=[[16, 2]]", "--set", "aa="]
 
 
 @pytest.fixture
@@ -523,6 +523,16 @@ def test_train_without_a_recipe_takes_options_alone(trained, data_dir, fails):
         "train", "--data-dir", "d"
     )
     assert "the options: lr must be greater than 0" in fails("train", *options, "--lr", "0", "--data-dir", data_dir)
+
+
+@pytest.mark.parametrize(
+    ("setting", "option"),
+    [("epochs=3", "--epochs 2"), ("batch_size=8", "--batch-size 4"), ("seattn.exif=true", "--no-exif")],
+)
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_a_key_is_set_once(fails, command, setting, option):
+    line = fails(command, "se_resnet20_cifar.cifar10", "--data-dir", "d", "--set", setting, *option.split())
+    assert f"--set {setting.partition('=')[0]}=… and {option.split()[0]} are the same setting; give one of them" in line
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,10 @@ def test_rows_read_back_as_they_were_written(tmp_path):
     ("old", "new", "message"),
     [
         ("nights", "days", "has other columns than Stay: nights is missing, days is unknown"),
-        (",3,", ",three,", "line 2, is not a valid Stay: nights must be a valid integer, got 'three'"),
-        (",3,", ",,", "line 2, is not a valid Stay: nights must be a valid integer, got ''"),
-        ("540.5", "high", "line 2, is not a valid Stay: where.height must be a valid number, got 'high'"),
-        ("False", "maybe", "line 3, is not a valid Stay: paid must be a valid boolean, got 'maybe'"),
+        (",3,", ",three,", "line 2, is not a valid Stay: nights must be a whole number, got 'three'"),
+        (",3,", ",,", "line 2, is not a valid Stay: nights must be a whole number, got ''"),
+        ("540.5", "high", "line 2, is not a valid Stay: where.height must be a number, got 'high'"),
+        ("False", "maybe", "line 3, is not a valid Stay: paid must be true or false, got 'maybe'"),
         ("False,,", "False", "line 3, has too many cells or too few"),
         ("False,,", "False,,,,", "line 3, has too many cells or too few"),
     ],
@@ -130,9 +130,9 @@ def test_damaged_rows_are_named(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nights": 3.0}, "nights must be a valid integer, got 3.0"),
-        ({"nights": "3"}, "nights must be a valid integer, got '3'"),
-        ({"paid": 1}, "paid must be a valid boolean, got 1"),
+        ({"nights": 3.0}, "nights must be a whole number, got 3.0"),
+        ({"nights": "3"}, "nights must be a whole number, got '3'"),
+        ({"paid": 1}, "paid must be true or false, got 1"),
         ({"where": 3}, "where must be a mapping of keys to values, got 3"),
         ({"where": {"city": "Bern", "hight": 3}}, "unknown key 'where.hight'; did you mean 'where.height'"),
         ({"where": {"city": "Bern"}}, "the key 'where.height' is missing"),

@@ -87,6 +87,15 @@ def test_known_names_of_splits_in_any_case_are_splits(tmp_path, folders, expecte
         assert split_folder(tmp_path, "training") == tmp_path / expected["train"]
 
 
+@pytest.mark.parametrize("split", ["train", "val", "validation", "fold1"])
+def test_of_a_folder_of_classes_only_the_test_split_is_all_images(tmp_path, split):
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "x.png")
+    assert split_folder(tmp_path, "test") == split_folder(tmp_path, "testing") == tmp_path
+    with pytest.raises(UserError, match=f"{tmp_path} holds classes and no splits, so it has no split '{split}'; give"):
+        split_folder(tmp_path, split)
+
+
 def test_folders_that_hold_only_folders_are_refused_with_what_was_found_and_what_would_be_right(tmp_path):
     for fold in ("fold1", "fold2"):
         for name in ("cat", "dog"):

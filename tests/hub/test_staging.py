@@ -202,6 +202,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, fails)
         (["run", "new"], "give --name"),
         (["run", "new", "--name", "a/b"], "cannot be the name of a repository"),
         (["run", "new", "--name", "a..b"], "cannot be the name of a repository"),
+        (["run", "new", "--name", "resnet50.birds"], "so its weights cannot be named resnet50.birds"),
         (["empty", "new", "--name", "x"], "holds no finished run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

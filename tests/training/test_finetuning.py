@@ -192,8 +192,10 @@ def test_labels_in_a_table_become_a_model_and_a_report(plain, tmp_path, capsys):
     row = json.loads((run / "result.json").read_text())
     assert (row["n"], row["train_images"], row["held_out_images"]) == (6, 48, 6)
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--data-dir", str(plain), "--labels", str(table), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["n"] == 60
+    assert main(["evaluate", str(run), "--data-dir", str(plain), "--labels", str(table), "--json"]) == 2
+    assert f"54 of these 60 images were used in the training of {run}" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--data-dir", str(run / "data"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 6
 
 
 def test_a_killed_run_goes_on(split, tmp_path, monkeypatch):

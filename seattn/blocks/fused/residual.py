@@ -47,7 +47,7 @@ class _Block(Fused):
         bn, attn, act, drop_path = self._tail_parts()
         folds = _usable_folds(self)
         if folds is not None and type(act) is nn.ReLU and may_skip(act) and is_identity(drop_path):
-            if not is_compiling():  # a graph would be compiled again for the new attribute
+            if not is_compiling() and plan_takes(x):  # a graph would be compiled again for the new attribute
                 self.__dict__[PLAN] = _plan(self, folds, attn)
             if attn is None:
                 *first, last = folds

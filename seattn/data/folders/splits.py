@@ -106,7 +106,7 @@ def require_split(data_dir: Path, split: str) -> None:
 
 
 def split_folder(data_dir: Path, split: str) -> Path:
-    """The folder of `split` in `data_dir`; or `data_dir` itself, if it holds class folders and no split.
+    """The folder of `split` in `data_dir`; for "test" `data_dir` itself, if it holds class folders and no split.
 
     Args:
         split: "train", "validation" or "test", by any of their names; or another folder of `data_dir`.
@@ -123,6 +123,11 @@ def split_folder(data_dir: Path, split: str) -> Path:
     if splits:
         raise UserError(f"{printable(data_dir)} has no split {split!r}; it has {_listed(splits)}")
     check_class_folders(data_dir)
+    if name != "test":
+        raise UserError(
+            f"{printable(data_dir)} holds classes and no splits, so it has no split {split!r}; leave the split out, "
+            "or give test, for all images"
+        )
     return data_dir
 
 

@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import seattn.reports.calibration
 from seattn.__main__ import main
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe
 from seattn.data.transforms import class_names
 from seattn.evaluation.prediction import predict
-from seattn.evaluation.probabilities.temperature import fit_temperature
+from seattn.evaluation.probabilities.temperature import calibrate, fit_temperature
 from seattn.evaluation.scoring import evaluate, summarize
 from seattn.hub.staging import stage
 from seattn.models.checkpoints.folder import check_config, render_config
 from seattn.models.load import load_model, model_temperature
+from seattn.reports.calibration import calibrate_folder
 from tests.helpers.page import Page
 from tests.helpers.report_runs import ARCH, fake_run, write_images
 
@@ -94,6 +96,19 @@ def test_a_run_is_calibrated_and_the_commands_use_the_temperature(run, data, tmp
     check_config(run / "config.json")
     other = load_model(str(run), checkpoint=run / "model.safetensors")
     assert model_temperature(other) == 1
+
+
+def test_a_larger_calibration_error_is_said(run, data, monkeypatch):
+    """The temperature is that of the least loss, which is not always that of the least calibration error."""
+
+    def worse(*args, **kwargs):
+        done = calibrate(*args, **kwargs)
+        return replace(done, after=replace(done.after, ece=done.before.ece + 0.1))
+
+    monkeypatch.setattr(seattn.reports.calibration, "calibrate", worse)
+    *_, warning = calibrate_folder(run, data, workers=0)
+    assert "the calibration error on these 60 images is larger" in warning
+    assert "more held-out images" in warning
 
 
 def test_a_folder_without_a_run_is_calibrated_on_a_validation_split(run, data, fails, capsys, tmp_path):

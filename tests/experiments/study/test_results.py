@@ -219,7 +219,7 @@ DAMAGES = {
     "test split": (rewrite(split="test"), "result.json is of the test split; a study compares on what is held out"),
     "cut": (lambda run: (run.folder / "result.json").write_text('{"name"'), "result.json is not valid JSON"),
     "list": (lambda run: (run.folder / "result.json").write_text("[]"), "result.json must hold a JSON object"),
-    "text": (rewrite(top1="high"), "result.json is not a valid AccuracyRow: top1 must be a valid number, got 'high'"),
+    "text": (rewrite(top1="high"), "result.json is not a valid AccuracyRow: top1 must be a number, got 'high'"),
     "nan": (rewrite(top1=float("nan")), "result.json is not a valid AccuracyRow: top1 must be .*, got nan"),
     "unknown": (rewrite(top2=0.9), "result.json is not a valid AccuracyRow: unknown key 'top2'"),
 }
@@ -246,7 +246,7 @@ ROWS = {
     ),
     "number": (
         lambda text: text.replace(",0.9,", ",ninety,", 1),
-        r"line 2, is not a valid StudyRow: result.top1 must be a valid number, got 'ninety'",
+        r"line 2, is not a valid StudyRow: result.top1 must be a number, got 'ninety'",
     ),
     "cut": (lambda text: text[: text.rindex(",")], "line 5, has too many cells or too few"),
     "longer": (lambda text: text.rstrip() + ",1\n", "line 5, has too many cells or too few"),
