@@ -92,7 +92,7 @@ def test_of_a_folder_of_classes_only_the_test_split_is_all_images(tmp_path, spli
     for name in ("cat", "dog"):
         save(tmp_path / name / "x.png")
     assert split_folder(tmp_path, "test") == split_folder(tmp_path, "testing") == tmp_path
-    with pytest.raises(UserError, match=f"{tmp_path} holds classes and no splits, so it has no split '{split}'; give"):
+    with pytest.raises(UserError, match=f"{tmp_path} holds classes and no splits, so it has no split '{split}'; leave"):
         split_folder(tmp_path, split)
 
 
