@@ -89,7 +89,8 @@ def render_speed(rows: Sequence[SpeedRow], *, on_gpu: bool, headlines: bool) -> 
     """Markdown: a table of the newest rows of one device, and their conditions; empty where there are no rows.
 
     Args:
-        headlines: the README's choice: training of SE's tails and CBAM's gates, and nets with SE in fp32.
+        headlines: the README's choice: training of SE's tails and CBAM's gates; of nets with SE their training step
+            and inference, on a CPU in fp32 and outside of torch.compile, with one image only folded.
     """
     rows = [row for row in newest(rows) if not headlines or _is_headline(row, on_gpu)]
     if not rows:
@@ -135,7 +136,9 @@ def _order(row: SpeedRow) -> tuple[int, str, str, int]:
 def _is_headline(row: SpeedRow, on_gpu: bool) -> bool:
     if row.what == "op":
         return row.mode == "forward_backward" and row.case in ("se_tail", "bn_se_tail", "cbam_channel", "cbam_spatial")
-    if row.what == "block" or (row.dtype == "autocast_bfloat16" and not on_gpu):
+    if row.what == "block" or (not on_gpu and (row.dtype == "autocast_bfloat16" or row.mode.endswith("_compiled"))):
+        return False
+    if row.shape.startswith("1x") and row.mode != "inference_folded":
         return False
     return row.case.startswith("se_") or row.case in ("seresnet50", "efficientnet_b0")
 

@@ -90,14 +90,21 @@ def is_cpu_inference(x: Tensor) -> bool:
     On a small map of a CPU the Python between the steps takes as long as the steps, so all of this is one expression.
     """
     return (
+        is_cpu_inference_in_any_dtype(x)
+        and (x.dtype == torch.float32 or x.dtype == torch.float64)
+        and not is_autocast_enabled("cpu")
+    )
+
+
+def is_cpu_inference_in_any_dtype(x: Tensor) -> bool:
+    """`is_cpu_inference`, also in 16 bit and under autocast."""
+    return (
         type(x) is Tensor
         and not is_grad_enabled()
         and x.is_cpu
-        and (x.dtype == torch.float32 or x.dtype == torch.float64)
         and _kernels == "auto"
         and not is_compiling()
         and not is_tracing()
-        and not is_autocast_enabled("cpu")
         and _no_own_backward(x) is None
     )
 

@@ -169,17 +169,31 @@ def test_table_of_a_cpu_has_geometric_means_and_conditions():
 
 
 def test_table_has_a_line_for_each_batch_of_a_net_and_names_each_commit_once():
-    net = {"what": "model", "case": "se_resnet20_cifar", "mode": "inference", "bytes_moved": None, "copy_percent": None}
+    net = {
+        "what": "model",
+        "case": "se_resnet20_cifar",
+        "mode": "inference_folded",
+        "bytes_moved": None,
+        "copy_percent": None,
+    }
     later = dataclasses.replace(WHERE, commit="def5678")
     many = group(timm=1.2, shape="128x3x32x32", **net)
     one = [dataclasses.replace(r, conditions=later) for r in group(timm=0.9, shape="1x3x32x32", **net)]
     lines = render_speed([*one, *many], on_gpu=False, headlines=True).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == [
-        "| `se_resnet20_cifar`, 128 images, inference",
-        "| `se_resnet20_cifar`, 1 image, inference",
+        "| `se_resnet20_cifar`, 128 images, inference, folded",
+        "| `se_resnet20_cifar`, 1 image, inference, folded",
     ]
     assert "1.20 ×" in lines[2]
     assert "0.90 ×" in lines[3]
+    left = [
+        {**net, "shape": "1x3x32x32", "mode": "inference"},
+        {**net, "shape": "8x3x32x32", "mode": "inference_compiled"},
+    ]
+    assert [render_speed(group(**other), on_gpu=False, headlines=True) for other in left] == [
+        "",
+        "",
+    ]  # on the page only
     assert lines[-1].endswith("seattn at `abc1234`, `def5678` of 2026-01-02.")
 
 

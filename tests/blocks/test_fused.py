@@ -68,6 +68,16 @@ MODULES = {
 }
 
 
+BLOCKS = (
+    resnet.BasicBlock,
+    resnet.Bottleneck,
+    senet.SEResNetBlock,
+    senet.Bottleneck,
+    torchvision_resnet.BasicBlock,
+    torchvision_resnet.Bottleneck,
+)
+
+
 def build(name):
     torch.manual_seed(0)
     module = MODULES[name]().double()
@@ -115,6 +125,19 @@ def test_inference_gives_the_values_and_leaves_its_input(name, memory_format):
             found, want = fast(x), plain(x)
         torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-6)
         assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", [name for name, make in MODULES.items() if not isinstance(make(), BLOCKS)])
+def test_attention_under_autocast_on_a_cpu_is_the_plain_class_itself_in_inference_and_rounds_less_in_training(name):
+    plain = build(name).float()
+    fast = seattn.accelerate(copy.deepcopy(plain), verbose=False)
+    x = torch.randn(1, C, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.bfloat16)
+    exact = plain.eval()(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode():
+            assert torch.equal(fast.eval()(x), plain.eval()(x))
+        found, rounded = fast(x), plain(x)
+    assert (found.float() - exact).norm() <= (rounded.float() - exact).norm()
 
 
 def test_every_fused_class_is_tried():

@@ -19,7 +19,7 @@ from seattn.blocks.fused.base import Fused, fused
 from seattn.blocks.tail import norm_reason
 from seattn.layers._norm import batch_norm_of
 from seattn.layers._watched import is_pointwise, may_skip
-from seattn.ops._kernel import is_cpu_inference
+from seattn.ops._kernel import is_cpu_inference_in_any_dtype
 from seattn.ops._tail.run import run
 from seattn.ops.cbam import cbam_channel_gate, cbam_spatial_gate
 
@@ -32,7 +32,7 @@ class _Attention(Fused):
 
     def _run_fused(self: Any, x: Tensor) -> Tensor:
         # In inference on a CPU the op saves nothing, and its code is not in the caches.
-        if is_cpu_inference(x):
+        if is_cpu_inference_in_any_dtype(x):
             return self._plain(x)
         e = excitation_of(self)
         if isinstance(e, Reason) or not may_skip(*self._modules.values()):  # changed since it was accelerated
@@ -89,7 +89,7 @@ class FusedCbamModule(Fused, CbamModule):
     def _run_fused(self: Any, x: Tensor) -> Tensor:
         # The op refuses an empty batch, which nn.BatchNorm2d accepts. For a single image on a CPU, the checks of an op
         # take longer than the op saves.
-        plain = x.shape[0] == 0 or (x.shape[0] == 1 and is_cpu_inference(x))
+        plain = x.shape[0] == 0 or (x.shape[0] == 1 and is_cpu_inference_in_any_dtype(x))
         if plain or not may_skip(*self._modules.values()) or self._why_not(self) is not None:
             return self._plain(x)
         channel, spatial = self.channel, self.spatial
