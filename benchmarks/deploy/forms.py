@@ -100,6 +100,7 @@ def _in_torch(module: nn.Module, size: int) -> Form:
 def _exported(name: str, to: str, folder: Path, calibrate: Path | None = None) -> Form:
     """The file of `seattn export`, with 8 bits if there are images to calibrate on."""
     file = folder / f"net{FORMATS[to].suffix}"
-    done = export_model(name, to, file, data_dir=calibrate, split="train", int8=calibrate is not None)
+    split = "test" if calibrate is None else "train"
+    done = export_model(name, to, file, data_dir=calibrate, split=split, int8=calibrate is not None)
     run, _ = FORMATS[to].load(file)
     return Form(run, done.bytes, version("onnxruntime" if to == "onnx" else to))
