@@ -117,7 +117,7 @@ def test_wrong_arguments_are_one_line_before_anything_is_timed(command_fails, tm
 
 @pytest.mark.slow
 def test_all_forms_of_a_net_agree_on_the_images(cifar, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "MOST_IMAGES", 100)  # of the train split; the others calibrate
+    monkeypatch.setattr(exporting, "MOST_IMAGES", 30)  # of the train split; the others calibrate
     lines = []
     forms = make_forms(ROW.name, cifar, tmp_path, (1, 32), lines.append)
     assert list(forms) == list(FORMS), lines
