@@ -128,7 +128,10 @@ def test_every_layer_at_every_place_in_torchscript(name, layer, placement):
         model = stir(seattn.add_attention(build(name), layer, placement=placement)).eval().double()
     x = images().double()  # the order of rounding hides nothing
     expected = output(model, x)
-    assert (output(torch.jit.script(model), x) - expected).norm() < 1e-8 * expected.norm()
+    # Some of these random nets amplify a change of the input's last digit by 1e8, so rounding may do as much.
+    moved = max(float((output(model, x * (1 + n * 1e-15)) - expected).norm()) for n in (1, 2, 3, 4))
+    assert (output(torch.jit.script(model), x) - expected).norm() < max(1e-8 * float(expected.norm()), 10 * moved)
+    assert moved < 1e-3 * expected.norm()  # an error in a formula moves the output far more
 
 
 @pytest.mark.parametrize("layer", LAYERS)
