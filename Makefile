@@ -63,9 +63,9 @@ gpu: $(VENV)/.test
 	$(BIN)/python -m benchmarks.gpu $(if $(DRY),--dry)
 
 # The trainings of zoo_configs/queue.yaml, which can be stopped and restarted at any time. DATA=… is the folder with
-# cifar10/train/CLASS/IMAGE and the other data, OUT=… the folder of the runs (runs/zoo), JOBS=… the number of trainings
-# at once (one for each core), NICE=… their priority, from 0 (normal) to 19 (lowest, the default: beside other work they
-# get almost no time).
+# cifar10/train/CLASS/IMAGE and the other data, OUT=… the folder of the runs (runs/zoo), JOBS=… the number of cores to
+# train on (all), NICE=… the priority, from 0 (normal) to 19 (lowest, the default: beside other work the trainings get
+# almost no time).
 ZOO := $(BIN)/python -m benchmarks.zoo $(if $(OUT),--out $(OUT))
 zoo: $(VENV)/.cli
 	$(ZOO) $(if $(DATA),--data $(DATA)) $(if $(filter-out auto,$(JOBS)),--jobs $(JOBS)) $(if $(NICE),--nice $(NICE))

@@ -1,9 +1,10 @@
 """Train the queue of the zoo's weights: `make zoo`, or `python -m benchmarks.zoo --data DIR --out DIR`.
 
-zoo_configs/queue.yaml lists what to train, the most important entry first. Each core trains one run, in a process of
-one thread at the lowest priority (--nice). The command can be stopped, killed and started again at any time: a run
-continues after its last finished epoch, a finished run is skipped, and a failed run is shown and tried again at the
-next start. Several commands never train the same run: each training locks its run.
+zoo_configs/queue.yaml lists what to train, the most important entry first. A run is one process at the lowest priority
+(--nice), with one thread or, for an entry with `cores`, with as many as are free at its start. The command can be
+stopped, killed and started again at any time: a run continues after its last finished epoch, a run that is finished or
+has a row in benchmarks/results is skipped, and a failed run is shown and tried again at the next start. Several
+commands never train the same run: each training locks its run.
 
 A run is trained by the code of one commit, the one that was checked out at the run's start, in a git worktree below
 OUT/code. Changes to this checkout therefore do not reach a run, and the run's row names the commit that trained it.
@@ -28,12 +29,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks._command import Parser, command
-from benchmarks.evidence.rows import read_run
+from benchmarks.evidence.rows import read_rows, read_run
 from seattn.core.child import Child
 from seattn.core.errors import UserError
 from seattn.core.files import is_locked, write_text
 from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.recipe.keys import CountFromOne
 from seattn.core.records import parse, read_yaml
+from seattn.core.rows import AccuracyRow
 from seattn.data.folders.classes import class_folders
 from seattn.data.folders.splits import require_split
 from seattn.models.listing import check_name
@@ -56,6 +59,8 @@ class Entry:
         data: the folder in --data that holds its images.
         holdout: the part of the train split to hold out; 0 trains on all images.
         floor: the test top-1, in per cent, from which the weights may be published; None: they are not published.
+        cores: the most threads that the training may use. Runs side by side with one thread each train more images a
+            second in total; a large net with all cores is finished first.
     """
 
     recipe: str
@@ -63,6 +68,7 @@ class Entry:
     data: str
     holdout: float
     floor: float | None
+    cores: CountFromOne = 1
 
     @property
     def name(self) -> str:
@@ -72,6 +78,14 @@ class Entry:
     def load(self) -> Recipe:
         """The recipe with this entry's seed and part held out."""
         return load_recipe(CONFIGS / f"{self.recipe}.yaml", {"seed": self.seed, "seattn.holdout": self.holdout})
+
+    def row(self, out: Path) -> AccuracyRow | None:
+        """The row of the finished run: of its folder in `out`, or the one that this project has on record."""
+        if (out / self.name / "result.json").exists():
+            return read_run(out / self.name)
+        if self.load() != load_recipe(CONFIGS / f"{self.recipe}.yaml", {"seed": self.seed}):
+            return None  # rows are of runs that hold out what their recipe says
+        return next((row for row in read_rows() if (row.recipe, row.seed) == (self.recipe, self.seed)), None)
 
 
 @dataclass(frozen=True)
@@ -133,8 +147,8 @@ def look(entry: Entry, out: Path) -> State:
     """The state of an entry's run."""
     folder = out / entry.name
     planned = entry.load().run_epochs
-    if (folder / "result.json").exists():
-        row = read_run(folder)
+    row = entry.row(out)
+    if row is not None:
         held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
         rate = row.epochs * row.train_images / row.train_seconds
         return State("finished", row.epochs, planned, rate, held_out, 0.0, 100 * row.top1)
@@ -189,10 +203,10 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 class Training(Child):
-    """A process that trains one run by the code of the run's own commit, on one thread and at a low priority."""
+    """A process that trains one run by the code of the run's own commit, at a low priority."""
 
-    def __init__(self, entry: Entry, data: Path, out: Path, nice: int) -> None:
-        self.entry, self.folder = entry, out / entry.name
+    def __init__(self, entry: Entry, data: Path, out: Path, nice: int, threads: int) -> None:
+        self.entry, self.folder, self.threads = entry, out / entry.name, threads
         _beside(self.folder, ".failed").unlink(missing_ok=True)
         code = code_for(self.folder, out)
         options = {
@@ -206,7 +220,7 @@ class Training(Child):
         arguments += [str(part) for option in options.items() for part in option]
         if (self.folder / "last.pth.tar").exists():
             arguments.append("--resume")
-        super().__init__(arguments, _beside(self.folder, ".log"), threads=1, code=code, nice=nice)
+        super().__init__(arguments, _beside(self.folder, ".log"), threads=threads, code=code, nice=nice)
 
     def note_failure(self) -> bool:
         """Whether the ended process failed; the reason is then in a file beside the run."""
@@ -244,7 +258,7 @@ def _git(*arguments: str) -> str:
 
 
 def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: int = 19) -> list[str]:
-    """Train the runs that are not finished, `jobs` at once, in the order of the entries.
+    """Train the runs that are not finished, on `jobs` cores, in the order of the entries.
 
     Returns:
         The names of the runs that failed.
@@ -259,11 +273,11 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: 
                     logged = -math.inf
                     if training.note_failure():
                         failed.append(training.entry.name)
-                while waiting and len(running) < jobs:
+                while waiting and (free := jobs - sum(training.threads for training in running)):
                     entry = waiting.pop(0)
                     if look(entry, out).word == "finished" or _is_trained_elsewhere(out / entry.name):
                         continue
-                    running.append(Training(entry, data, out, nice))
+                    running.append(Training(entry, data, out, nice, min(entry.cores, free)))
                     logged = -math.inf
                 if time.monotonic() - logged >= _LOG_EVERY:
                     logged = time.monotonic()
@@ -324,7 +338,7 @@ def main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--queue", type=Path, default=CONFIGS / "queue.yaml", help="the list of entries")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds the entries' data folders")
     parser.add_argument("--out", type=Path, default=Path("runs/zoo"), help="where runs and code are kept")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once; default: one a core")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cores to train on; default: all")
     parser.add_argument(
         "--nice", type=int, default=19, help="priority of the trainings: 0 normal … 19 lowest (default)"
     )

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def fails(command_fails, queue, data, tmp_path):
         ({"seed": "one"}, "entry 2 is not a valid Entry: seed must be a whole number, got 'one'"),
         ({"holdout": 1.5}, "seattn.holdout must be less than 1, got 1.5"),
         ({"flor": 3}, "unknown key 'flor'; did you mean 'floor'?"),
+        ({"cores": 0}, "entry 2 is not a valid Entry: cores must be at least 1, got 0"),
         ({}, "the entry resnet20_cifar.cifar10.cpu-s0-h0.1 occurs more than once"),
     ],
     ids=lambda value: "-".join(value) or "twice" if isinstance(value, dict) else "",
@@ -100,6 +102,44 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, monkeypatch):
         holder.kill()
         holder.wait()
     assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "waiting"
+
+
+def test_a_run_with_a_row_on_record_is_not_trained_again(tmp_path, monkeypatch):
+    row = next(row for row in zoo.read_rows() if row.recipe == "se_resnet20_cifar.cifar10.zoo")
+    entry = zoo.Entry(recipe=row.recipe, seed=row.seed, data="cifar10", holdout=0, floor=92.6)
+    state = zoo.look(entry, tmp_path)
+    assert (state.word, state.test, state.epochs) == ("finished", 100 * row.top1, 90)
+    monkeypatch.setattr(zoo, "Training", None)  # a training would fail
+    assert zoo.run_queue([entry], tmp_path, tmp_path, 1) == []
+    assert zoo.look(replace(entry, seed=row.seed + 1), tmp_path).word == "waiting"
+    assert zoo.look(replace(entry, holdout=0.1), tmp_path).word == "waiting"
+
+
+def test_a_run_gets_the_cores_that_are_free_up_to_its_own_number(tmp_path, monkeypatch):
+    started, ended = [], []
+
+    class Training:
+        """Ends at the second look after it was started."""
+
+        def __init__(self, entry, data, out, nice, threads):
+            self.entry, self.threads, self.looks = entry, threads, 0
+            started.append((entry.seed, threads, len(started) - len(ended)))
+
+        def is_running(self):
+            self.looks += 1
+            if self.looks == 2 + self.entry.seed:
+                ended.append(self.entry.seed)
+            return self.looks < 2 + self.entry.seed
+
+        def note_failure(self):
+            return False
+
+    monkeypatch.setattr(zoo, "Training", Training)
+    monkeypatch.setattr(zoo, "_POLL", 0.0)
+    cores = [1, 2, 3, 8]  # on three cores: 1 and 2 start together, then 3 with the core that the first leaves
+    entries = [zoo.Entry(**ENTRY | {"seed": seed, "cores": count}) for seed, count in enumerate(cores)]
+    assert zoo.run_queue(entries, tmp_path, tmp_path, 3) == []
+    assert started == [(0, 1, 0), (1, 2, 1), (2, 1, 1), (3, 2, 1)]
 
 
 def test_the_table_shows_what_runs_have_reached(tmp_path):
