@@ -350,7 +350,7 @@ def test_weights_that_ship_are_looked_at_once_more(project, run, monkeypatch, ca
     (project / "classes" / f"{ROW.name}.json").unlink()
     assert record.main(["--classes", ROW.name, *ship]) == 0
     assert (project / "classes" / f"{ROW.name}.json").read_text() == first
-    assert record.main(["--classes", "resnet20_cifar.cifar10", *ship]) == 2
+    assert record.main(["--classes", "resnet32_cifar.cifar10", *ship]) == 2
     assert "no row of" in capsys.readouterr().err
 
 

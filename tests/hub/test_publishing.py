@@ -233,7 +233,7 @@ def test_the_token_goes_to_the_hub_alone(hub, login, staged):
     assert "api" in sent
 
 
-@pytest.mark.parametrize("name", ["no_such_net", "resnet20_cifar"])
+@pytest.mark.parametrize("name", ["no_such_net", "resnet32_cifar"])
 def test_a_name_without_weights_is_refused(hub, login, fails, name):
     fails("hub", "publish", name, "--org", "org")
     assert hub.requests == []

@@ -163,7 +163,7 @@ def test_a_private_repository_needs_the_login(hub, staged, monkeypatch, fails):
     )
 
 
-@pytest.mark.parametrize("name", ["no_such_net", "resnet50", "resnet20_cifar.cifar10"])
+@pytest.mark.parametrize("name", ["no_such_net", "resnet50", "resnet32_cifar.cifar10"])
 def test_a_name_that_is_on_no_hub_is_refused(hub, fails, name):
     fails("hub", "pull", name)
     assert hub.requests == []

@@ -54,7 +54,7 @@ def test_weights_for_butterflies_leave_a_net_of_a_thousand_classes_one(monkeypat
     assert (cfgs.default.num_classes, cfgs.default_with_tag[0], cfgs.is_pretrained) == (1000, "", True)
 
 
-@pytest.mark.parametrize("name", ["resnet20_cifar", "se_resnet56_cifar.cifar100"])
+@pytest.mark.parametrize("name", ["resnet32_cifar", "se_resnet56_cifar.cifar100"])
 def test_a_model_without_weights_says_so_and_lists_those_that_have(name):
     with pytest.raises(UserError, match=rf"{name}.*no pretrained weights yet; those that have: .*{NAME}"):
         timm.create_model(name, pretrained=True)
@@ -85,7 +85,7 @@ def test_without_the_packaged_file_the_hub_is_next(altered):
     assert pretrained.weight_source(NAME)["file"] == str(altered)
     altered.unlink()
     assert pretrained.weight_source(NAME) == {"hf_hub_id": f"seattn/{NAME}"}
-    assert pretrained.weight_source("resnet20_cifar.cifar10") == {}
+    assert pretrained.weight_source("resnet32_cifar.cifar10") == {}
 
 
 def test_a_file_of_the_users_own_is_loaded(tmp_path):

@@ -475,7 +475,10 @@ def test_damaged_checkpoint_is_named(tmp_path, data_dir, recipe, monkeypatch):
     [
         ({"model": "resnet21_cifar"}, "unknown model 'resnet21_cifar'; did you mean .*resnet20_cifar"),
         ({"model": "resnet20_cifar.cifar11"}, "no tag 'cifar11'; tags: resnet20_cifar.cifar10"),
-        ({"pretrained": True}, "resnet20_cifar.cifar10 has no pretrained weights yet; those that have: .*se_resnet20"),
+        (
+            {"model": "resnet32_cifar.cifar10", "pretrained": True},
+            "has no pretrained weights yet; those that have: .*se_resnet20",
+        ),
         ({"model": "resnet18", "pretrained": True}, "cannot load the weights of resnet18"),
         ({"num_classes": 10}, "has 3 classes, the model 10; set num_classes: 3"),
         ({"batch_size": 64}, "batch_size 64 is more than the 48 training images"),

@@ -220,8 +220,8 @@ def test_a_model_without_weights_says_that_it_starts_from_scratch(split, tmp_pat
     caplog.set_level(logging.INFO, "seattn")
     monkeypatch.setattr(seattn.training.finetuning, "train", lambda *args, **kwargs: pytest.fail("stop"))
     with pytest.raises(pytest.fail.Exception):
-        finetune("resnet20_cifar", split, tmp_path / "run", device="cpu")
-    assert "resnet20_cifar has no trained weights: it starts from scratch" in caplog.text
+        finetune("resnet32_cifar", split, tmp_path / "run", device="cpu")
+    assert "resnet32_cifar has no trained weights: it starts from scratch" in caplog.text
     assert not (tmp_path / "run").exists()
 
 

@@ -309,7 +309,7 @@ def test_model_kwargs_reach_the_net_and_its_config(fit, tmp_path):
         ({"model_kwargs": {"attn_placement": "before"}}, {}, "model_kwargs .*placement must be one of standard, pre"),
         ({"model_kwargs": {"atn": 1}}, {}, "model_kwargs .*atn"),
         ({"kd_model_name": "resnet21_cifar"}, {}, "unknown model 'resnet21_cifar'"),
-        ({"kd_model_name": "resnet20_cifar"}, {}, "resnet20_cifar has no trained weights"),
+        ({"kd_model_name": "resnet32_cifar"}, {}, "resnet32_cifar has no trained weights"),
         ({"kd_model_name": "resnet18"}, {}, "resnet18"),
         ({"initial_checkpoint": "nowhere.pth"}, {}, "nowhere.pth"),
         ({"log_wandb": True}, {}, "needs the package wandb"),
