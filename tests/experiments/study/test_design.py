@@ -45,7 +45,7 @@ def test_the_stem_study_differs_in_the_net_alone():
     variants = load_ablation(FOLDER / "stem.yaml").variants
     plain = [{**recipe.to_dict(), "model": ""} for recipe in variants.values()]
     assert all(recipe == plain[0] for recipe in plain)
-    assert len({recipe.model for recipe in variants.values()}) == 5
+    assert len({recipe.model for recipe in variants.values()}) == 6
 
 
 def test_every_variant_runs_with_every_seed(write):
