@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,14 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from benchmarks import zoo
+from benchmarks.evidence.rows import read_rows, read_run
+from benchmarks.zoo import __main__ as zoo
+from benchmarks.zoo import entries as zoo_entries
+from benchmarks.zoo import training as zoo_training
+from benchmarks.zoo.entries import QUEUE, Entry, check_data, read_queue
+from benchmarks.zoo.states import look, seconds_left, status
+from benchmarks.zoo.training import code_for
+from seattn.core.errors import UserError
 from seattn.data.samples import load_sample
 from tests.helpers.locks import hold
 
@@ -82,9 +90,9 @@ def test_a_missing_key_and_an_empty_queue_are_named(fails):
 
 
 def test_the_queue_that_ships_names_recipes_that_exist():
-    entries = zoo.read_queue(zoo.CONFIGS / "queue.yaml")
+    entries = read_queue(QUEUE)
     for entry in entries:
-        recipe = entry.load()
+        recipe = entry.resolved
         assert recipe.seattn.holdout == entry.holdout
         assert recipe.seed == entry.seed
 
@@ -95,24 +103,134 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, monkeypatch):
     folder.mkdir()
     holder = hold(folder / ".lock")
     try:
-        assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "running"
-        assert zoo.run_queue([zoo.Entry(**ENTRY)], tmp_path, tmp_path, 1) == []
+        assert look(Entry(**ENTRY), tmp_path).word == "running"
+        assert zoo.run_queue([Entry(**ENTRY)], tmp_path, tmp_path, 1) == []
         assert [path.name for path in folder.iterdir()] == [".lock"]
     finally:
         holder.kill()
         holder.wait()
-    assert zoo.look(zoo.Entry(**ENTRY), tmp_path).word == "waiting"
+    assert look(Entry(**ENTRY), tmp_path).word == "waiting"
+
+
+def test_the_classes_of_every_form_of_a_data_folder_are_compared(tmp_path):
+    for name in ("train_set/a", "train_set/b", "test_set/a", "test_set/b"):
+        (tmp_path / "named" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="named has 2 classes, the recipe has num_classes 10"):
+        check_data(Entry(**ENTRY | {"data": "named"}), tmp_path)
+    (tmp_path / "own" / "cifar-100-python").mkdir(parents=True)
+    with pytest.raises(UserError, match="own has 100 classes, the recipe has num_classes 10"):
+        check_data(Entry(**ENTRY | {"data": "own"}), tmp_path)
+    check_data(Entry(**ENTRY | {"data": "own", "recipe": "resnet20_cifar.cifar100"}), tmp_path)
+
+
+def test_entries_that_are_finished_need_no_images(queue, tmp_path, capsys):
+    row = read_rows()[-1]
+    entry = {"recipe": row.recipe, "seed": row.seed, "data": "nowhere", "holdout": 0, "floor": None}
+    out = tmp_path / "out"
+    assert zoo.main(["--queue", str(queue(entry)), "--data", str(tmp_path), "--out", str(out)]) == 0
+    assert not (out / "code").exists()
+
+
+def test_a_recipe_that_is_not_committed_is_refused_before_the_run_begins(fails, monkeypatch, tmp_path):
+    monkeypatch.setattr(zoo_training, "_git", lambda *arguments: f"?? {arguments[-1]}")
+    message = f"queue entry {NAME}: {zoo_entries.CONFIGS / ENTRY['recipe']}.yaml has changes that are not committed"
+    assert message in fails(ENTRY)
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "last.pth.tar").write_bytes(b"")
+    zoo_training.check_committed(Entry(**ENTRY), tmp_path)  # goes on with the recipe of its first commit
+
+
+def test_a_recipe_that_is_edited_meanwhile_stops_nothing(tmp_path, monkeypatch):
+    entry = Entry(**ENTRY)
+    assert look(entry, tmp_path).planned == 10
+    monkeypatch.setattr(zoo_entries, "CONFIGS", tmp_path)
+    assert look(entry, tmp_path).planned == 10
+
+
+def test_a_run_that_cannot_begin_is_shown_and_the_others_are_trained(tmp_path, monkeypatch):
+    def training(entry, *_):
+        if entry.seed == 0:
+            raise UserError("git worktree failed: [/no] room")
+        (tmp_path / "trained").touch()
+        raise UserError("done")
+
+    monkeypatch.setattr(zoo, "Training", training)
+    entries = [Entry(**ENTRY | {"seed": seed}) for seed in (0, 1)]
+    assert zoo.run_queue(entries, tmp_path, tmp_path, 1) == [entry.name for entry in entries]
+    assert (tmp_path / "trained").exists()
+    text = io.StringIO()
+    Console(file=text, width=160).print(status(entries, tmp_path))
+    assert "failed: git worktree failed: [/no] room" in text.getvalue()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A git repository in the place of this project's; called, it commits a new version and returns its name."""
+    root = tmp_path / "checkout"
+    (root / "seattn").mkdir(parents=True)
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    monkeypatch.setattr(zoo_training, "ROOT", root)
+
+    def commit(version):
+        (root / "seattn" / "version").write_text(version)
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-qm", version], check=True)
+
+    return commit
+
+
+def test_a_run_keeps_the_commit_of_its_start_and_a_new_one_takes_the_newest(checkout, tmp_path):
+    checkout("1")
+    begun, new = tmp_path / "begun", tmp_path / "new"
+    begun.mkdir()
+    first = code_for(begun, tmp_path)
+    (begun / "last.pth.tar").touch()
+    checkout("2")
+    assert code_for(begun, tmp_path) == first
+    assert (first / "seattn" / "version").read_text() == "1"
+    assert (code_for(new, tmp_path) / "seattn" / "version").read_text() == "2"
+
+
+def test_a_worktree_that_a_killed_command_left_unfinished_is_made_again(checkout, tmp_path):
+    checkout("1")
+    worktree = code_for(tmp_path / "run", tmp_path)
+    (worktree / "seattn" / "version").unlink()
+    assert code_for(tmp_path / "run", tmp_path) == worktree
+    assert (worktree / "seattn" / "version").read_text() == "1"
+    for file in worktree.iterdir():
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    assert (code_for(tmp_path / "run", tmp_path) / "seattn" / "version").read_text() == "1"
+
+
+def test_the_time_left_counts_the_pixels_of_the_epochs_to_come():
+    recipe = Entry("resnet20_cifar.cifar10.zoo", 0, "cifar10", 0, 92.0).resolved  # 45 epochs at 24 pixels, 45 at 32
+    epoch = {"train_seconds": 90.0}
+    assert seconds_left(recipe, [epoch] * 44) == pytest.approx(90 + 45 * 160)
+    assert seconds_left(recipe, [epoch] * 46) == 44 * 90
+    assert seconds_left(recipe, [epoch] * 90) == 0
+
+
+def test_a_row_below_its_floor_is_marked(tmp_path):
+    row = read_rows()[-1]
+    entries = [Entry(row.recipe, row.seed, "data", 0, floor) for floor in (100 * row.top1, 100 * row.top1 + 0.1)]
+    lines = []
+    for entry in entries:
+        text = io.StringIO()
+        Console(file=text, width=160).print(status([entry], tmp_path))
+        lines.append("missed" in text.getvalue())
+    assert lines == [False, True]
 
 
 def test_a_run_with_a_row_on_record_is_not_trained_again(tmp_path, monkeypatch):
-    row = next(row for row in zoo.read_rows() if row.recipe == "se_resnet20_cifar.cifar10.zoo")
-    entry = zoo.Entry(recipe=row.recipe, seed=row.seed, data="cifar10", holdout=0, floor=92.6)
-    state = zoo.look(entry, tmp_path)
+    row = next(row for row in read_rows() if row.recipe == "se_resnet20_cifar.cifar10.zoo")
+    entry = Entry(recipe=row.recipe, seed=row.seed, data="cifar10", holdout=0, floor=92.6)
+    state = look(entry, tmp_path)
     assert (state.word, state.test, state.epochs) == ("finished", 100 * row.top1, 90)
     monkeypatch.setattr(zoo, "Training", None)  # a training would fail
     assert zoo.run_queue([entry], tmp_path, tmp_path, 1) == []
-    assert zoo.look(replace(entry, seed=row.seed + 1), tmp_path).word == "waiting"
-    assert zoo.look(replace(entry, holdout=0.1), tmp_path).word == "waiting"
+    assert look(replace(entry, seed=row.seed + 1), tmp_path).word == "waiting"
+    assert look(replace(entry, holdout=0.1), tmp_path).word == "waiting"
 
 
 def test_a_run_gets_the_cores_that_are_free_up_to_its_own_number(tmp_path, monkeypatch):
@@ -137,7 +255,7 @@ def test_a_run_gets_the_cores_that_are_free_up_to_its_own_number(tmp_path, monke
     monkeypatch.setattr(zoo, "Training", Training)
     monkeypatch.setattr(zoo, "_POLL", 0.0)
     cores = [1, 2, 3, 8]  # on three cores: 1 and 2 start together, then 3 with the core that the first leaves
-    entries = [zoo.Entry(**ENTRY | {"seed": seed, "cores": count}) for seed, count in enumerate(cores)]
+    entries = [Entry(**ENTRY | {"seed": seed, "cores": count}) for seed, count in enumerate(cores)]
     assert zoo.run_queue(entries, tmp_path, tmp_path, 3) == []
     assert started == [(0, 1, 0), (1, 2, 1), (2, 1, 1), (3, 2, 1)]
 
@@ -149,8 +267,8 @@ def test_the_table_shows_what_runs_have_reached(tmp_path):
     (folder / "summary.csv").write_text(f"{columns}\n0,2,1.5,40.25,0.1,500,9000,90\n1,1,1.2,51.5,0.1,480,9000,95\n")
     (tmp_path / "resnet20_cifar.cifar10.cpu-s1-h0.1.failed").write_text("seattn: no space left\n")
     text = io.StringIO()
-    entries = [zoo.Entry(**{**ENTRY, "seed": seed}) for seed in (0, 1, 2)]
-    Console(file=text, width=160).print(zoo.status(entries, tmp_path))
+    entries = [Entry(**{**ENTRY, "seed": seed}) for seed in (0, 1, 2)]
+    Console(file=text, width=160).print(status(entries, tmp_path))
     rows = [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in text.getvalue().splitlines() if NAME[:-7] in line
     ]
@@ -158,7 +276,7 @@ def test_the_table_shows_what_runs_have_reached(tmp_path):
     assert rows[1][1:3] == ["failed: seattn: no space left", "0/10"]
     assert rows[2][1:3] == ["waiting", "0/10"]
     narrow = io.StringIO()
-    Console(file=narrow, width=80).print(zoo.status(entries, tmp_path))
+    Console(file=narrow, width=80).print(status(entries, tmp_path))
     assert all(entry.name in narrow.getvalue() for entry in entries)  # names differ in their ends
 
 
@@ -177,7 +295,7 @@ def test_three_kills_at_random_moments_give_the_weights_of_an_unkilled_run(queue
     path = queue(ENTRY)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(path, data, whole).wait() == 0
-    seconds = zoo.read_run(whole / NAME).train_seconds
+    seconds = read_run(whole / NAME).train_seconds
     moments = random.Random()
     for _ in range(3):
         process = start(path, data, killed)
@@ -188,7 +306,7 @@ def test_three_kills_at_random_moments_give_the_weights_of_an_unkilled_run(queue
         process.wait()
     assert start(path, data, killed).wait() == 0
     assert digest(killed) == digest(whole)
-    assert zoo.look(zoo.Entry(**ENTRY), killed).word == "finished"
+    assert look(Entry(**ENTRY), killed).word == "finished"
     assert start(path, data, killed).wait() == 0  # nothing is left to do
 
 
@@ -202,4 +320,4 @@ def test_a_run_that_fails_is_shown_and_the_others_go_on(queue, data, tmp_path, c
     assert zoo.main(["--queue", str(queue(ENTRY, other)), "--data", str(data), "--out", str(out), "--jobs", "1"]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"zoo: {NAME} failed: ")
-    assert zoo.look(zoo.Entry(**other), out).word == "finished"
+    assert look(Entry(**other), out).word == "finished"
