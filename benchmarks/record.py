@@ -3,7 +3,8 @@
 Appends each run's row to benchmarks/results/accuracy.csv. --ship also puts weights into the package, matrices and
 filters in half precision. They are scored again in that form, on the whole test split in DIR: the row has these scores,
 and the results by class go into benchmarks/results/classes. Of several runs of one name, the run that was best on its
-held-out images ships. `make cards` renders the documents.
+held-out images ships. Weights below the floor of their entry in zoo_configs/queue.yaml do not ship. `make cards`
+renders the documents.
 
 `--classes NAME --data-dir DIR` scores weights that are already in the package by class again, and `--temperature NAME
 --data-dir DIR` fits their temperature again, on the images that their run held out; --ship does both.
@@ -28,6 +29,7 @@ from benchmarks.evidence.rows import (
     write_classes,
 )
 from benchmarks.evidence.ship import held_out_temperature, place, score, score_again, write_half
+from benchmarks.zoo.entries import QUEUE, read_queue
 from seattn.core.errors import UserError
 from seattn.core.recipe import load_recipe
 from seattn.core.rows import AccuracyRow
@@ -110,11 +112,22 @@ def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:
         half = Path(folder) / "model.safetensors"
         write_half(run_dir / "model.safetensors", half)
         row, classes = score(row, half, data_dir)
+        _require_floor(row)
         temperature = held_out_temperature(row, load_recipe(run_dir / "recipe.yaml"), half, data_dir)
         append_row(row)
         place(half, row.name, temperature)
         write_classes(classes)
     return row
+
+
+def _require_floor(row: AccuracyRow) -> None:
+    """Raise UserError if the queue has an entry of this recipe with a higher floor than the row's accuracy."""
+    floor = next((entry.floor for entry in read_queue() if entry.recipe == row.recipe), None)
+    if floor is not None and 100 * row.top1 < floor:
+        raise UserError(
+            f"{row.name} has {100 * row.top1:.2f} % of the test images, below the floor of {floor:g} % in "
+            f"{QUEUE.name}; without --ship its row is recorded"
+        )
 
 
 if __name__ == "__main__":

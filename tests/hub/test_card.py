@@ -20,6 +20,7 @@ from benchmarks import record
 from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
 from benchmarks.evidence.ship import held_out_temperature, place, score_again
 from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
+from benchmarks.zoo.entries import Entry
 from seattn.core.errors import UserError
 from seattn.core.recipe import OurKeys, load_recipe
 from seattn.data.folders.files import list_files
@@ -193,6 +194,17 @@ def test_what_cannot_ship_is_one_line_and_leaves_nothing(project, run, capsys, h
     assert not (project / "accuracy.csv").exists()
     assert not list(project.glob("*.safetensors"))
     assert "sha256" in (project / "index.json").read_text()
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_weights_below_their_floor_do_not_ship(project, run, monkeypatch, capsys, above):
+    floor = 100 * read_run(run).top1 + (-0.1 if above else 0.1)
+    queue = [Entry(recipe=RECIPE.stem, seed=0, data="x", holdout=0, floor=floor)]
+    monkeypatch.setattr(record, "read_queue", lambda: queue)
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == (0 if above else 2)
+    assert ("below the floor of" in capsys.readouterr().err) != above
+    assert (project / "accuracy.csv").exists() == above
+    assert bool(list(project.glob("*.safetensors"))) == above
 
 
 def test_shipping_asks_for_the_test_split(run, capsys):
