@@ -28,8 +28,9 @@ from seattn.hub.card import picture_name, render_card, render_table
 from seattn.hub.facts import Facts
 from seattn.hub.picture import render_picture
 from seattn.models import models_with_weights
-from seattn.models._pretrained import WEIGHTS
+from seattn.models._pretrained import WEIGHTS, weight_index
 from seattn.models.listing import COSTS, render_costs
+from seattn.models.load import TEMPERATURE
 
 ROOT = Path(__file__).resolve().parent.parent
 README, KERNELS = ROOT / "README.md", ROOT / "kernels" / "README.md"
@@ -58,7 +59,9 @@ def render_weights() -> dict[Path, str]:
     for facts in all_facts():
         cfg = timm.get_pretrained_cfg(facts.name)
         assert cfg is not None
-        texts[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(facts, cfg)
+        texts[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(
+            facts, cfg, temperature=weight_index()[facts.name].get(TEMPERATURE, 1.0)
+        )
         if facts.classes is not None:
             texts[ROOT / "hub_cards" / picture_name(facts.name)] = render_picture(facts.classes)
         texts[WEIGHTS / f"{facts.name}.json"] = facts.to_json()

@@ -131,7 +131,7 @@ def print_evaluation(console: Console, evaluation: "Evaluation", *, pairs: int =
     k = min(5, len(evaluation.class_names))
     console.print(Text(f"top-{k} {evaluation.top5:.2%}, loss {evaluation.loss:.4f}, ECE {evaluation.ece:.4f}"))
     if evaluation.superclass_top1 is not None:
-        console.print(Text(f"superclasses {evaluation.superclass_top1:.2%}"))
+        console.print(Text(f"top-1 of superclasses {evaluation.superclass_top1:.2%}"))
     table = Table("class", "recall", "precision", "F1", "images")
     for column in table.columns[1:]:
         column.justify = "right"

@@ -18,9 +18,10 @@ from timm.models import PretrainedCfg
 
 from seattn.core.errors import counted
 from seattn.core.rows import AccuracyRow
-from seattn.hub.facts import Facts
+from seattn.evaluation.scoring import wilson_interval
+from seattn.hub.facts import ClassResults, Facts
 from seattn.layers import attn_paper
-from seattn.models._datasets import about
+from seattn.models._datasets import about, superclasses
 from seattn.models._family import split_attn
 from seattn.models._hub import timm_repository
 from seattn.models._pretrained import DEFAULT_ORG
@@ -34,14 +35,22 @@ _FAMILIES = {
     "resnet": "A ResNet",
 }
 
+_POLICIES = {
+    "cifar10": "AutoAugment for CIFAR-10",
+    "imagenet": "AutoAugment for ImageNet",
+    "randaugment": "RandAugment",
+    "trivial": "TrivialAugment",
+}
 
-def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str:
+
+def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None, temperature: float = 1.0) -> str:
     """The Hub card of weights: Markdown with YAML front matter.
 
     Args:
         facts: the rows, the recipe and the results of each class.
         cfg: the pretrained cfg of the model with these weights.
         org: owner of the repository. By default the project's organisation; for a user's weights "ORG".
+        temperature: by which `seattn predict` divides the logits of these weights.
     """
     row, recipe, classes = facts.row, facts.recipe, facts.classes
     architecture = cfg.architecture or ""
@@ -66,6 +75,7 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
         row=row,
         where=row.conditions,
         all_images=row.train_images + row.held_out_images,
+        own_validation=row.held_out_images > 0 and recipe.seattn.holdout == 0,
         earlier_rows=_earlier_rows(facts),
         runs=runs_of_recipe(facts),
         recipe=recipe,
@@ -73,7 +83,9 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None) -> str
         full_size_epochs=row.epochs - sum(epochs for _, epochs in recipe.seattn.resize),
         classes=classes,
         scores=sorted(classes.per_class, key=lambda score: score.recall) if classes else [],
-        superclass_top1=classes.superclass_top1 if classes else None,
+        **_superclasses(classes),
+        temperature=temperature,
+        policy=_POLICIES.get(recipe.seattn.policy),
         mistakes=[pair for pair in classes.worst_pairs(5) if pair[2] > 1] if classes else [],  # made more than once
         confidence=sum(count * confidence for count, confidence, _ in classes.bins) / classes.n if classes else None,
         accuracy=classes.correct / classes.n if classes else None,
@@ -173,6 +185,20 @@ def _front_matter(facts: Facts, cfg: PretrainedCfg, dataset: str | None) -> Mode
             EvalResult(**split, metric_name="top-5", metric_value=row.top5),
         ],
     )
+
+
+def _superclasses(classes: ClassResults | None) -> dict[str, Any]:
+    """The template's variables on superclasses."""
+    groups = None if classes is None else superclasses(classes.class_names)
+    if classes is None or groups is None:
+        return {"superclass_top1": None}
+    right = round((classes.superclass_top1 or 0.0) * classes.n)
+    low, high = wilson_interval(right, classes.n)
+    return {
+        "superclass_top1": classes.superclass_top1,
+        "superclass_interval": f"{100 * low:.2f} to {100 * high:.2f}",
+        "superclass_count": len(set(groups)),
+    }
 
 
 def _base_model(facts: Facts) -> str | None:

@@ -26,7 +26,7 @@ from seattn.hub.verification import CARD
 from seattn.models import _pretrained, models_with_weights
 from seattn.models.checkpoints.folder import render_config
 from seattn.models.listing import check_name
-from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model
+from seattn.models.load import CONFIG, DIR_PREFIX, WEIGHTS, load_model, model_temperature
 
 
 def stage(name: str, folder: Path, *, run: Path | None = None, org: str | None = None) -> tuple[Path, ...]:
@@ -134,7 +134,7 @@ def _fill(folder: Path, facts: Facts, weights: Path, spec: str, org: str | None)
     cfg = PretrainedCfg(**model.pretrained_cfg)
     shutil.copyfile(weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(render_config(model, facts.name), encoding="utf-8")
-    (folder / CARD).write_text(render_card(facts, cfg, org), encoding="utf-8")
+    (folder / CARD).write_text(render_card(facts, cfg, org, model_temperature(model)), encoding="utf-8")
     if facts.classes is not None:
         (folder / picture_name(facts.name)).write_text(render_picture(facts.classes), encoding="utf-8")
     facts.recipe.write(folder / "recipe.yaml")

@@ -58,7 +58,7 @@ _KRIZHEVSKY = """@techreport{krizhevsky2009learning,
   year = {2009}
 }"""
 _TINY = (
-    "The photographs have 32 × 32 pixels and show one object in the middle. A larger photograph must be scaled down "
+    "The photographs have 32 × 32 pixels, most with one object in the middle. A larger photograph must be scaled down "
     "and then looks different from the training images; artefacts of JPEG and of scaling can change the prediction. "
     "About {} percent of the labels of the test split are wrong (Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
 )
@@ -112,7 +112,8 @@ DATASETS = {
         about=About(
             "100 species of butterfly and moth, from the Kaggle set Butterfly & Moths Image Classification, in its own "
             "splits: 12,534 photographs for training, 490 for validation, 500 for the test; one of the test has a near "
-            "duplicate in train",
+            "duplicate in train; all were scaled from 224 to 128 pixels and stored as WebP of quality 75 before "
+            "training and test, and two names of one species were made one (POLYGONIA is QUESTION MARK)",
             limits="The test images are of the same source as the training images. On photographs from elsewhere, with "
             "other framing and light, the accuracy is probably lower; it was not measured. Some labels are wrong "
             "(COPPER TAIL contains other species). The net tells species apart by photographs of mostly open wings; it "

@@ -347,6 +347,6 @@ def test_the_command_shows_superclasses(tmp_path, capsys):
     checkpoint = tmp_path / "weights.safetensors"
     save_file(timm.create_model("se_resnet20_cifar.cifar100").state_dict(), checkpoint)
     assert main([*command, "--checkpoint", str(checkpoint)]) == 0
-    assert re.search(r"^superclasses \d+\.\d\d%$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^top-1 of superclasses \d+\.\d\d%$", capsys.readouterr().out, re.MULTILINE)
     assert main([*command, "--checkpoint", str(checkpoint), "--json"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["superclass_top1"] <= 1

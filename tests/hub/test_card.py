@@ -319,8 +319,45 @@ def test_many_classes_are_folded_behind_the_hardest():
 def test_a_card_of_cifar100_has_the_accuracy_of_superclasses():
     names = timm.get_pretrained_cfg("se_resnet20_cifar.cifar100").label_names
     facts = dataclasses.replace(FACTS, classes=results(names, 4))  # four apples are taken for fish
-    assert "99.60 % of the images were predicted as a class of the right superclass" in render_card(facts, CFG)
+    card = render_card(facts, CFG)
+    assert "99.60 % (98.98 to 99.84) of the images were predicted as a class of the right superclass, of 20" in card
     assert "superclass" not in render_card(dataclasses.replace(FACTS, classes=results(CIFAR10, 4)), CFG)
+
+
+def test_a_card_names_the_temperature():
+    facts = dataclasses.replace(FACTS, classes=results(CIFAR10, 4))
+    assert "divide the logits by the temperature 0.54, which was fitted on" in render_card(facts, CFG, temperature=0.54)
+    assert "divide the logits" not in render_card(facts, CFG)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_validation_split_of_the_sets_own_is_no_part_of_the_training_images(split):
+    row = dataclasses.replace(ROW, split=split, train_images=900, held_out_images=90, held_out_top1=0.5)
+    recipe = load_recipe(RECIPE, {"seattn.holdout": 0})
+    card = render_card(Facts(ROW.name, row, (row,), recipe), CFG)
+    assert "90 images of the validation split" in card
+    assert "`DIR/train/CLASS/IMAGE`, `DIR/validation/CLASS/IMAGE` and `DIR/test/CLASS/IMAGE`" in card
+    assert "990" not in card
+    part = render_card(Facts(ROW.name, row, (row,), load_recipe(RECIPE)), CFG)
+    assert "90 of 990" in part
+    assert "DIR/validation" not in part
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"mixup": 0.2}, "mixup in 100% of the batches"),
+        ({"cutmix": 1.0, "mixup_prob": 0.3}, "CutMix in 30% of the batches"),
+        ({"mixup": 0.2, "cutmix": 1.0, "mixup_mode": "elem"}, "mixup or CutMix in 100% of the images"),
+        ({"reprob": 0.1}, "random erasing in 10% of the images"),
+        ({"seattn.policy": "trivial"}, "TrivialAugment,"),
+        ({"seattn.flips": "alternate"}, "each image mirrored in every second epoch"),
+    ],
+    ids=str,
+)
+def test_a_card_says_how_the_images_were_changed(keys, text):
+    card = render_card(dataclasses.replace(FACTS, recipe=load_recipe(RECIPE, keys)), CFG)
+    assert text in card
 
 
 def test_a_card_of_several_seeds_says_which_ships():
