@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import nn
 
 from seattn.cli.tables import print_evaluation
@@ -30,13 +31,15 @@ def run_demo(model_name: str, out: Path, *, checkpoint: Path | None = None, cons
         raise UserError(f"{model_name} does not know the classes of CIFAR-10; give a model trained on CIFAR-10")
     images = ImageSet(torch.from_numpy(sample.images), torch.from_numpy(sample.labels), sample.class_names)
     scores = score_images(model, images, progress="demo")
+    facts = _facts(model, model_name, checkpoint)
+    console.print(Text(facts["model"]))
     print_evaluation(console, scores.evaluation)
     write_report(
         out / "report.html",
         title=f"{model_name} on CIFAR-10",
         model=model,
         scores=scores,
-        facts=_facts(model, model_name, checkpoint),
+        facts=facts,
     )
     return scores.evaluation
 

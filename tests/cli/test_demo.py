@@ -64,6 +64,7 @@ def test_the_demo_prints_scores_and_writes_the_report(untrained, console, tmp_pa
     assert sum(map(sum, evaluation.confusion)) == 1000
     assert {s.name: s.support for s in evaluation.per_class} == dict.fromkeys(CLASSES, 100)
     printed = console.file.getvalue()
+    assert printed.startswith("se_resnet20_cifar, 274,847 parameters\n")
     assert f"top-1 {evaluation.top1:.2%} (95% interval " in printed
     assert all(name in printed for name in CLASSES)
     assert "most frequent confusions" in printed
