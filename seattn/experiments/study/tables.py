@@ -102,7 +102,11 @@ def _seeds(result: StudyResult) -> int:
 def _note_on_n(result: StudyResult) -> str:
     n = _seeds(result)
     if n == 1:
-        return "One seed: there is no interval and no p, and another seed could give another difference."
+        widest = max(100 * (row.result.top1_high - row.result.top1_low) / 2 for row in result.rows)
+        return (
+            "One seed: there is no t interval and no p, and another seed could give another difference. The number of "
+            f"images alone makes an accuracy uncertain by up to ± {points(widest, sign=False)} points (95 %, Wilson)."
+        )
     return (
         f"With n = {n} the bootstrap interval lies between the smallest and the largest of {n} differences and is too "
         "narrow; the t interval assumes that the differences are normal. An interval that contains 0 is no proof that "

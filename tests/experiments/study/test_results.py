@@ -61,11 +61,14 @@ def test_only_seeds_of_both_are_paired_and_what_is_missing_is_said(study, out, c
 
 
 def test_one_seed_has_no_spread_and_no_p(tmp_path, out):
-    finish_all(study := write_study(tmp_path, seeds=[5]), out, lambda variant, _: {"a": 0.8, "b": 0.9}[variant])
+    runs = runs_of(load_ablation(study := write_study(tmp_path, seeds=[5])), out)
+    finish(runs[0], 0.8, top1_low=0.77, top1_high=0.83)
+    finish(runs[1], 0.9, top1_low=0.89, top1_high=0.91)
     ablate(study, None, out)
     text = (out / "x" / "table.md").read_text()
     assert "| b | 1 | 90.00 | - | +10.00 | - | - | - | - |" in text
     assert "One seed" in text
+    assert "uncertain by up to ± 3.00 points (95 %, Wilson)" in text
 
 
 def test_without_a_reference_run_there_is_no_difference(study, out):
