@@ -563,7 +563,7 @@ def test_a_file_here_goes_before_the_packaged_one_and_a_folder_does_not(tmp_path
     ("command", "kind", "line"),
     [
         ("train", "", "resnet20_cifar.cifar10.cpu: ResNet-20 on CIFAR-10"),
-        ("ablate", "ablations", "stem: What ResNet-18 needs at 32 x 32: one recipe, five nets, three seeds, "),
+        ("ablate", "ablations", "stem: What ResNet-18 needs at 32 x 32: one recipe of ten epochs, five nets and "),
         ("search", "searches", "se_resnet18.butterfly75: SE-ResNet-18 on butterflies"),
     ],
 )
