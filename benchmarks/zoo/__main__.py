@@ -94,7 +94,8 @@ def _write_progress(
         left = "" if state.seconds_left is None else f", {timedelta(seconds=round(state.seconds_left))} left"
         rate = "" if state.images_per_second is None else f", {state.images_per_second:.0f} images/s"
         parts.append(f"{training.entry.name} {state.epochs}/{state.planned}{rate}{left}")
-    parts.append(f"{len(waiting)} waiting")
+    left_over = sum(look(entry, out).word != "finished" for entry in waiting)
+    parts.append(f"{left_over} waiting")
     if failed:
         parts.append(f"failed: {', '.join(failed)}")
     line = f"{datetime.now().isoformat(' ', 'seconds')} {'; '.join(parts)}"

@@ -41,7 +41,9 @@ def look(entry: Entry, out: Path) -> State:
     """The state of an entry's run; a run with a row on record is finished, wherever it was trained."""
     folder = out / entry.name
     planned = entry.resolved.run_epochs
-    row = read_run(folder) if (folder / "result.json").exists() else entry.on_record
+    row = entry.on_record  # of the weights as they ship; the run's own is of its weights in full precision
+    if row is None and (folder / "result.json").exists():
+        row = read_run(folder)
     if row is not None:
         held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
         rate = row.epochs * row.train_images / row.train_seconds
