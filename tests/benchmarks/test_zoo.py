@@ -31,6 +31,11 @@ ENTRY = {"recipe": "resnet20_cifar.cifar10.cpu", "seed": 0, "data": "images", "h
 NAME = "resnet20_cifar.cifar10.cpu-s0-h0.1"
 
 
+def recorded():
+    """A row of accuracy.csv whose run held out no image."""
+    return next(row for row in read_rows() if row.recipe == "se_resnet20_cifar.cifar10.zoo")
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder that holds images/{train,test}/<class>/<name>: 16 and 2 images of each class of the packaged sample."""
@@ -124,7 +129,7 @@ def test_the_classes_of_every_form_of_a_data_folder_are_compared(tmp_path):
 
 
 def test_entries_that_are_finished_need_no_images(queue, tmp_path, capsys):
-    row = read_rows()[-1]
+    row = recorded()
     entry = {"recipe": row.recipe, "seed": row.seed, "data": "nowhere", "holdout": 0, "floor": None}
     out = tmp_path / "out"
     assert zoo.main(["--queue", str(queue(entry)), "--data", str(tmp_path), "--out", str(out)]) == 0
@@ -212,7 +217,7 @@ def test_the_time_left_counts_the_pixels_of_the_epochs_to_come():
 
 
 def test_a_row_below_its_floor_is_marked(tmp_path):
-    row = read_rows()[-1]
+    row = recorded()
     entries = [Entry(row.recipe, row.seed, "data", 0, floor) for floor in (100 * row.top1, 100 * row.top1 + 0.1)]
     lines = []
     for entry in entries:
@@ -223,7 +228,7 @@ def test_a_row_below_its_floor_is_marked(tmp_path):
 
 
 def test_a_run_with_a_row_on_record_is_not_trained_again(tmp_path, monkeypatch):
-    row = next(row for row in read_rows() if row.recipe == "se_resnet20_cifar.cifar10.zoo")
+    row = recorded()
     entry = Entry(recipe=row.recipe, seed=row.seed, data="cifar10", holdout=0, floor=92.6)
     state = look(entry, tmp_path)
     assert (state.word, state.test, state.epochs) == ("finished", 100 * row.top1, 90)
