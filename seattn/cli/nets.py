@@ -44,7 +44,7 @@ def demo(
 ) -> None:
     """Classify the 1,000 CIFAR-10 images that ship with the package and write an HTML report.
 
-    The small net is the default because it is quick; `--model se_resnet18_cifar` takes about twice the time.
+    The small net is the default because it is quick; `--model se_resnet18_cifar` shows a larger one.
     """
     from seattn.cli.demo import run_demo
 
