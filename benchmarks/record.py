@@ -7,7 +7,8 @@ held-out images ships. Weights below the floor of their entry in zoo_configs/que
 renders the documents.
 
 `--classes NAME --data-dir DIR` scores weights that are already in the package by class again, and `--temperature NAME
---data-dir DIR` fits their temperature again, on the images that their run held out; --ship does both.
+--data-dir DIR` fits their temperature again, on the images that their run held out, so --classes is due after it;
+--ship does both.
 """
 
 import sys
@@ -111,9 +112,9 @@ def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:
     with tempfile.TemporaryDirectory() as folder:
         half = Path(folder) / "model.safetensors"
         write_half(run_dir / "model.safetensors", half)
-        row, classes = score(row, half, data_dir)
-        _require_floor(row)
         temperature = held_out_temperature(row, load_recipe(run_dir / "recipe.yaml"), half, data_dir)
+        row, classes = score(row, half, data_dir, temperature)
+        _require_floor(row)
         append_row(row)
         place(half, row.name, temperature)
         write_classes(classes)

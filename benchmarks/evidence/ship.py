@@ -20,7 +20,7 @@ from seattn.evaluation.probabilities.temperature import calibrate
 from seattn.evaluation.scoring import evaluate, open_images
 from seattn.hub.facts import ClassResults
 from seattn.models._pretrained import WEIGHTS
-from seattn.models.load import TEMPERATURE, load_model
+from seattn.models.load import TEMPERATURE, load_model, set_temperature
 
 _LARGEST_DIFFERENCE = 0.005  # of top-1: 50 of 10,000 images; rounding changes the class of a few
 
@@ -50,8 +50,13 @@ def write_half(source: Path, target: Path) -> None:
     save_file(tensors, target, metadata=metadata)
 
 
-def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow, ClassResults]:
+def score(
+    row: AccuracyRow, weights: Path, data_dir: Path, temperature: float | None = None
+) -> tuple[AccuracyRow, ClassResults]:
     """`row` with the scores of `weights` on the test split of `data_dir`, and their results by class.
+
+    Args:
+        temperature: that of the weights, for the calibration error with it; all other scores are without it.
 
     Raises:
         UserError: if the split has another number of images than the run's, or the accuracy differs.
@@ -77,6 +82,8 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow,
         ece=scores.ece,
         weights_dtype=_dtype(weights),
     )
+    if temperature is not None:
+        set_temperature(model, temperature)
     classes = ClassResults(
         name=row.name,
         seed=row.seed,
@@ -87,6 +94,8 @@ def score(row: AccuracyRow, weights: Path, data_dir: Path) -> tuple[AccuracyRow,
         confusion=scores.confusion,
         bins=scores.bins,
         conditions=measured_in,
+        temperature=temperature,
+        calibrated_ece=None if temperature is None else evaluate(model, data_dir).ece,
     )
     return scored, classes
 
@@ -98,7 +107,8 @@ def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> Cl
         UserError: if their accuracy is not exactly that of `row`.
     """
     path = weights / f"{row.name}.safetensors"
-    scored, classes = score(row, path, data_dir)
+    temperature = _index(weights).get(row.name, {}).get(TEMPERATURE)
+    scored, classes = score(row, path, data_dir, temperature)
     if scored.top1 != row.top1:
         raise UserError(f"{path} scores {scored.top1:.2%} here, its row says {row.top1:.2%}; is it that run's file?")
     return classes
@@ -143,7 +153,12 @@ def place(source: Path, name: str, temperature: float | None, weights: Path = WE
     if source != target:
         with atomic_path(target) as part:
             shutil.copyfile(source, part)
-    index = json.loads((weights / "index.json").read_text(encoding="utf-8"))
+    index = _index(weights)
     fitted = {} if temperature is None else {TEMPERATURE: temperature}
     index[name] = {"file": target.name, "sha256": sha256(target), **fitted}
     write_text(weights / "index.json", json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+
+
+def _index(weights: Path) -> dict[str, dict[str, Any]]:
+    index: dict[str, dict[str, Any]] = json.loads((weights / "index.json").read_text(encoding="utf-8"))
+    return index

@@ -28,7 +28,9 @@ class ClassResults(ClassCounts):
         seed: seed of the run that the weights are from.
         recipe: the run's recipe, a file of `zoo_configs/` without its suffix.
         sha256: digest of the weights' file.
-        bins: count, mean confidence and accuracy for each of 15 equal bins of confidence.
+        bins: count, mean confidence and accuracy for each of 15 equal bins of confidence, without a temperature.
+        temperature: that of the weights; None if they have none.
+        calibrated_ece: the expected calibration error with that temperature; None without one.
     """
 
     name: str
@@ -40,6 +42,8 @@ class ClassResults(ClassCounts):
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[tuple[int, float, float], ...]
     conditions: Conditions
+    temperature: float | None = None
+    calibrated_ece: float | None = None
 
     def __post_init__(self) -> None:
         k = len(self.class_names)
