@@ -33,7 +33,7 @@ from seattn.hub.facts import ClassResults, Facts, packaged_facts
 from seattn.hub.picture import describe, render_picture
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS, weight_index
-from seattn.models.load import load_model
+from seattn.models.load import load_model, set_temperature
 from tests.helpers import runs
 from tests.helpers.colours import write_colours
 
@@ -328,6 +328,17 @@ def test_a_card_names_the_temperature():
     facts = dataclasses.replace(FACTS, classes=results(CIFAR10, 4))
     assert "divide the logits by the temperature 0.54, which was fitted on" in render_card(facts, CFG, temperature=0.54)
     assert "divide the logits" not in render_card(facts, CFG)
+    assert "With it, the expected" not in render_card(facts, CFG, temperature=0.54)
+    calibrated = dataclasses.replace(results(CIFAR10, 4), temperature=0.54, calibrated_ece=0.0123)
+    card = render_card(dataclasses.replace(FACTS, classes=calibrated), CFG, temperature=0.54)
+    assert "With it, the expected calibration error on the test images is 1.23 %. The other figures here" in card
+
+
+def test_the_results_by_class_have_the_temperature_that_ships():
+    for name in models_with_weights():
+        classes = read_classes(name)
+        assert classes.temperature == weight_index()[name].get("temperature"), name
+        assert (classes.calibrated_ece is None) == (classes.temperature is None), name
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -399,6 +410,14 @@ def test_weights_that_ship_are_looked_at_once_more(project, run, monkeypatch, ca
     (project / "classes" / f"{ROW.name}.json").unlink()
     assert record.main(["--classes", ROW.name, *ship]) == 0
     assert (project / "classes" / f"{ROW.name}.json").read_text() == first
+    before = read_classes(ROW.name, project / "classes")
+    place(project / f"{ROW.name}.safetensors", ROW.name, 1.5, project)
+    assert record.main(["--classes", ROW.name, *ship]) == 0
+    after = read_classes(ROW.name, project / "classes")
+    model = load_model(ROW.name, checkpoint=project / f"{ROW.name}.safetensors")
+    set_temperature(model, 1.5)
+    assert after.calibrated_ece == evaluate(model, project / "data").ece
+    assert after == dataclasses.replace(before, temperature=1.5, calibrated_ece=after.calibrated_ece)
     assert record.main(["--classes", "resnet32_cifar.cifar10", *ship]) == 2
     assert "no row of" in capsys.readouterr().err
 
