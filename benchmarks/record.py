@@ -14,7 +14,7 @@ renders the documents.
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks._command import Parser, command
@@ -34,6 +34,7 @@ from benchmarks.zoo.entries import QUEUE, read_queue
 from seattn.core.errors import UserError
 from seattn.core.recipe import load_recipe
 from seattn.core.rows import AccuracyRow
+from seattn.hub.facts import ClassResults
 from seattn.models._pretrained import WEIGHTS
 
 
@@ -58,17 +59,38 @@ def main(arguments: Sequence[str] | None) -> int:
         row = shipped_row(args.temperature, read_rows(), read_classes(args.temperature))
         path = WEIGHTS / f"{row.name}.safetensors"
         recipe = load_recipe(RECIPES / f"{row.recipe}.yaml")
-        place(path, row.name, held_out_temperature(row, recipe, path, args.data_dir))
+        temperature = held_out_temperature(row, recipe, path, args.data_dir)
+        if temperature is None:
+            raise UserError(f"the run of {row.name} held out no images, on which a temperature could be fitted")
+        place(path, row.name, temperature)
         return 0
     runs = {path: _read(path) for path in args.run_dir}
     ships = _best(runs.values(), read_rows()) if args.ship else []
-    for path, row in runs.items():
-        if row in ships:
-            row = _ship(path, row, args.data_dir)
-        else:
-            append_row(row)
-        print(f"{ACCURACY}: {row.name} {100 * row.top1:.2f} %")
+    with tempfile.TemporaryDirectory() as folder:
+        found = [
+            _prepare(path, row, args.data_dir, Path(folder) / f"{number}.safetensors") if row in ships else Found(row)
+            for number, (path, row) in enumerate(runs.items())
+        ]
+        known = read_rows()
+        for result in found:
+            if result.row in known:
+                raise UserError(f"{ACCURACY} already has this row of {result.row.name}")
+        for result in found:  # the row comes last: a command that was interrupted can be given again
+            if result.classes is not None:
+                place(result.weights, result.row.name, result.classes.temperature)
+                write_classes(result.classes)
+            append_row(result.row)
+            print(f"{ACCURACY}: {result.row.name} {100 * result.row.top1:.2f} %")
     return 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be written for a run: its row and, if it ships, its weights in half precision and their results."""
+
+    row: AccuracyRow
+    weights: Path = Path()
+    classes: ClassResults | None = None
 
 
 def _read(run_dir: Path) -> AccuracyRow:
@@ -91,8 +113,11 @@ def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[Ac
             best[row.name] = row
     for row in best.values():
         for other in before:
-            same = (other.name, other.recipe) == (row.name, row.recipe)
-            if same and other.held_out_top1 is not None and row.held_out_top1 is not None and _better(other, row):
+            if (other.name, other.recipe) != (row.name, row.recipe):
+                continue
+            if other.seed == row.seed and None in (other.held_out_top1, row.held_out_top1):
+                continue  # the same run, recorded before
+            if _better(other, row):
                 raise UserError(
                     f"{row.name}: the run of seed {other.seed} was better on the held-out images "
                     f"({other.held_out_top1:.2%}, seed {row.seed} {row.held_out_top1:.2%}); ship that run"
@@ -103,28 +128,40 @@ def _best(rows: Iterable[AccuracyRow], before: Sequence[AccuracyRow]) -> list[Ac
 def _better(row: AccuracyRow, other: AccuracyRow) -> bool:
     if row.held_out_top1 is None or other.held_out_top1 is None:
         raise UserError(
-            f"{row.name}: a run held out no images, and runs must not be compared on the test split; give one run"
+            f"{row.name}: one of the runs of the seeds {row.seed} and {other.seed} held out no images, so they would "
+            "have to be compared on the test split; only the first run can ship"
         )
     return row.held_out_top1 > other.held_out_top1
 
 
-def _ship(run_dir: Path, row: AccuracyRow, data_dir: Path) -> AccuracyRow:
-    with tempfile.TemporaryDirectory() as folder:
-        half = Path(folder) / "model.safetensors"
-        write_half(run_dir / "model.safetensors", half)
-        temperature = held_out_temperature(row, load_recipe(run_dir / "recipe.yaml"), half, data_dir)
-        row, classes = score(row, half, data_dir, temperature)
-        _require_floor(row)
-        append_row(row)
-        place(half, row.name, temperature)
-        write_classes(classes)
-    return row
+def _prepare(run_dir: Path, row: AccuracyRow, data_dir: Path, half: Path) -> Found:
+    """Score the weights of a run in the form that ships, which is written to `half`.
+
+    Raises:
+        UserError: if they must not ship, or the data are not those of the run.
+    """
+    write_half(run_dir / "model.safetensors", half)
+    temperature = held_out_temperature(row, load_recipe(run_dir / "recipe.yaml"), half, data_dir)
+    row, classes = score(row, half, data_dir, temperature)
+    _require_floor(row)
+    return Found(row, half, classes)
 
 
 def _require_floor(row: AccuracyRow) -> None:
-    """Raise UserError if the queue has an entry of this recipe with a higher floor than the row's accuracy."""
-    floor = next((entry.floor for entry in read_queue() if entry.recipe == row.recipe), None)
-    if floor is not None and 100 * row.top1 < floor:
+    """Raise UserError if the queue has this recipe, and does not publish it or has a floor above the row's accuracy.
+
+    The entry of the row's seed counts, or the recipe's first one.
+    """
+    entries = [entry for entry in read_queue() if entry.recipe == row.recipe]
+    if not entries:
+        return
+    floor = next((entry for entry in entries if entry.seed == row.seed), entries[0]).floor
+    if floor is None:
+        raise UserError(
+            f"{row.name}: {QUEUE.name} has no floor for {row.recipe}, so its weights are not published; without --ship "
+            "its row is recorded"
+        )
+    if 100 * row.top1 < floor:
         raise UserError(
             f"{row.name} has {100 * row.top1:.2f} % of the test images, below the floor of {floor:g} % in "
             f"{QUEUE.name}; without --ship its row is recorded"

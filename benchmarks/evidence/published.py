@@ -15,8 +15,8 @@ class PublishedRow:
     Args:
         name: our weights, `arch.tag`.
         net: the net of others: the same net, or its plain twin.
-        top1: on the same test split, in per cent, as its source gives it.
-        source: the project that publishes it, with what differs from our training.
+        top1: on the same test split unless `source` says otherwise, in per cent, as its source gives it.
+        source: the project or paper that publishes it, with what differs from our training.
         url: where.
     """
 

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from benchmarks.evidence.rows import read_run
 from benchmarks.zoo.entries import Entry
+from seattn.core.errors import UserError
 from seattn.core.files import is_locked
-from seattn.core.recipe import Recipe
+from seattn.core.recipe import Recipe, load_recipe
 from seattn.training.build import side_at
 from seattn.training.run_dir import read_summary
 
@@ -40,25 +41,33 @@ def beside(folder: Path, suffix: str) -> Path:
 def look(entry: Entry, out: Path) -> State:
     """The state of an entry's run; a run with a row on record is finished, wherever it was trained."""
     folder = out / entry.name
-    planned = entry.resolved.run_epochs
     row = entry.on_record  # of the weights as they ship; the run's own is of its weights in full precision
     if row is None and (folder / "result.json").exists():
         row = read_run(folder)
     if row is not None:
         held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
         rate = row.epochs * row.train_images / row.train_seconds
-        return State("finished", row.epochs, planned, rate, held_out, 0.0, 100 * row.top1)
+        return State("finished", row.epochs, row.epochs, rate, held_out, 0.0, 100 * row.top1)
     running = is_locked(folder)
     history = read_summary(folder)
     failure = beside(folder, ".failed")
     reason = "" if running or not failure.exists() else failure.read_text(encoding="utf-8").strip()
     word = "running" if running else "failed" if reason else "stopped" if history else "waiting"
+    recipe = _recipe(entry, folder)
     if not history:
-        return State(word, 0, planned, reason=reason)
+        return State(word, 0, recipe.run_epochs, reason=reason)
     last = history[-1]
     held = None if math.isnan(last["eval_top1"]) else last["eval_top1"]
-    left = seconds_left(entry.resolved, history)
-    return State(word, len(history), planned, last["images_per_second"], held, left, reason=reason)
+    left = seconds_left(recipe, history)
+    return State(word, len(history), recipe.run_epochs, last["images_per_second"], held, left, reason=reason)
+
+
+def _recipe(entry: Entry, folder: Path) -> Recipe:
+    """The recipe that the run follows, which may be that of an earlier commit; before its start, the entry's."""
+    try:
+        return load_recipe(folder / "recipe.yaml")
+    except UserError:  # there is none yet, or this version of the code does not know all of its keys
+        return entry.resolved
 
 
 def seconds_left(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> float:
@@ -71,7 +80,7 @@ def seconds_left(recipe: Recipe, history: Sequence[Mapping[str, float]]) -> floa
     assert cfg is not None  # `check_recipe` refuses names of no net
     full = cfg.input_size[-1]
     sides = [side_at(epoch, recipe.seattn.resize) or full for epoch in range(recipe.run_epochs)]
-    done = len(history)
+    done = min(len(history), len(sides))
     return history[-1]["train_seconds"] * sum(side**2 for side in sides[done:]) / sides[done - 1] ** 2
 
 

@@ -95,6 +95,8 @@ def code_for(folder: Path, out: Path) -> Path:
 
 def _is_incomplete(worktree: Path) -> bool:
     """Whether files of the worktree are missing or changed: the command that made it was killed."""
+    if not (worktree / ".git").is_file():  # without it, git would speak of the repository around the folder
+        return True
     done = subprocess.run(["git", "-C", str(worktree), "diff", "--quiet", "HEAD"], capture_output=True, check=False)
     return done.returncode != 0
 

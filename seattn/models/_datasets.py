@@ -62,6 +62,10 @@ _TINY = (
     "and then looks different from the training images; artefacts of JPEG and of scaling can change the prediction. "
     "About {} percent of the labels of the test split are wrong (Northcutt et al. 2021, https://arxiv.org/abs/2103.14749)."
 )
+_TWICE = (
+    " {} percent of the test images have a near duplicate in the train split (Barz and Denzler 2020, "
+    "https://arxiv.org/abs/1902.00423)."
+)
 _FOR_RESEARCH = "{} (Krizhevsky 2009) was published for research without a licence text."
 
 # By the tag of weights, `arch.tag`.
@@ -73,7 +77,7 @@ DATASETS = {
         std=(0.2470, 0.2435, 0.2616),
         about=About(
             "50,000 photographs for training, ten classes",
-            limits=_TINY.format("half a"),
+            limits=_TINY.format("half a") + _TWICE.format("Three"),
             licence=_FOR_RESEARCH.format("CIFAR-10"),
             hub="uoft-cs/cifar10",
             cite=_KRIZHEVSKY,
@@ -86,7 +90,9 @@ DATASETS = {
         std=(0.2673, 0.2564, 0.2762),
         about=About(
             "50,000 photographs for training, a hundred classes",
-            limits=_TINY.format("six") + " Ten of the 10,000 test images are in the train split, too.",
+            limits=_TINY.format("six")
+            + _TWICE.format("Ten")
+            + " Ten of the 10,000 are there pixel for pixel, by our own count.",
             licence=_FOR_RESEARCH.format("CIFAR-100"),
             hub="uoft-cs/cifar100",
             cite=_KRIZHEVSKY,

@@ -23,6 +23,7 @@ from benchmarks.zoo.entries import QUEUE, Entry, check_data, read_queue
 from benchmarks.zoo.states import look, seconds_left, status
 from benchmarks.zoo.training import code_for
 from seattn.core.errors import UserError
+from seattn.core.recipe import load_recipe
 from seattn.data.samples import load_sample
 from tests.helpers.locks import hold
 
@@ -97,9 +98,7 @@ def test_a_missing_key_and_an_empty_queue_are_named(fails):
 def test_the_queue_that_ships_names_recipes_that_exist():
     entries = read_queue(QUEUE)
     for entry in entries:
-        recipe = entry.resolved
-        assert recipe.seattn.holdout == entry.holdout
-        assert recipe.seed == entry.seed
+        assert replace(load_recipe(entry.path), seed=entry.seed) == entry.resolved, "its row could not name its recipe"
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path, monkeypatch):
@@ -150,6 +149,20 @@ def test_a_recipe_that_is_edited_meanwhile_stops_nothing(tmp_path, monkeypatch):
     assert look(entry, tmp_path).planned == 10
     monkeypatch.setattr(zoo_entries, "CONFIGS", tmp_path)
     assert look(entry, tmp_path).planned == 10
+
+
+def test_a_run_follows_its_own_recipe_when_the_entry_has_a_shorter_one_now(tmp_path):
+    entry = Entry(**ENTRY)
+    folder = tmp_path / NAME
+    folder.mkdir()
+    columns = "epoch,train_loss,eval_loss,eval_top1,lr,images_per_second,data_images_per_second,train_seconds"
+    (folder / "summary.csv").write_text("\n".join([columns, *(f"{i},2,1.5,40,0.1,500,9000,90" for i in range(12))]))
+    replace(entry.resolved, epochs=entry.resolved.epochs + 5).write(folder / "recipe.yaml")
+    state = look(entry, tmp_path)
+    assert (state.word, state.epochs, state.planned, state.seconds_left) == ("stopped", 12, 15, 270)
+    (folder / "recipe.yaml").write_text("a_key_of_another_version: 1")
+    state = look(entry, tmp_path)
+    assert (state.epochs, state.planned, state.seconds_left) == (12, 10, 0)
 
 
 def test_a_run_that_cannot_begin_is_shown_and_the_others_are_trained(tmp_path, monkeypatch):
@@ -206,6 +219,10 @@ def test_a_worktree_that_a_killed_command_left_unfinished_is_made_again(checkout
     for file in worktree.iterdir():
         shutil.rmtree(file) if file.is_dir() else file.unlink()
     assert (code_for(tmp_path / "run", tmp_path) / "seattn" / "version").read_text() == "1"
+    inside = tmp_path / "checkout" / "runs"
+    inside.mkdir()
+    (inside / "code" / worktree.name).mkdir(parents=True)  # git would say that nothing differs: it asks the checkout
+    assert (code_for(inside / "run", inside) / "seattn" / "version").read_text() == "1"
 
 
 def test_the_time_left_counts_the_pixels_of_the_epochs_to_come():
