@@ -21,11 +21,12 @@ from benchmarks.floors.rows import FLOORS, LAUNCHES, FloorRow, LaunchRow, render
 from benchmarks.speed.rows import SpeedRow, is_cpu, speed_files
 from benchmarks.speed.tables import render_speed, render_steps
 from seattn.core import records
+from seattn.core.errors import UserError
 from seattn.core.files import write_bytes, write_text
 from seattn.core.recipe import load_recipe
 from seattn.evaluation.profile.costs import measure_costs
 from seattn.hub.card import picture_name, render_card, render_table
-from seattn.hub.facts import Facts
+from seattn.hub.facts import Facts, packaged_facts
 from seattn.hub.picture import render_picture
 from seattn.models import models_with_weights
 from seattn.models._pretrained import WEIGHTS, weight_index
@@ -54,9 +55,13 @@ def render_weights() -> dict[Path, str]:
     """Path and text of the card of each model with weights, the picture beside it, and the facts beside the weights.
 
     The facts are for `seattn hub stage`.
+
+    Raises:
+        UserError: if the recipe of a row was changed after its facts had been written.
     """
     texts = {}
     for facts in all_facts():
+        _check_recipe(facts)
         cfg = timm.get_pretrained_cfg(facts.name)
         assert cfg is not None
         texts[ROOT / "hub_cards" / f"{facts.name}.md"] = render_card(
@@ -77,6 +82,18 @@ def all_facts() -> list[Facts]:
         recipe = replace(load_recipe(RECIPES / f"{row.recipe}.yaml"), seed=row.seed)
         facts.append(Facts(name, row, tuple(other for other in rows if other.name == name), recipe, classes))
     return facts
+
+
+def _check_recipe(facts: Facts) -> None:
+    """Refuse `facts` with another recipe than the package has of the same row: it is not what trained the weights."""
+    if not (WEIGHTS / f"{facts.name}.json").exists():
+        return
+    before = packaged_facts(facts.name)
+    if before.row == facts.row and before.recipe != facts.recipe:
+        raise UserError(
+            f"{RECIPES.name}/{facts.row.recipe}.yaml differs from the recipe that trained {facts.name}; restore it and "
+            "put the new recipe into a file of its own"
+        )
 
 
 def render_readme(text: str) -> str:

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmarks import record
+from benchmarks import record, render
 from benchmarks.evidence.rows import RECIPES, append_row, read_classes, read_rows, read_run, shipped_row, write_classes
 from benchmarks.evidence.ship import held_out_temperature, place, score_again
 from benchmarks.render import RESULTS, all_facts, render_readme, render_results, render_weights
@@ -305,6 +305,19 @@ def test_committed_cards_pictures_and_facts_are_the_rendered_ones():
             assert facts.row.held_out_top1 == max(row.held_out_top1 for row in runs), facts.name
         assert picture_name(facts.name) in texts[ROOT / "hub_cards" / f"{facts.name}.md"]
         assert describe(facts.classes) in texts[ROOT / "hub_cards" / picture_name(facts.name)]
+
+
+def test_a_recipe_that_was_changed_after_its_row_is_not_rendered(monkeypatch):
+    facts = next(facts for facts in all_facts() if facts.name == ROW.name)
+    changed = dataclasses.replace(facts, recipe=dataclasses.replace(facts.recipe, lr=0.3))
+    monkeypatch.setattr(render, "all_facts", lambda: [changed])
+    with pytest.raises(UserError, match=rf"{facts.row.recipe}\.yaml differs from the recipe that trained {ROW.name}"):
+        render_weights()
+    newer = dataclasses.replace(facts.row, seed=1)  # of the changed recipe
+    monkeypatch.setattr(
+        render, "all_facts", lambda: [dataclasses.replace(changed, row=newer, rows=(*facts.rows, newer))]
+    )
+    assert render_weights()
 
 
 def test_committed_readme_table_is_the_rendered_one():
