@@ -1,5 +1,6 @@
 """The parts of a run that a recipe names: the model, its optimizer, its schedule, the mixing of batches."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from seattn.data.transforms import data_config, output_names
 from seattn.models.checkpoints.foreign import load_foreign
 from seattn.models.checkpoints.read import read_state_dict, require_finite
 from seattn.models.load import HUB_ERRORS, load_model
+
+_logger = logging.getLogger("seattn")
 
 
 def create_model(recipe: Recipe) -> Any:
@@ -47,6 +50,19 @@ def create_model(recipe: Recipe) -> Any:
     if recipe.initial_checkpoint:
         load_all_but_classifier(model, Path(recipe.initial_checkpoint))
     return model
+
+
+def warn_of_seen_images(recipe: Recipe, class_names: Sequence[str], held_out: int) -> None:
+    """Warn if the start's published weights know the classes: they may have been trained on the held-out images."""
+    cfg = timm.get_pretrained_cfg(recipe.model)
+    if not (recipe.pretrained and held_out) or cfg is None or set(cfg.label_names or ()) != set(class_names):
+        return
+    _logger.warning(
+        "the weights of %s were trained on these classes: if the %d held-out images are among their training images, "
+        "the held-out accuracy is too high",
+        recipe.model,
+        held_out,
+    )
 
 
 def _check_outputs(model: Any, name: str) -> None:

@@ -36,6 +36,7 @@ from seattn.training.build import (
     head_recipe,
     only_classifier_learns,
     side_at,
+    warn_of_seen_images,
 )
 from seattn.training.log import Clock, EpochLog, describe_rates
 from seattn.training.losses import Teacher, TrainingLoss, make_criterion
@@ -112,10 +113,11 @@ class TrainingRun:
         return create_model(recipe)
 
     def _prepare_data(self, data_dir: Path) -> None:
-        """Raise UserError unless the data have as many classes as the model."""
+        """Raise UserError unless the data have as many classes as the model; warn where its weights know them."""
         classes, outputs = len(self.data.class_names), self.model.num_classes
         if classes != outputs:
             raise UserError(f"{data_dir} has {classes} classes, the model {outputs}; set num_classes: {classes}")
+        warn_of_seen_images(self.recipe, self.data.class_names, len(self.data.held_out))
 
     def _criterion(self, recipe: Recipe) -> torch.nn.Module:
         return make_criterion(recipe, self.data.train.labels, self.data.class_names)

@@ -499,3 +499,20 @@ def test_unwritable_output_is_found_before_training(tmp_path, data_dir, recipe):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/run"):
         train(recipe(), data_dir, tmp_path / "file" / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "classes", "holdout", "warns"),
+    [(True, 10, 0.2, True), (True, 10, 0, False), (False, 10, 0.2, False), (True, 3, 0.2, False)],
+)
+def test_weights_that_know_the_classes_may_have_seen_the_held_out_images(
+    tmp_path, recipe, caplog, pretrained, classes, holdout, warns
+):
+    names = timm.get_pretrained_cfg("se_resnet20_cifar.cifar10").label_names if classes == 10 else CLASSES
+    channels = {name: i % 3 for i, name in enumerate(names)}
+    data = write_colours(tmp_path / "data", channels, {"train": [5] * classes, "test": [1] * classes})
+    ours = {"dataset": "colours", "holdout": holdout}
+    path = recipe(model="se_resnet20_cifar.cifar10", num_classes=classes, pretrained=pretrained, epochs=1, seattn=ours)
+    train(path, data, tmp_path / "run", device="cpu")
+    line = "the weights of se_resnet20_cifar.cifar10 were trained on these classes: if the 10 held-out images are among"
+    assert (line in caplog.text) == warns
