@@ -18,7 +18,7 @@ from seattn.cli import (
     SkipBad,
     TrainingDevice,
 )
-from seattn.cli.nets import DEMO_MODEL
+from seattn.cli.nets import DEFAULT_MODEL
 from seattn.cli.training import Settings, parse_settings, reuse_memory
 from seattn.core.errors import UserError, counted
 
@@ -120,7 +120,7 @@ def serve_app(
     model: Annotated[
         str,
         typer.Argument(help="Name, model directory or hf-hub:org/name: the first choice, before the packaged weights."),
-    ] = DEMO_MODEL,
+    ] = DEFAULT_MODEL,
     examples: Examples = None,
     host: Annotated[
         str, typer.Option(help="Where to listen. With 0.0.0.0, every machine that reaches this one can use the app.")

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
     from seattn.evaluation.prediction import Prediction
 
-DEMO_MODEL = "se_resnet20_cifar"
+DEFAULT_MODEL = "se_resnet18_cifar"
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("demo"),
-    model: Annotated[str, typer.Option(help="Name, directory or hf-hub:org/name of a CIFAR-10 model.")] = DEMO_MODEL,
+    model: Annotated[str, typer.Option(help="Name, directory or hf-hub:org/name of a CIFAR-10 model.")] = DEFAULT_MODEL,
     checkpoint: Checkpoint = None,
 ) -> None:
     """Classify the 1,000 CIFAR-10 images that ship with the package and write an HTML report.
 
-    The small net is the default because it is quick; `--model se_resnet18_cifar` shows a larger one.
+    `--model se_resnet20_cifar` shows a smaller net, which is quicker.
     """
     from seattn.cli.demo import run_demo
 
@@ -135,7 +135,7 @@ def predict(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name, model directory or hf-hub:org/name; repeat it with --ensemble.", show_default=DEMO_MODEL
+            help="Name, model directory or hf-hub:org/name; repeat it with --ensemble.", show_default=DEFAULT_MODEL
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -168,14 +168,14 @@ def predict(
 
     if as_json and as_csv:
         raise UserError("give one of --json and --csv")
-    models = model or [DEMO_MODEL]
+    models = model or [DEFAULT_MODEL]
     check_ensemble(models, ensemble, checkpoint)
     nets: dict[str, nn.Module]
     if runtime is None:
         paths = find_images(images)
         nets = {name: load_model(name, checkpoint=checkpoint, device=device) for name in models}
     else:
-        if models != [DEMO_MODEL] or checkpoint is not None or device != "cpu":
+        if model or checkpoint is not None or device != "cpu":
             raise UserError(
                 "--runtime takes its model from a file, on the CPU: omit --model, --checkpoint and --device"
             )

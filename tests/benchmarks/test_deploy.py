@@ -8,7 +8,7 @@ import torch
 from benchmarks import render
 from benchmarks.deploy import run
 from benchmarks.deploy.forms import Form, make_forms
-from benchmarks.deploy.rows import FORMS, DeployRow, deploy_files
+from benchmarks.deploy.rows import FORMS, DeployRow, deploy_files, newest
 from benchmarks.deploy.tables import render_deploy, render_deploy_page
 from benchmarks.speed.rows import speed_files
 from seattn.core.records import append_rows, read_rows
@@ -181,3 +181,11 @@ def test_committed_rows_are_of_clean_commits_and_all_test_images():
             assert not row.conditions.commit.endswith("+"), path
             assert row.n >= 15, path
             assert row.images == 10_000, path
+
+
+def test_committed_rows_are_of_the_weights_that_the_package_has():
+    shipped = {facts.name: facts.row.top1 for facts in render.all_facts()}
+    for path in deploy_files():
+        for row in newest(read_rows(DeployRow, path)):
+            if row.form == "eager":
+                assert row.top1 == pytest.approx(shipped[row.name], abs=0.0005), f"{path}: make bench-deploy is due"

@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from timm.models._hub import save_for_hf
 
-from benchmarks.evidence.rows import read_rows
 from seattn.cli.demo import run_demo
+from seattn.cli.nets import DEFAULT_MODEL
 from seattn.core.errors import UserError
 from seattn.data.samples import load_sample
+from seattn.hub.facts import packaged_facts
 
 MODEL = "se_resnet20_cifar"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -101,8 +102,8 @@ def test_an_output_folder_that_cannot_be_made_is_found_before_the_model_is_loade
 
 
 def test_the_shipped_model_agrees_with_its_recorded_accuracy(console, tmp_path):
-    evaluation = run_demo(MODEL, tmp_path, console=console)
-    recorded = [row for row in read_rows() if row.name == f"{MODEL}.cifar10"][-1]
+    evaluation = run_demo(DEFAULT_MODEL, tmp_path, console=console)
+    recorded = packaged_facts(f"{DEFAULT_MODEL}.cifar10").row
     assert evaluation.top1_low <= recorded.top1 <= evaluation.top1_high
     assert evaluation.ece < 0.1
     assert min(score.recall for score in evaluation.per_class) > 0.7

@@ -27,6 +27,7 @@ import seattn.training.driver
 import seattn.training.finetuning
 import seattn.training.pretraining
 from seattn.__main__ import main
+from seattn.cli.nets import DEFAULT_MODEL
 from seattn.core.errors import UserError
 from seattn.core.recipe import Recipe, find_config, load_recipe, packaged_configs, parse_recipe, replace_keys
 
@@ -469,7 +470,7 @@ def test_demo_prints_the_reports_path_unbroken(monkeypatch, capsys, tmp_path):
     out = tmp_path / ("long" * 30) / "[red]"
     assert main(["demo", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"report: {out / 'report.html'}\n"
-    assert calls == [(ARCH, out)]
+    assert calls == [(DEFAULT_MODEL, out)]
 
 
 def test_messages_of_the_package_go_to_stderr_as_plain_lines(run_dir, tmp_path, capsys):

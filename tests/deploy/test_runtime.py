@@ -139,6 +139,7 @@ def test_a_file_that_is_not_of_the_format_or_not_there_is_one_line(runtime, phot
         ),
         (["--runtime", "onnx", "{file}"], "give an exported file and images"),
         (["--runtime", "onnx", "{file}", "{photo}", "--model", "se_resnet50"], "omit --model"),
+        (["--runtime", "onnx", "{file}", "{photo}", "--model", "se_resnet18_cifar"], "omit --model"),
         (["--runtime", "onnx", "{file}", "{photo}", "--device", "cuda"], "omit --model, --checkpoint and --device"),
     ],
 )

@@ -109,7 +109,8 @@ def test_the_csv_is_that_of_predict(page, pictures, text, capsys, monkeypatch, t
     assert "cannot read image text.png" in summary
     capsys.readouterr()
     monkeypatch.chdir(pictures["frog"].parent)
-    assert main(["predict", "--csv", "--unknown-below", "0.9", *(path.name for path in pictures.values())]) == 0
+    names = [path.name for path in pictures.values()]
+    assert main(["predict", "--csv", "--model", ARCH, "--unknown-below", "0.9", *names]) == 0
     assert Path(download["value"]).read_text() == capsys.readouterr().out
     rows = read_csv(Path(download["value"]))
     cells = re.findall("<td>(.*?)</td>", table["value"])
