@@ -29,6 +29,7 @@ from seattn.hub.card import picture_name, render_card, render_table
 from seattn.hub.facts import Facts, packaged_facts
 from seattn.hub.picture import render_picture
 from seattn.models import models_with_weights
+from seattn.models._family import split_attn
 from seattn.models._pretrained import WEIGHTS, weight_index
 from seattn.models.listing import COSTS, render_costs
 from seattn.models.load import TEMPERATURE
@@ -80,8 +81,14 @@ def all_facts() -> list[Facts]:
         classes = read_classes(name)
         row = shipped_row(name, rows, classes)
         recipe = replace(load_recipe(RECIPES / f"{row.recipe}.yaml"), seed=row.seed)
-        facts.append(Facts(name, row, tuple(other for other in rows if other.name == name), recipe, classes))
+        related = tuple(other for other in rows if _plain(other.name) == _plain(name))
+        facts.append(Facts(name, row, related, recipe, classes))
     return facts
+
+
+def _plain(name: str) -> str:
+    """The name of weights without the kind of attention: "resnet20_cifar.cifar10" of "se_resnet20_cifar.cifar10"."""
+    return split_attn(name)[1]
 
 
 def _check_recipe(facts: Facts) -> None:

@@ -209,11 +209,17 @@ def _base_model(facts: Facts) -> str | None:
 def _earlier_rows(facts: Facts) -> list[AccuracyRow]:
     """The rows of other recipes on the same split that were known when this recipe was written.
 
-    A row without a recipe is from before the last change of this one.
+    A row without a recipe is from before the last change of this one. Nets that differ only in their attention are
+    trained by one recipe, which has one name after that of the net.
     """
     before = facts.rows[: facts.rows.index(facts.row)]
-    others = [row for row in facts.rows if facts.of_project and row.recipe != facts.row.recipe]
+    others = [row for row in facts.rows if facts.of_project and _version(row) != _version(facts.row)]
     return [row for row in others if row.split == facts.row.split and (row in before or not row.recipe)]
+
+
+def _version(row: AccuracyRow) -> str:
+    """The name of a row's recipe without that of the net: "cifar10.zoo"."""
+    return row.recipe.partition(".")[2]
 
 
 def _spread(rows: Sequence[AccuracyRow]) -> str:

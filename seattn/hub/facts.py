@@ -68,7 +68,7 @@ class Facts:
     Args:
         name: name of the weights.
         row: row of the weights.
-        rows: rows of all runs of that name, oldest first.
+        rows: rows of all runs of that name, and of the same net with other attention or none, oldest first.
         recipe: the recipe of their training.
         classes: results of each class; None if they were not counted.
     """

@@ -343,6 +343,20 @@ def test_a_card_names_the_scores_that_were_known_when_the_recipe_was_written(rec
         assert ("Nothing else was chosen by the test score" in card) == known
 
 
+def test_a_card_names_the_known_scores_of_the_same_net_with_other_attention():
+    plain = dataclasses.replace(ROW, name="resnet20_cifar.cifar10", epochs=7, top1=0.25)
+    earlier = dataclasses.replace(plain, recipe="resnet20_cifar.cifar10.short")
+    sister = dataclasses.replace(plain, recipe="resnet20_cifar.cifar10")  # by this recipe, which is not an earlier one
+    for row, known in [(earlier, True), (sister, False)]:
+        card = render_card(dataclasses.replace(FACTS, rows=(row, ROW)), CFG)
+        sentence = "An earlier recipe of `resnet20_cifar.cifar10`, with 7 epochs, had scored 25.00 % on it"
+        assert (sentence in card, "scored" in card.replace("were scored as stored", "")) == (known, known)
+    texts = render_weights()
+    card = texts[ROOT / "hub_cards" / "resnet20_cifar.cifar10.md"]
+    assert "An earlier recipe of `se_resnet20_cifar.cifar10`, with 60 epochs, had scored 91.13 % on it" in card
+    assert "92.64" not in card  # of SE-ResNet-20 by this recipe
+
+
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
     sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000, "Butterfly-75": 653, "Butterfly-100": 500}
     for row in read_rows():
