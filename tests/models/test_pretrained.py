@@ -111,7 +111,7 @@ def test_other_classes_and_channels_keep_the_trained_trunk():
     assert torch.equal(levels.conv1.weight, full.conv1.weight)
 
 
-def test_weights_of_the_package_have_their_temperature_and_unscaled_logits():
+def test_weights_of_the_package_have_their_temperature_and_unscaled_logits(monkeypatch):
     index = pretrained.weight_index()
     fitted = {name: entry["temperature"] for name, entry in index.items() if "temperature" in entry}
     assert fitted
@@ -120,8 +120,10 @@ def test_weights_of_the_package_have_their_temperature_and_unscaled_logits():
         assert model_temperature(model) == temperature
         x = torch.randn(2, *model.pretrained_cfg["input_size"])
         assert torch.equal(model(x), timm.create_model(name, pretrained=True).eval()(x))
-    name = next(name for name in fitted if name.endswith(".cifar10"))  # which the name without a tag means
-    assert model_temperature(load_model(name.partition(".")[0])) == fitted[name]
+    name = "se_resnet18_cifar.cifar10"  # which the name without a tag means; these weights have no temperature
+    assert model_temperature(load_model("se_resnet18_cifar")) == 1
+    monkeypatch.setitem(index[name], "temperature", 0.75)
+    assert model_temperature(load_model(name)) == model_temperature(load_model("se_resnet18_cifar")) == 0.75
     weights = pretrained.WEIGHTS / index[name]["file"]
     assert model_temperature(load_model(name, checkpoint=weights)) == 1
     assert model_temperature(load_model(name, pretrained=False)) == 1
