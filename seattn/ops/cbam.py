@@ -67,8 +67,9 @@ def _spatial_reference(x: Tensor, weight: Tensor, norm: BatchNorm | None, gate: 
     """On CUDA the convolution follows `torch.backends.cudnn.allow_tf32`, as every convolution of torch does."""
     dtype = compute_dtype(x)
     wide = x.to(dtype)
-    peak, mean = wide.amax(1), wide.mean(1)  # (B, H, W)
-    pooled = torch.stack([peak, mean] if max_first else [mean, peak], 1)  # (B, 2, H, W)
+    peak, mean = wide.amax(1, keepdim=True), wide.mean(1, keepdim=True)  # (B, 1, H, W)
+    # Not torch.stack: inductor (torch 2.14) cannot order the strides of its reshape where H and W are symbols.
+    pooled = torch.cat([peak, mean] if max_first else [mean, peak], 1)  # (B, 2, H, W)
     with graph_without_autocast(x):
         z = F.conv2d(pooled, weight.to(dtype), padding=weight.shape[2] // 2)  # (B, 1, H, W)
     logits = z if norm is None else batch_norm_reference(z, norm, dtype)

@@ -6,9 +6,11 @@ from functools import partial
 import pytest
 import timm
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import seattn
+from seattn.layers import get_attn, list_attn
 from tests.helpers.nets import build, images
 
 NAMES = (
@@ -85,6 +87,19 @@ def test_a_second_batch_size_compiles_the_last_graph(make, training):
 @pytest.mark.parametrize("make", [own, accelerated, added], ids=lambda make: make.__name__)
 def test_autocast_compiles_a_dynamic_graph_once(make, training):
     assert graphs(make(), ((2, 64), (3, 64), (5, 96)), training=training, dynamic=True, amp=True) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", list_attn())
+def test_inductor_trains_on_a_second_image_size(name):
+    """Where height and width become symbols, inductor must still order the strides of each map."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), get_attn(name)(16))
+    compiled = torch.compile(net, fullgraph=True)
+    for side in (24, 32):
+        x = images(2, side)
+        y = compiled(x)
+        torch.testing.assert_close(y, net(x), rtol=1e-4, atol=1e-5)
+        y.sum().backward()
 
 
 @pytest.mark.slow
