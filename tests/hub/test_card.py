@@ -339,7 +339,7 @@ def test_a_card_names_the_scores_that_were_known_when_the_recipe_was_written(rec
         (users, (dataclasses.replace(other, recipe=""), users), False),
     ]:
         card = render_card(Facts(ROW.name, row, rows, load_recipe(RECIPE)), CFG)
-        assert (f"with {ROW.epochs - 1} epochs, had scored 25.00 % on it" in card) == known
+        assert (f"25.00 % after {ROW.epochs - 1} epochs" in card) == known
         assert ("Nothing else was chosen by the test score" in card) == known
 
 
@@ -349,11 +349,11 @@ def test_a_card_names_the_known_scores_of_the_same_net_with_other_attention():
     sister = dataclasses.replace(plain, recipe="resnet20_cifar.cifar10")  # by this recipe, which is not an earlier one
     for row, known in [(earlier, True), (sister, False)]:
         card = render_card(dataclasses.replace(FACTS, rows=(row, ROW)), CFG)
-        sentence = "An earlier recipe of `resnet20_cifar.cifar10`, with 7 epochs, had scored 25.00 % on it"
-        assert (sentence in card, "scored" in card.replace("were scored as stored", "")) == (known, known)
+        sentence = "25.00 % after 7 epochs (`resnet20_cifar.cifar10`)"
+        assert (sentence in card, "earlier recipe" in card) == (known, known)
     texts = render_weights()
     card = texts[ROOT / "hub_cards" / "resnet20_cifar.cifar10.md"]
-    assert "An earlier recipe of `se_resnet20_cifar.cifar10`, with 60 epochs, had scored 91.13 % on it" in card
+    assert "91.13 % after 60 epochs (`se_resnet20_cifar.cifar10`)" in card
     assert "92.64" not in card  # of SE-ResNet-20 by this recipe
 
 
