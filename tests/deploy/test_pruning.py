@@ -155,7 +155,7 @@ def test_both_nets_are_scored_on_the_same_images(colours, source, tmp_path, monk
             ["se_resnet20_cifar", "--ratio", "0.5", "--checkpoint", str(WEIGHTS)],
             "are not the classes of se_resnet20_cifar (airplane",
         ),
-        (["se_resnet56_cifar", "--ratio", "0.5"], "has no trained weights"),
+        (["se_resnet110_cifar", "--ratio", "0.5"], "has no trained weights"),
         (["nonsense", "--ratio", "0.5"], "unknown model 'nonsense'"),
         (["{source}", "--ratio", "0.5", "--epochs", "0"], "--epochs"),
         (["{source}", "--ratio", "0.5", "--set", "lrr"], "--set takes KEY=VALUE"),

@@ -193,7 +193,7 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch, fails)
         (["se_resnet20_cifr", "new"], "unknown model 'se_resnet20_cifr'; did you mean se_resnet20_cifar"),
         (
             ["se_resnet56_cifar.cifar100", "new"],
-            "has no weights in this package; the models with weights are eca_resnet20_cifar.cifar10, resnet20_",
+            "has no weights in this package; the models with weights are cbam_resnet20_cifar.cifar10, eca_",
         ),
         (["resnet18", "new"], "has no weights in this package"),
         ([NAME, "file"], "is a file; give a folder"),
