@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None) -> int:
             raise UserError(f"the run of {row.name} held out no images, on which a temperature could be fitted")
         place(path, row.name, temperature)
         return 0
-    runs = {path: _read(path) for path in args.run_dir}
+    runs = {path: _read(path) for path in dict.fromkeys(path.resolve() for path in args.run_dir)}
     ships = _best(runs.values(), read_rows()) if args.ship else []
     with tempfile.TemporaryDirectory() as folder:
         found = [
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None) -> int:
         known = read_rows()
         for result in found:
             if result.row in known:
-                raise UserError(f"{ACCURACY} already has this row of {result.row.name}")
+                raise UserError(f"{ACCURACY} already has this row of {result.row.name}, or two runs have it")
+            known.append(result.row)
         for result in found:  # the row comes last: a command that was interrupted can be given again
             if result.classes is not None:
                 place(result.weights, result.row.name, result.classes.temperature)
@@ -97,6 +98,8 @@ def _read(run_dir: Path) -> AccuracyRow:
     row = replace(read_run(run_dir), recipe=recipe_of(run_dir))
     if row.split != "test":
         raise UserError(f"{run_dir} was scored on its {row.split} part; only scores of a test split are accepted")
+    if (model := load_recipe(run_dir / "recipe.yaml").model) != row.name:
+        raise UserError(f"{run_dir} mixes two runs: result.json is of {row.name}, recipe.yaml of {model}")
     return row
 
 
@@ -148,11 +151,15 @@ def _prepare(run_dir: Path, row: AccuracyRow, data_dir: Path, half: Path) -> Fou
 
 
 def _require_floor(row: AccuracyRow) -> None:
-    """Raise UserError if the queue has this recipe, and does not publish it or has a floor above the row's accuracy.
+    """Raise UserError if the queue does not publish this recipe, or has a floor above the row's accuracy.
 
-    The entry of the row's seed counts, or the recipe's first one.
+    The entry of the row's seed counts, or the recipe's first one; for a recipe that is not in the queue, the first
+    entry that publishes the same net.
     """
-    entries = [entry for entry in read_queue() if entry.recipe == row.recipe]
+    queue = read_queue()
+    entries = [entry for entry in queue if entry.recipe == row.recipe] or [
+        entry for entry in queue if entry.resolved.model == row.name and entry.floor is not None
+    ]
     if not entries:
         return
     floor = next((entry for entry in entries if entry.seed == row.seed), entries[0]).floor

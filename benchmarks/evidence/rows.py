@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from seattn.core import records
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, did_you_mean
 from seattn.core.files import write_text
 from seattn.core.recipe import load_recipe
 from seattn.core.records import dump, parse, read_json
@@ -69,7 +69,8 @@ def shipped_row(name: str, rows: Sequence[AccuracyRow], classes: ClassResults | 
     if classes is not None:
         candidates = [row for row in candidates if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
     if not candidates:
-        raise UserError(f"{ACCURACY} has no row of the weights {name}; `python -m benchmarks.record --ship` adds it")
+        near = did_you_mean(name, sorted({row.name for row in rows}))
+        raise UserError(f"{ACCURACY} has no row of the weights {name}; {near}")
     return candidates[-1]
 
 

@@ -10,12 +10,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from seattn.core.errors import UserError, first_line
+from seattn.core.errors import UserError, first_line, shorten
 from seattn.core.files import atomic_path, sha256, write_text
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.data.folders.splits import has_split
 from seattn.data.images import hold_out
+from seattn.data.transforms import class_names
 from seattn.evaluation.probabilities.temperature import calibrate
 from seattn.evaluation.scoring import evaluate, open_images
 from seattn.hub.facts import ClassResults
@@ -59,9 +60,14 @@ def score(
         temperature: that of the weights, for the calibration error with it; all other scores are without it.
 
     Raises:
-        UserError: if the split has another number of images than the run's, or the accuracy differs.
+        UserError: if the split has other classes or another number of images than the run's, or the accuracy differs.
     """
     model = load_model(row.name, checkpoint=weights)
+    known = class_names(model)
+    if strays := [name for name in open_images(data_dir, "test").class_names if name not in known]:
+        raise UserError(
+            f"{data_dir} has classes that {row.name} does not know: {shorten(strays)}; it knows {shorten(known)}"
+        )
     measured_in = conditions(torch.device("cpu"))
     scores = evaluate(model, data_dir)
     if scores.n != row.n:
@@ -70,7 +76,8 @@ def score(
         )
     if abs(scores.top1 - row.top1) > _LARGEST_DIFFERENCE:
         raise UserError(
-            f"{weights} scores {scores.top1:.2%} on {data_dir}, the run had {row.top1:.2%}; give the run's own data"
+            f"the weights of {row.name} score {scores.top1:.2%} on {data_dir}, the run had {row.top1:.2%}; give the "
+            "run's own data"
         )
     scored = replace(
         row,
@@ -133,14 +140,21 @@ def held_out_temperature(row: AccuracyRow, recipe: Recipe, weights: Path, data_d
         return None
     if has_split(data_dir, "validation"):
         images = open_images(data_dir, "validation")
+    elif recipe.seattn.holdout == 0:
+        raise UserError(f"{data_dir} has no validation split, on which the run of {row.name} was judged; give its data")
     else:
         training: Any = open_images(data_dir, "train")  # files, or images in memory
         _, images = hold_out(training, recipe.seattn.holdout, recipe.seattn.holdout_seed)
-    fitted = calibrate(load_model(row.name, checkpoint=weights), images)
-    if len(images) != row.held_out_images or abs(fitted.before.top1 - row.held_out_top1) > _LARGEST_DIFFERENCE:
+    if len(images) != row.held_out_images:
         raise UserError(
-            f"{weights} scores {fitted.before.top1:.2%} on {len(images)} held-out images of {data_dir}, the run had "
-            f"{row.held_out_top1:.2%} on {row.held_out_images}; give the run's own data"
+            f"{data_dir} has {len(images)} held-out images, the run of {row.name} had {row.held_out_images}; give the "
+            "run's own data"
+        )
+    fitted = calibrate(load_model(row.name, checkpoint=weights), images)
+    if abs(fitted.before.top1 - row.held_out_top1) > _LARGEST_DIFFERENCE:
+        raise UserError(
+            f"the weights of {row.name} score {fitted.before.top1:.2%} on the held-out images of {data_dir}, the run "
+            f"had {row.held_out_top1:.2%}; give the run's own data"
         )
     change = f"{fitted.before.ece:.2%} to {fitted.after.ece:.2%}"
     print(f"temperature {fitted.temperature:g}: calibration error on the held-out images from {change}")

@@ -30,7 +30,7 @@ from benchmarks.zoo.entries import QUEUE, Entry, check_data, check_recipe, read_
 from benchmarks.zoo.states import beside, look, status
 from benchmarks.zoo.training import Training, check_committed, note_failure
 from seattn.core.errors import UserError
-from seattn.core.files import is_locked
+from seattn.core.files import is_locked, require_writable
 
 _POLL = 1.0  # seconds between two looks at the training processes
 _PATIENCE = 5.0  # seconds until a locked run counts as another command's
@@ -135,16 +135,17 @@ def main(arguments: Sequence[str] | None) -> int:
     if not 0 <= args.nice <= 19:
         raise UserError(f"--nice must be from 0 (normal priority) to 19 (lowest), got {args.nice}")
     entries = read_queue(args.queue)
+    for entry in entries:
+        check_recipe(entry)
     out = args.out.resolve()
     if args.status:
         Console(width=max(_WIDTH, Console().width)).print(status(entries, out))
         return 0
     for entry in entries:
-        check_recipe(entry)
         if look(entry, out).word != "finished":
             check_committed(entry, out)
             check_data(entry, args.data)
-    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out)
     try:
         failed = run_queue(entries, args.data.resolve(), out, args.jobs, args.nice)
     except KeyboardInterrupt:

@@ -3,21 +3,38 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+import timm
+from pydantic import AfterValidator, Field
 
 from benchmarks.evidence.rows import read_rows
-from seattn.core.errors import UserError
+from seattn.core.errors import UserError, did_you_mean, shorten
+from seattn.core.files import is_one_line
 from seattn.core.recipe import Recipe, load_recipe
-from seattn.core.recipe.keys import CountFromOne
+from seattn.core.recipe.keys import CountFromOne, Seed
 from seattn.core.records import parse, read_yaml
 from seattn.core.rows import AccuracyRow
 from seattn.data.folders.classes import class_folders
 from seattn.data.folders.splits import find_split, require_split
-from seattn.data.images import cifar_folder
+from seattn.data.images import cifar_folder, cifar_place
 from seattn.models.listing import check_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "zoo_configs"
 QUEUE = CONFIGS / "queue.yaml"
 _CIFAR_CLASSES = {"cifar-10-batches-py": 10, "cifar-100-python": 100}
+
+
+def _plain(name: str) -> str:
+    if name in ("", "..") or name != Path(name).name or name.endswith(".yaml") or not is_one_line(name):
+        raise ValueError(f"recipe must be the name of a file of zoo_configs, without folder and suffix, got {name!r}")
+    return name
+
+
+def _per_cent(floor: float) -> float:
+    if not 1 < floor <= 100:
+        raise ValueError(f"floor must be in per cent, above 1 and at most 100, got {floor:g}")
+    return floor
 
 
 @dataclass(frozen=True)
@@ -33,11 +50,11 @@ class Entry:
             second in total; a large net with all cores is finished first.
     """
 
-    recipe: str
-    seed: int
+    recipe: Annotated[str, AfterValidator(_plain)]
+    seed: Seed
     data: str
-    holdout: float
-    floor: float | None
+    holdout: Annotated[float, Field(ge=0, lt=1)]
+    floor: Annotated[float, AfterValidator(_per_cent)] | None
     cores: CountFromOne = 1
 
     @property
@@ -72,7 +89,11 @@ def read_queue(path: Path = QUEUE) -> tuple[Entry, ...]:
         UserError: naming the entry and the key that is unknown, missing or of the wrong type.
     """
     example = "entries: [{recipe: se_resnet18_cifar.cifar10.zoo, seed: 0, data: cifar10, holdout: 0, floor: 95}]"
-    items = read_yaml(path, "queue", example).get("entries")
+    content = read_yaml(path, "queue", example)
+    for key in content:
+        if key != "entries":
+            raise UserError(f"queue {path}: unknown key {key!r}; its only key is 'entries'")
+    items = content.get("entries")
     if not isinstance(items, list) or not items:
         raise UserError(f"queue {path} must have a list of entries, for example {example!r}")
     entries = tuple(parse(Entry, item, f"{path}, entry {number}") for number, item in enumerate(items, 1))
@@ -89,6 +110,9 @@ def check_recipe(entry: Entry) -> None:
     Raises:
         UserError: if it is so.
     """
+    if not entry.path.exists():
+        near = did_you_mean(entry.recipe, (path.stem for path in sorted(CONFIGS.glob("*.yaml"))))
+        raise UserError(f"queue entry {entry.name}: there is no recipe {entry.path}; {near}")
     try:
         check_name(entry.resolved.model)
     except UserError as error:
@@ -96,21 +120,28 @@ def check_recipe(entry: Entry) -> None:
 
 
 def check_data(entry: Entry, data: Path) -> None:
-    """Refuse an entry whose images are not in `data`, or have another number of classes than its recipe says.
+    """Refuse an entry whose images are not in `data`, or have other classes than its recipe's net.
 
     Raises:
         UserError: if it is so.
     """
-    folder = data / entry.data
+    try:
+        _check_classes(entry.resolved, data / entry.data)
+    except UserError as error:
+        raise UserError(f"queue entry {entry.name}: {error}") from error
+
+
+def _check_classes(recipe: Recipe, folder: Path) -> None:
     for split in ("train", "test"):
         require_split(folder, split)
     files = cifar_folder(folder)
-    if files is None:
-        classes = len(class_folders(find_split(folder, "train")))
-    else:
-        classes = _CIFAR_CLASSES[(folder / files).resolve().name]
-    if entry.resolved.num_classes not in (None, classes):
+    names = () if files else class_folders(find_split(folder, "train"))
+    classes = _CIFAR_CLASSES[cifar_place(folder / files).name] if files else len(names)
+    if recipe.num_classes not in (None, classes):
+        raise UserError(f"{folder} has {classes} classes, the recipe has num_classes {recipe.num_classes}")
+    cfg = timm.get_pretrained_cfg(recipe.model)
+    known = (cfg and cfg.label_names) or names
+    if strays := [name for name in names if name not in known]:
         raise UserError(
-            f"queue entry {entry.name}: {folder} has {classes} classes, the recipe has num_classes "
-            f"{entry.resolved.num_classes}"
+            f"{folder} has classes that {recipe.model} does not know: {shorten(strays)}; it knows {shorten(known)}"
         )

@@ -15,13 +15,19 @@ from benchmarks.zoo.entries import Entry
 from seattn.core.errors import UserError
 from seattn.core.files import is_locked
 from seattn.core.recipe import Recipe, load_recipe
+from seattn.core.records import read_text
+from seattn.core.rows import AccuracyRow
 from seattn.training.build import side_at
 from seattn.training.run_dir import read_summary
 
 
 @dataclass(frozen=True)
 class State:
-    """The state of a run: `word` is waiting, running, stopped, finished or failed; accuracies are in per cent."""
+    """The state of a run; accuracies are in per cent.
+
+    Args:
+        word: waiting, running, stopped, finished, failed, or damaged: a file of the run cannot be read.
+    """
 
     word: str
     epochs: int = 0
@@ -42,22 +48,35 @@ def look(entry: Entry, out: Path) -> State:
     """The state of an entry's run; a run with a row on record is finished, wherever it was trained."""
     folder = out / entry.name
     row = entry.on_record  # of the weights as they ship; the run's own is of its weights in full precision
-    if row is None and (folder / "result.json").exists():
-        row = read_run(folder)
-    if row is not None:
-        held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
-        rate = row.epochs * row.train_images / row.train_seconds
-        return State("finished", row.epochs, row.epochs, rate, held_out, 0.0, 100 * row.top1)
+    try:
+        if row is None and (folder / "result.json").exists():
+            row = read_run(folder)
+        return _in_folder(entry, folder) if row is None else _of_row(row)
+    except UserError as error:  # a damaged file of one run does not hide the others
+        return State("damaged", reason=str(error))
+
+
+def _of_row(row: AccuracyRow) -> State:
+    held_out = None if row.held_out_top1 is None else 100 * row.held_out_top1
+    rate = row.epochs * row.train_images / row.train_seconds
+    return State("finished", row.epochs, row.epochs, rate, held_out, 0.0, 100 * row.top1)
+
+
+def _in_folder(entry: Entry, folder: Path) -> State:
     running = is_locked(folder)
     history = read_summary(folder)
     failure = beside(folder, ".failed")
-    reason = "" if running or not failure.exists() else failure.read_text(encoding="utf-8").strip()
+    reason = "" if running or not failure.exists() else read_text(failure).strip()
     word = "running" if running else "failed" if reason else "stopped" if history else "waiting"
     recipe = _recipe(entry, folder)
     if not history:
         return State(word, 0, recipe.run_epochs, reason=reason)
     last = history[-1]
-    held = None if math.isnan(last["eval_top1"]) else last["eval_top1"]
+    for column in ("images_per_second", "train_seconds"):
+        if not 0 < last.get(column, math.nan) < math.inf:
+            raise UserError(f"{folder / 'summary.csv'} is damaged: {column} of its last line should be above 0")
+    held_out = last.get("eval_top1", math.nan)
+    held = None if math.isnan(held_out) else held_out
     left = seconds_left(recipe, history)
     return State(word, len(history), recipe.run_epochs, last["images_per_second"], held, left, reason=reason)
 

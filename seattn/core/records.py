@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from seattn.core.errors import UserError, did_you_mean, first_line
 from seattn.core.files import not_found, write_text
@@ -67,6 +68,8 @@ def read_text(path: Path, what: str = "") -> str:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{name} is not text in UTF-8: {error}") from error
+    except ValueError as error:  # a NUL in the path
+        raise UserError(f"cannot read {name!r}: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -165,13 +168,14 @@ def _dump_value(value: Any) -> str:
 
 
 def parse(cls: type[Record], content: object, source: Path | str) -> Record:
-    """The record in the plain values of a JSON file.
+    """The record in the values of a JSON or YAML file; YAML's dates, sets and bytes count as text, lists and text.
 
     Raises:
         UserError: naming `source`, for a key that is unknown, missing or of another type.
     """
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(content), strict=True, extra="forbid")
+        text = to_json(content, inf_nan_mode="constants", bytes_mode="base64")
+        return TypeAdapter(cls).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         raise UserError(f"{source} is not a valid {cls.__name__}: {explain(cls, error)}") from error
 

@@ -13,6 +13,8 @@ from pydantic import Field
 
 from seattn.core.errors import counted
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -57,19 +59,19 @@ class AccuracyRow:
     dataset: str
     split: str
     n: Annotated[int, Field(ge=1)]
-    top1: Annotated[float, Field(ge=0, le=1)]
-    top1_low: float
-    top1_high: float
-    top5: float
-    loss: float
-    ece: float
+    top1: _Share
+    top1_low: _Share
+    top1_high: _Share
+    top5: _Share
+    loss: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ece: _Share
     seed: int
     epochs: Annotated[int, Field(ge=1)]
     train_images: int
     held_out_images: int
-    held_out_top1: float | None
+    held_out_top1: _Share | None
     params: int
-    train_seconds: Annotated[float, Field(allow_inf_nan=False)]
+    train_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     dtype: str
     memory_format: str
     conditions: Conditions

@@ -241,13 +241,19 @@ def cifar_folder(data_dir: Path) -> str | None:
     Raises:
         UserError: if `data_dir` has the files of both sets.
     """
-    if data_dir.is_dir() and data_dir.resolve().name in _CIFAR:
+    if data_dir.is_dir() and cifar_place(data_dir).name in _CIFAR:
         return "."
     found = [name for name in _CIFAR if (data_dir / name).is_dir()]
     if len(found) > 1:
         either = " or ".join(printable(data_dir / name) for name in found)
         raise UserError(f"{printable(data_dir)} has the files of CIFAR-10 and of CIFAR-100; give {either}")
     return found[0] if found else None
+
+
+def cifar_place(folder: Path) -> Path:
+    """The absolute path of a folder, under a link's own name if that is the name of CIFAR's files."""
+    path = Path(os.path.abspath(folder))
+    return path if path.name in _CIFAR else path.resolve()
 
 
 def load_cifar(data_dir: Path, split: str, size: Size = (32, 32), *, mode: str = "RGB") -> ImageSet:
@@ -262,7 +268,7 @@ def load_cifar(data_dir: Path, split: str, size: Size = (32, 32), *, mode: str =
         raise UserError(f"{data_dir / folder} has no split {split!r}; it has train and test")
     if size != (32, 32):
         raise UserError(f"CIFAR's images are 32 x 32, the model's input is {size[0]} x {size[1]}; use an image folder")
-    place = (data_dir / folder).resolve()
+    place = cifar_place(data_dir / folder)
     try:
         files = _CIFAR[place.name](str(place.parent), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,22 @@ def fails(command_fails, queue, data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"recipe": "resnet21_cifar"}, "queue entry resnet21_cifar-s0-h0.1: cannot read recipe"),
+        ({"recipe": "resnet20_cifar.cifar10.zo"}, "10.zo.yaml; did you mean 'resnet20_cifar.cifar10.zoo'?"),
+        ({"recipe": "resnet20_cifar.cifar10.cpu.yaml"}, "recipe must be the name of a file of zoo_configs, without"),
+        ({"recipe": "../zoo_configs/resnet20_cifar.cifar10.cpu"}, "recipe must be the name of a file of zoo_configs"),
+        ({"recipe": "a\nb"}, r"without folder and suffix, got 'a\nb'"),
+        ({"recipe": "a\0b"}, r"without folder and suffix, got 'a\x00b'"),
+        ({"recipe": date(2026, 11, 30)}, "there is no recipe"),
         ({"recipe": "resnet20_cifar.cifar100"}, "images has 10 classes, the recipe has num_classes 100"),
-        ({"data": "nowhere", "seed": 1}, "no data folder"),
+        ({"data": "nowhere", "seed": 1}, "queue entry resnet20_cifar.cifar10.cpu-s1-h0.1: no data folder"),
+        ({"seed": -1}, "entry 2 is not a valid Entry: seed must be at least 0, got -1"),
         ({"seed": "one"}, "entry 2 is not a valid Entry: seed must be a whole number, got 'one'"),
-        ({"holdout": 1.5}, "seattn.holdout must be less than 1, got 1.5"),
+        ({"holdout": 1.5}, "entry 2 is not a valid Entry: holdout must be less than 1, got 1.5"),
+        ({"holdout": float("nan")}, "entry 2 is not a valid Entry: holdout must be less than 1, got nan"),
+        ({"floor": 0.95}, "floor must be in per cent, above 1 and at most 100, got 0.95"),
+        ({"floor": float("nan")}, "floor must be in per cent, above 1 and at most 100, got nan"),
+        ({"floor": 200}, "floor must be in per cent, above 1 and at most 100, got 200"),
+        ({"floor": date(2026, 11, 30)}, "entry 2 is not a valid Entry: floor must be a number, got '2026-11-30'"),
         ({"flor": 3}, "unknown key 'flor'; did you mean 'floor'?"),
         ({"cores": 0}, "entry 2 is not a valid Entry: cores must be at least 1, got 0"),
         ({}, "the entry resnet20_cifar.cifar10.cpu-s0-h0.1 occurs more than once"),
@@ -93,6 +105,43 @@ def test_a_bad_entry_is_one_line_before_anything_trains(fails, change, message):
 def test_a_missing_key_and_an_empty_queue_are_named(fails):
     assert "the key 'floor' is missing" in fails({key: value for key, value in ENTRY.items() if key != "floor"})
     assert "must have a list of entries" in fails()
+
+
+def test_a_key_beside_the_entries_is_refused(tmp_path):
+    (tmp_path / "queue.yaml").write_text(yaml.safe_dump({"entries": [ENTRY], "floor": 3}))
+    with pytest.raises(UserError, match="unknown key 'floor'; its only key is 'entries'"):
+        read_queue(tmp_path / "queue.yaml")
+
+
+def test_images_of_other_classes_are_refused_also_where_their_number_is_right(tmp_path):
+    for name in [*load_sample("cifar10").class_names[1:], "tiger"]:
+        for split in ("train", "test"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"queue entry .* classes that resnet20_cifar.cifar10 does not know: tiger; it k"
+    ):
+        check_data(Entry(**ENTRY), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "{run}/summary.csv",
+            b"epoch\n0\n",
+            "summary.csv is damaged: images_per_second of its last line should be above 0",
+        ),
+        ("{run}/summary.csv", b"images_per_second,train_seconds\n3,inf\n", "train_seconds of its last line should be"),
+        ("{run}/result.json", b"{}", "is not a valid AccuracyRow"),
+        ("{run}.failed", b"\xff", "is not text in UTF-8"),
+    ],
+)
+def test_a_damaged_run_is_one_line_of_the_table(tmp_path, name, content, message):
+    (tmp_path / NAME).mkdir()
+    (tmp_path / name.format(run=NAME)).write_bytes(content)
+    state = look(Entry(**ENTRY), tmp_path)
+    assert state.word == "damaged"
+    assert message in state.reason
 
 
 def test_the_queue_that_ships_names_recipes_that_exist():
@@ -125,6 +174,9 @@ def test_the_classes_of_every_form_of_a_data_folder_are_compared(tmp_path):
     with pytest.raises(UserError, match="own has 100 classes, the recipe has num_classes 10"):
         check_data(Entry(**ENTRY | {"data": "own"}), tmp_path)
     check_data(Entry(**ENTRY | {"data": "own", "recipe": "resnet20_cifar.cifar100"}), tmp_path)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "cifar-10-batches-py").symlink_to(tmp_path / "own")
+    check_data(Entry(**ENTRY | {"data": "linked"}), tmp_path)
 
 
 def test_entries_that_are_finished_need_no_images(queue, tmp_path, capsys):

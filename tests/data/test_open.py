@@ -79,6 +79,10 @@ def test_cifar_files_are_read_as_torchvision_reads_them(tmp_path, monkeypatch):
     take_as_whole(monkeypatch)
     train, test = load_cifar(tmp_path, "train"), load_cifar(tmp_path, "test")
     assert torch.equal(load_cifar(tmp_path / "cifar-10-batches-py", "test").images, test.images)  # the folder itself
+    (tmp_path / "cifar-10-batches-py").rename(tmp_path / "mine")
+    (tmp_path / "cifar-10-batches-py").symlink_to(tmp_path / "mine")
+    for folder in (tmp_path, tmp_path / "cifar-10-batches-py"):  # a link's own name says which set it is
+        assert torch.equal(load_cifar(folder, "test").images, test.images)
     (tmp_path / "cifar-100-python").mkdir()
     with pytest.raises(UserError, match=r"has the files of CIFAR-10 and of CIFAR-100; give .*-py or .*-100-python"):
         has_split(tmp_path, "train")

@@ -71,6 +71,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "read_rows", partial(read_rows, path=tmp_path / "accuracy.csv"))
     monkeypatch.setattr(record, "write_classes", partial(write_classes, folder=tmp_path / "classes"))
     monkeypatch.setattr(record, "place", partial(place, weights=tmp_path))
+    monkeypatch.setattr(record, "read_queue", lambda: [])
     return tmp_path
 
 
@@ -94,12 +95,14 @@ def test_the_temperature_is_fitted_on_the_images_that_the_run_held_out(photos, c
     assert held_out_temperature(row, recipe, path, photos) == fitted.temperature != 1
     assert f"temperature {fitted.temperature:g}" in capsys.readouterr().out
     assert held_out_temperature(dataclasses.replace(row, held_out_top1=None), recipe, path, photos) is None
+    with pytest.raises(UserError, match="has no validation split, on which the run of"):
+        held_out_temperature(row, dataclasses.replace(recipe, seattn=OurKeys(holdout=0)), path, photos)
     for other in ({"held_out_top1": 0.1}, {"held_out_images": 199}):
         with pytest.raises(UserError, match="give the run's own data"):
             held_out_temperature(dataclasses.replace(row, **other), recipe, path, photos)
 
 
-def test_record_writes_the_temperature_beside_the_digest(project, photos, monkeypatch):
+def test_record_writes_the_temperature_beside_the_digest(project, photos, monkeypatch, capsys):
     source = WEIGHTS / f"{ROW.name}.safetensors"
     shutil.copyfile(source, project / source.name)
     monkeypatch.setattr(record, "WEIGHTS", project)
@@ -110,6 +113,8 @@ def test_record_writes_the_temperature_beside_the_digest(project, photos, monkey
     entry = json.loads((project / "index.json").read_text())[ROW.name]
     assert entry == {"file": source.name, "sha256": weight_index()[ROW.name]["sha256"], "temperature": 1.5}
     assert record.main(["--temperature", ROW.name]) == 2
+    assert record.main(["--classes", ROW.name.partition(".")[0], "--data-dir", str(photos)]) == 2
+    assert f"did you mean '{ROW.name}'?" in capsys.readouterr().err
     monkeypatch.setattr(record, "held_out_temperature", lambda *arguments: None)
     assert record.main(["--temperature", ROW.name, "--data-dir", str(photos)]) == 2
     assert json.loads((project / "index.json").read_text())[ROW.name] == entry
@@ -177,6 +182,8 @@ def large(run):
         (row(split="held-out"), "was scored on its held-out part"),
         (row(top1=0.9), "give the run's own data"),
         (row(n=10_000), "has 30 test images, the run was scored on 10000"),
+        (row(loss=float("nan")), "loss must be a finite number, got nan"),
+        (row(name="resnet20_cifar.cifar10"), "mixes two runs: result.json is of resnet20_cifar.cifar10, recipe.yaml of"),
         (
             lambda run: dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml"),
             "followed no recipe of",
@@ -215,6 +222,33 @@ def test_weights_below_their_floor_do_not_ship(project, run, monkeypatch, capsys
     assert message in capsys.readouterr().err
     assert (project / "accuracy.csv").exists() == (not message)
     assert bool(list(project.glob("*.safetensors"))) == (not message)
+
+
+def test_a_recipe_that_the_queue_does_not_list_has_the_floor_of_its_net(project, run, monkeypatch, capsys):
+    top1 = 100 * read_run(run).top1
+    another = Entry(recipe="se_resnet20_cifar.cifar10.zoo", seed=0, data="x", holdout=0, floor=top1 + 0.1)
+    monkeypatch.setattr(record, "read_queue", lambda: [dataclasses.replace(another, floor=None), another])
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 2
+    assert "below the floor of" in capsys.readouterr().err
+    another = dataclasses.replace(another, recipe="resnet20_cifar.cifar10.zoo")
+    monkeypatch.setattr(record, "read_queue", lambda: [another])
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 0
+
+
+def test_images_of_as_many_other_classes_do_not_ship(project, run, capsys):
+    (project / "data" / "test" / CIFAR10[0]).rename(project / "data" / "test" / "zebra")
+    assert record.main(["--ship", "--data-dir", str(project / "data"), str(run)]) == 2
+    assert f"has classes that {ROW.name} does not know: zebra; it knows airplane" in capsys.readouterr().err
+    assert not (project / "accuracy.csv").exists()
+
+
+def test_one_folder_in_two_spellings_is_one_run_and_a_copy_of_it_is_refused(project, run, capsys):
+    shutil.copytree(run, project / "copy")
+    assert record.main([str(run), str(project / "copy")]) == 2
+    assert "or two runs have it" in capsys.readouterr().err
+    assert not (project / "accuracy.csv").exists()
+    assert record.main([str(run), str(project / "data" / ".." / "run")]) == 0
+    assert len(read_rows(project / "accuracy.csv")) == 1
 
 
 @pytest.mark.parametrize("step", ["place", "write_classes", "append_row"])
