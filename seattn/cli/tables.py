@@ -129,7 +129,9 @@ def print_evaluation(console: Console, evaluation: "Evaluation", *, pairs: int =
     """Print the headline, a table of the classes and the `pairs` most frequent confusions."""
     console.print(Text(headline(evaluation), style="bold"))
     k = min(5, len(evaluation.class_names))
-    console.print(Text(f"top-{k} {evaluation.top5:.2%}, loss {evaluation.loss:.4f}, ECE {evaluation.ece:.4f}"))
+    divided = evaluation.temperature != 1
+    by = f"; loss and ECE with the weights' temperature {evaluation.temperature:g}" if divided else ""
+    console.print(Text(f"top-{k} {evaluation.top5:.2%}, loss {evaluation.loss:.4f}, ECE {evaluation.ece:.4f}{by}"))
     if evaluation.superclass_top1 is not None:
         console.print(Text(f"top-1 of superclasses {evaluation.superclass_top1:.2%}"))
     table = Table("class", "recall", "precision", "F1", "images")

@@ -125,7 +125,8 @@ def not_found(what: str, path: Path) -> str:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return f"no such {what}: {shown}" if missing else f"cannot read {shown}: {error.strerror}"
     kind = "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device or a pipe"
-    return f"{shown} is a {kind}, not a {what}"
+    article = "an" if what[0] in "aeiou" else "a"
+    return f"{shown} is a {kind}, not {article} {what}"
 
 
 def printable(name: str | Path) -> str:

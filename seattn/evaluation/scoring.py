@@ -6,7 +6,7 @@ Shapes: N images of H x W pixels, K classes (outputs of the model). Scores and p
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,12 @@ class ClassCounts:
     Args:
         class_names: the K classes.
         confusion: (K, K) counts of images by [true][predicted].
+        groups: the superclass of each class; None: by the names of the classes.
     """
 
     class_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
+    groups: tuple[str, ...] | None = None
 
     def worst_pairs(self, k: int = 10) -> list[tuple[str, str, int]]:
         """The k most frequent confusions: (true class, predicted class, count), most frequent first."""
@@ -93,7 +95,7 @@ class ClassCounts:
 
         None for a data set without superclasses.
         """
-        groups = superclasses(self.class_names)
+        groups = self.groups or superclasses(self.class_names)
         if groups is None:
             return None
         correct = sum(
@@ -116,6 +118,7 @@ class Evaluation(ClassCounts):
         ece: the expected calibration error, the mean |accuracy - confidence| over 15 bins of confidence, weighted by
             count; Guo et al., ICML 2017.
         bins: count, mean confidence and accuracy of each of the 15 bins of `calibration_bins`.
+        temperature: by which the model's logits were divided for `loss`, `ece` and `bins`.
     """
 
     n: int
@@ -128,6 +131,8 @@ class Evaluation(ClassCounts):
     class_names: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     bins: tuple[tuple[int, float, float], ...]
+    temperature: float = 1.0
+    groups: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and the scores of the classes as plain values, and the accuracy of superclasses if there are some.
@@ -135,6 +140,7 @@ class Evaluation(ClassCounts):
         The values suit `json.dumps`.
         """
         values = {**asdict(self), "per_class": [asdict(score) for score in self.per_class]}
+        del values["groups"]
         return values if self.superclass_top1 is None else {**values, "superclass_top1": self.superclass_top1}
 
 
@@ -314,7 +320,9 @@ def evaluate(
     description = "evaluating" if progress else ""
     batches = image_batches(model, images, batch_size=batch_size, workers=workers, progress=description)
     logits = predict_scores(model, batches, tta=tta)
-    return summarize(logits, torch.tensor(outputs)[images.labels], names)
+    scores = summarize(logits, torch.tensor(outputs)[images.labels], names)
+    # Folders that have other names than the model's classes have their superclasses, too.
+    return replace(scores, temperature=model_temperature(model), groups=superclasses(class_names(model)))
 
 
 def open_images(data_dir: Path, split: str, *, exif: bool = True, labels: Path | None = None) -> FileSet | ImageSet:

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from timm.models import PretrainedCfg
 
 from seattn.core.errors import counted
+from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow
 from seattn.evaluation.scoring import wilson_interval
 from seattn.hub.facts import ClassResults, Facts
@@ -77,12 +78,14 @@ def render_card(facts: Facts, cfg: PretrainedCfg, org: str | None = None, temper
         all_images=row.train_images + row.held_out_images,
         own_validation=row.held_out_images > 0 and recipe.seattn.holdout == 0,
         earlier_rows=_earlier_rows(facts),
+        below_floor=[other for other in _earlier_rows(facts) if _is_below_floor(other, facts)],
         runs=runs_of_recipe(facts),
         recipe=recipe,
         ours=recipe.seattn,
+        second_cycle=recipe.scheduled_epochs - recipe.epochs - recipe.cooldown_epochs - _warm_up(recipe),
         full_size_epochs=row.epochs - sum(epochs for _, epochs in recipe.seattn.resize),
         classes=classes,
-        scores=sorted(classes.per_class, key=lambda score: score.recall) if classes else [],
+        scores=sorted(classes.per_class, key=lambda score: (score.recall, score.f1)) if classes else [],
         **_superclasses(classes),
         temperature=temperature,
         policy=_POLICIES.get(recipe.seattn.policy),
@@ -215,6 +218,19 @@ def _earlier_rows(facts: Facts) -> list[AccuracyRow]:
     before = facts.rows[: facts.rows.index(facts.row)]
     others = [row for row in facts.rows if facts.of_project and _version(row) != _version(facts.row)]
     return [row for row in others if row.split == facts.row.split and (row in before or not row.recipe)]
+
+
+def _warm_up(recipe: Recipe) -> int:
+    """The epochs of warm-up before the first cycle."""
+    return recipe.warmup_epochs if recipe.warmup_prefix else 0
+
+
+def _is_below_floor(row: AccuracyRow, facts: Facts) -> bool:
+    """Whether an earlier row is of a run for publication (`….zoo`) whose weights missed the floor.
+
+    Such weights are not halved for the package; the row is of those in full precision.
+    """
+    return row.name == facts.name and row.recipe.endswith(".zoo") and row.weights_dtype == "float32"
 
 
 def _version(row: AccuracyRow) -> str:

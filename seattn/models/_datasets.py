@@ -117,8 +117,8 @@ DATASETS = {
         tuple(_CLASSES["butterfly100"]),
         about=About(
             "100 species of butterfly and moth, from the Kaggle set Butterfly & Moths Image Classification, in its own "
-            "splits: 12,534 photographs for training, 490 for validation, 500 for the test; one of the test has a near "
-            "duplicate in train; all were scaled from 224 to 128 pixels and stored as WebP of quality 75 before "
+            "splits: 12,534 photographs for training, 490 for validation, 500 for the test; one of the test images has "
+            "a near duplicate in train; all were scaled from 224 to 128 pixels and stored as WebP of quality 75 before "
             "training and test, and two names of one species were made one (POLYGONIA is QUESTION MARK)",
             limits="The test images are of the same source as the training images. On photographs from elsewhere, with "
             "other framing and light, the accuracy is probably lower; it was not measured. Some labels are wrong "

@@ -183,7 +183,7 @@ def large(run):
         (row(top1=0.9), "give the run's own data"),
         (row(n=10_000), "has 30 test images, the run was scored on 10000"),
         (row(loss=float("nan")), "loss must be a finite number, got nan"),
-        (row(name="resnet20_cifar.cifar10"), "mixes two runs: result.json is of resnet20_cifar.cifar10, recipe.yaml of"),
+        (row(name="resnet20_cifar.cifar10"), "mixes two runs: result.json is of resnet20_cifar.cifar10, recipe"),
         (
             lambda run: dataclasses.replace(load_recipe(RECIPE), lr=0.3).write(run / "recipe.yaml"),
             "followed no recipe of",
@@ -391,6 +391,18 @@ def test_a_card_names_the_known_scores_of_the_same_net_with_other_attention():
     assert "92.64" not in card  # of SE-ResNet-20 by this recipe
 
 
+def test_a_card_says_that_a_recipe_was_written_because_the_one_before_missed_the_floor():
+    tried = dataclasses.replace(ROW, recipe=f"{ROW.name}.zoo", weights_dtype="float32", top1=0.25)
+    facts = dataclasses.replace(FACTS, row=dataclasses.replace(ROW, recipe=f"{ROW.name}.longer.zoo"))
+    for row, missed in [(tried, True), (dataclasses.replace(tried, weights_dtype="float16"), False)]:
+        card = render_card(dataclasses.replace(facts, rows=(row, facts.row)), CFG)
+        assert "Weights below a floor that was set before the training are not published" in card
+        assert (": 25.00 % was below it, and for that reason this recipe" in card) == missed
+        assert "Nothing else was chosen by the test score" in card
+    card = render_weights()[ROOT / "hub_cards" / "se_resnet18_cifar.cifar10.md"]
+    assert "down linearly over 42 epochs, then once more down from 0.06 over 18 epochs, weight decay" in card
+
+
 def test_every_row_was_measured_on_a_whole_test_split_and_its_interval_holds_its_top1():
     sizes = {"CIFAR-10": 10_000, "CIFAR-100": 10_000, "Butterfly-75": 653, "Butterfly-100": 500}
     for row in read_rows():
@@ -431,6 +443,7 @@ def test_many_classes_are_folded_behind_the_hardest():
     shown, others = card.split("<summary>The other 60</summary>")
     assert shown.count("| species ") == 15
     assert others.split("</details>")[0].count("| species ") == 60
+    assert shown.index("| species 0 |") < shown.index("| species 1 |") < shown.index("| species 2 |")  # 60, 100 %; F1
     assert "numbered in the order of the outputs" in card
 
 

@@ -4,7 +4,7 @@ Shapes: M models, B images of a batch, N images in all, K classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from seattn.core.errors import UserError
 from seattn.data.folders.own_splits import check_unseen
+from seattn.data.transforms import class_names
 from seattn.evaluation.prediction import predict_scores
 from seattn.evaluation.probabilities.combination import class_orders, combine
 from seattn.evaluation.scoring import (
@@ -24,6 +25,7 @@ from seattn.evaluation.scoring import (
     wilson_interval,
 )
 from seattn.evaluation.statistics import ImageDifference, paired_difference
+from seattn.models._datasets import superclasses
 
 
 @dataclass(frozen=True)
@@ -108,4 +110,5 @@ def evaluate_ensemble(
         low, high = wilson_interval(correct, len(true))
         gain = paired_difference(right_alone[None], right[None])
         members.append(Member(name, correct / len(true), low, high, gain))
-    return EnsembleEvaluation(ensemble, summarize(all_scores, true, names), tuple(members))
+    together = replace(summarize(all_scores, true, names), groups=superclasses(class_names(nets[0])))
+    return EnsembleEvaluation(ensemble, together, tuple(members))

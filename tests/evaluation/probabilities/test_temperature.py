@@ -94,6 +94,13 @@ def test_a_run_is_calibrated_and_the_commands_use_the_temperature(run, data, tmp
         rf"is {scores.ece:.3f} with the temperature {temperature:.3f}, and {plain.ece:.3f} without it", page.text
     )
     check_config(run / "config.json")
+    score = ["evaluate", str(run), "--data-dir", str(data), "--split", "validation", "--workers", "0"]
+    for checkpoint, used in [([], True), (["--checkpoint", str(run / "model.safetensors")], False)]:
+        assert main([*score, *checkpoint]) == 0
+        sentence = f"; loss and ECE with the weights' temperature {temperature:g}"
+        assert (sentence in " ".join(capsys.readouterr().out.split())) == used
+        assert main([*score, *checkpoint, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["temperature"] == (temperature if used else 1)
     other = load_model(str(run), checkpoint=run / "model.safetensors")
     assert model_temperature(other) == 1
 
