@@ -138,6 +138,12 @@ def about(title: str) -> About:
     return next((data.about for data in DATASETS.values() if data.title == title), About())
 
 
+def title_of(title: str, label_names: Sequence[str]) -> str:
+    """`title`, or "" if the data set of that title is one of these here and has other classes."""
+    known = next((data.label_names for data in DATASETS.values() if data.title == title), label_names)
+    return title if set(known) == set(label_names) else ""
+
+
 def superclasses(label_names: Sequence[str]) -> tuple[str, ...] | None:
     """The superclass of each class, if these are the classes of a data set that has superclasses."""
     for data in DATASETS.values():

@@ -100,7 +100,7 @@ def write_run_report(
     held_out = f"{row.held_out_images:,} held out to choose by" if row.held_out_images else "no images held out"
     write_report(
         path,
-        title=f"{row.name} on {row.dataset}",
+        title=f"{row.name} on {row.dataset or 'a folder of images'}",
         model=model,
         scores=scores,
         facts={

@@ -27,6 +27,7 @@ from seattn.data.open import open_data
 from seattn.data.transforms import data_config
 from seattn.evaluation.prediction import predict_logits
 from seattn.evaluation.scoring import Evaluation, summarize
+from seattn.models._datasets import title_of
 from seattn.training.build import (
     create_mixup,
     create_model,
@@ -117,6 +118,10 @@ class TrainingRun:
         classes, outputs = len(self.data.class_names), self.model.num_classes
         if classes != outputs:
             raise UserError(f"{data_dir} has {classes} classes, the model {outputs}; set num_classes: {classes}")
+        if (title := self.recipe.seattn.dataset) and not title_of(title, self.data.class_names):
+            _logger.warning(
+                "%s has other classes than %s (seattn.dataset): the run's row names no data set", data_dir, title
+            )
         warn_of_seen_images(self.recipe, self.data.class_names, len(self.data.held_out))
 
     def _criterion(self, recipe: Recipe) -> torch.nn.Module:
@@ -193,7 +198,7 @@ class TrainingRun:
         scores = self._evaluate(self.data.test() if split == "test" else self.data.held_out)
         return AccuracyRow(
             name=recipe.model,
-            dataset=recipe.seattn.dataset,
+            dataset=title_of(recipe.seattn.dataset, self.data.class_names),
             split=split,
             n=scores.n,
             top1=scores.top1,

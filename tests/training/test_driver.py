@@ -57,6 +57,13 @@ def summary(run):
         return [{k: float(v) for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
 
 
+@pytest.mark.parametrize(("dataset", "named"), [("CIFAR-10", ""), ("colours", "colours")])
+def test_a_row_names_a_known_data_set_only_if_the_classes_are_its(tmp_path, data_dir, recipe, caplog, dataset, named):
+    path = recipe(epochs=1, seattn={**BASE["seattn"], "dataset": dataset})
+    assert train(path, data_dir, tmp_path / "run", device="cpu").dataset == named
+    assert ("has other classes than CIFAR-10 (seattn.dataset): the run's row names" in caplog.text) == (not named)
+
+
 def test_learns_and_leaves_a_run_that_timm_loads(tmp_path, data_dir, recipe, caplog):
     caplog.set_level(logging.INFO, "seattn")
     run = tmp_path / "run"
