@@ -3,14 +3,15 @@
 Appends each run's row to benchmarks/results/accuracy.csv. --ship also puts weights into the package, matrices and
 filters in half precision. They are scored again in that form, on the whole test split in DIR: the row has these scores,
 and the results by class go into benchmarks/results/classes. Of several runs of one name, the run that was best on its
-held-out images ships. Weights below the floor of their entry in zoo_configs/queue.yaml do not ship. `make cards`
-renders the documents.
+held-out images ships. Weights below the floor of their entry in zoo_configs/queue.yaml, or of another entry for the
+same net, do not ship. `make cards` renders the documents.
 
 `--classes NAME --data-dir DIR` scores weights that are already in the package by class again, and `--temperature NAME
 --data-dir DIR` fits their temperature again, on the images that their run held out, so --classes is due after it;
 --ship does both.
 """
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None) -> int:
             raise UserError(f"the run of {row.name} held out no images, on which a temperature could be fitted")
         place(path, row.name, temperature)
         return 0
-    runs = {path: _read(path) for path in dict.fromkeys(path.resolve() for path in args.run_dir)}
+    runs = {path: _read(path) for path in dict.fromkeys(Path(os.path.realpath(path)) for path in args.run_dir)}
     ships = _best(runs.values(), read_rows()) if args.ship else []
     with tempfile.TemporaryDirectory() as folder:
         found = [
@@ -153,8 +154,8 @@ def _prepare(run_dir: Path, row: AccuracyRow, data_dir: Path, half: Path) -> Fou
 def _require_floor(row: AccuracyRow) -> None:
     """Raise UserError if the queue does not publish this recipe, or has a floor above the row's accuracy.
 
-    The entry of the row's seed counts, or the recipe's first one; for a recipe that is not in the queue, the first
-    entry that publishes the same net.
+    The entry of the row's seed counts, or the recipe's first one; for a recipe that is not in the queue, an entry that
+    publishes the same net.
     """
     queue = read_queue()
     entries = [entry for entry in queue if entry.recipe == row.recipe] or [

@@ -66,11 +66,13 @@ def shipped_row(name: str, rows: Sequence[AccuracyRow], classes: ClassResults | 
         UserError: if there is no such row.
     """
     candidates = [row for row in rows if row.name == name]
-    if classes is not None:
-        candidates = [row for row in candidates if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
     if not candidates:
         near = did_you_mean(name, sorted({row.name for row in rows}))
         raise UserError(f"{ACCURACY} has no row of the weights {name}; {near}")
+    if classes is not None:
+        candidates = [row for row in candidates if (row.seed, row.recipe) == (classes.seed, classes.recipe)]
+    if not candidates:
+        raise UserError(f"{ACCURACY} has no row of the run of {name}; `python -m benchmarks.record --ship` adds it")
     return candidates[-1]
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,7 +17,6 @@ from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
 from seattn.data.folders.splits import has_split
 from seattn.data.images import hold_out
-from seattn.data.transforms import class_names
 from seattn.evaluation.probabilities.temperature import calibrate
 from seattn.evaluation.scoring import evaluate, open_images
 from seattn.hub.facts import ClassResults
@@ -63,8 +63,10 @@ def score(
         UserError: if the split has other classes or another number of images than the run's, or the accuracy differs.
     """
     model = load_model(row.name, checkpoint=weights)
-    known = class_names(model)
-    if strays := [name for name in open_images(data_dir, "test").class_names if name not in known]:
+    classes = open_images(data_dir, "test").class_names
+    cfg = timm.get_pretrained_cfg(row.name)
+    known = (cfg and cfg.label_names) or classes
+    if strays := [name for name in classes if name not in known]:
         raise UserError(
             f"{data_dir} has classes that {row.name} does not know: {shorten(strays)}; it knows {shorten(known)}"
         )
@@ -91,7 +93,7 @@ def score(
     )
     if temperature is not None:
         set_temperature(model, temperature)
-    classes = ClassResults(
+    results = ClassResults(
         name=row.name,
         seed=row.seed,
         recipe=row.recipe,
@@ -104,7 +106,7 @@ def score(
         temperature=temperature,
         calibrated_ece=None if temperature is None else evaluate(model, data_dir).ece,
     )
-    return scored, classes
+    return scored, results
 
 
 def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> ClassResults:

@@ -56,10 +56,13 @@ def run_queue(entries: Sequence[Entry], data: Path, out: Path, jobs: int, nice: 
                         failed.append(training.entry.name)
                 while waiting and (free := jobs - sum(training.threads for training in running)):
                     entry = waiting.pop(0)
-                    if look(entry, out).word == "finished" or _is_trained_elsewhere(out / entry.name):
+                    state = look(entry, out)
+                    if state.word == "finished" or _is_trained_elsewhere(out / entry.name):
                         continue
                     logged = -math.inf
                     try:
+                        if state.word == "damaged":
+                            raise UserError(state.reason)
                         running.append(Training(entry, data, out, nice, min(entry.cores, free)))
                     except UserError as error:
                         note_failure(out / entry.name, str(error))

@@ -18,11 +18,12 @@ from seattn.core.rows import AccuracyRow
 from seattn.data.folders.classes import class_folders
 from seattn.data.folders.splits import find_split, require_split
 from seattn.data.images import cifar_folder, cifar_place
+from seattn.models._datasets import DATASETS
 from seattn.models.listing import check_name
 
 CONFIGS = Path(__file__).resolve().parents[2] / "zoo_configs"
 QUEUE = CONFIGS / "queue.yaml"
-_CIFAR_CLASSES = {"cifar-10-batches-py": 10, "cifar-100-python": 100}
+_CIFAR = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100"}
 
 
 def _plain(name: str) -> str:
@@ -111,7 +112,7 @@ def check_recipe(entry: Entry) -> None:
         UserError: if it is so.
     """
     if not entry.path.exists():
-        near = did_you_mean(entry.recipe, (path.stem for path in sorted(CONFIGS.glob("*.yaml"))))
+        near = did_you_mean(entry.recipe, (path.stem for path in sorted(CONFIGS.glob("*.*.yaml"))))
         raise UserError(f"queue entry {entry.name}: there is no recipe {entry.path}; {near}")
     try:
         check_name(entry.resolved.model)
@@ -135,12 +136,16 @@ def _check_classes(recipe: Recipe, folder: Path) -> None:
     for split in ("train", "test"):
         require_split(folder, split)
     files = cifar_folder(folder)
-    names = () if files else class_folders(find_split(folder, "train"))
-    classes = _CIFAR_CLASSES[cifar_place(folder / files).name] if files else len(names)
-    if recipe.num_classes not in (None, classes):
-        raise UserError(f"{folder} has {classes} classes, the recipe has num_classes {recipe.num_classes}")
+    if files is None:
+        names = class_folders(find_split(folder, "train"))
+    else:
+        names = DATASETS[_CIFAR[cifar_place(folder / files).name]].label_names
     cfg = timm.get_pretrained_cfg(recipe.model)
-    known = (cfg and cfg.label_names) or names
+    classes = recipe.num_classes or (cfg and cfg.num_classes) or len(names)
+    if len(names) != classes:
+        raise UserError(f"{folder} has {len(names)} classes, the recipe has num_classes {classes}")
+    tagged = "." in recipe.model  # without a tag, timm gives the classes of a default tag
+    known = (tagged and cfg and cfg.label_names) or names
     if strays := [name for name in names if name not in known]:
         raise UserError(
             f"{folder} has classes that {recipe.model} does not know: {shorten(strays)}; it knows {shorten(known)}"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from seattn.core.errors import UserError, did_you_mean, first_line
 from seattn.core.files import not_found, write_text
@@ -168,7 +168,7 @@ def _dump_value(value: Any) -> str:
 
 
 def parse(cls: type[Record], content: object, source: Path | str) -> Record:
-    """The record in the values of a JSON or YAML file; YAML's dates, sets and bytes count as text, lists and text.
+    """The record in the values of a JSON or YAML file; YAML's dates and bytes count as text, sets as lists.
 
     Raises:
         UserError: naming `source`, for a key that is unknown, missing or of another type.
@@ -178,6 +178,8 @@ def parse(cls: type[Record], content: object, source: Path | str) -> Record:
         return TypeAdapter(cls).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
         raise UserError(f"{source} is not a valid {cls.__name__}: {explain(cls, error)}") from error
+    except PydanticSerializationError as error:  # half of a surrogate pair, or values nested too deep
+        raise UserError(f"{source} is not a valid {cls.__name__}: {first_line(error)}") from error
 
 
 def read_rows(cls: type[Record], path: Path) -> list[Record]:

@@ -252,7 +252,7 @@ def cifar_folder(data_dir: Path) -> str | None:
 
 def cifar_place(folder: Path) -> Path:
     """The absolute path of a folder, under a link's own name if that is the name of CIFAR's files."""
-    path = Path(os.path.abspath(folder))
+    path = folder.absolute()
     return path if path.name in _CIFAR else path.resolve()
 
 

@@ -55,7 +55,7 @@ class ClassScore:
 
 
 class ClassCounts:
-    """Scores that follow from the confusion matrix alone; a base class of records with these two fields.
+    """Scores that follow from the confusion matrix alone; a base class of records with these fields.
 
     Args:
         class_names: the K classes.

@@ -230,7 +230,8 @@ def _is_below_floor(row: AccuracyRow, facts: Facts) -> bool:
 
     Such weights are not halved for the package; the row is of those in full precision.
     """
-    return row.name == facts.name and row.recipe.endswith(".zoo") and row.weights_dtype == "float32"
+    worse = row.top1 < facts.row.top1 and row.epochs < facts.row.epochs
+    return worse and row.name == facts.name and row.recipe.endswith(".zoo") and row.weights_dtype == "float32"
 
 
 def _version(row: AccuracyRow) -> str:

@@ -121,6 +121,14 @@ def test_images_of_other_classes_are_refused_also_where_their_number_is_right(tm
         UserError, match=r"queue entry .* classes that resnet20_cifar.cifar10 does not know: tiger; it k"
     ):
         check_data(Entry(**ENTRY), tmp_path)
+    own = Entry(**ENTRY)
+    own.__dict__["resolved"] = replace(own.resolved, model="resnet20_cifar")  # without a tag, for any ten classes
+    check_data(own, tmp_path)
+    (tmp_path / "images" / "cifar-100-python").mkdir()
+    other = Entry(**ENTRY)
+    other.__dict__["resolved"] = replace(other.resolved, model="se_resnet18.butterfly100", num_classes=None)
+    with pytest.raises(UserError, match=r"that se_resnet18.butterfly100 does not know: apple, .*; it knows ADONIS"):
+        check_data(other, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +150,8 @@ def test_a_damaged_run_is_one_line_of_the_table(tmp_path, name, content, message
     state = look(Entry(**ENTRY), tmp_path)
     assert state.word == "damaged"
     assert message in state.reason
+    assert zoo.run_queue([Entry(**ENTRY)], tmp_path, tmp_path, 1) == [NAME]  # it fails with this reason
+    assert message in (tmp_path / f"{NAME}.failed").read_text()
 
 
 def test_the_queue_that_ships_names_recipes_that_exist():

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,19 @@ def test_a_record_of_json_is_strict(change, message):
         parse(Stay, {**whole, **change}, "x.json")
     with pytest.raises(UserError, match=r"x.json is not a valid Stay: the content must be a mapping"):
         parse(Stay, [], "x.json")
+
+
+def deep(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", ["\ud800", deep(300), date(2026, 11, 30), {"a", "b"}, b"\xff", 2 + 1j, float("nan")])
+def test_values_of_any_kind_are_refused_in_one_line(value):
+    """Those that JSON escapes or YAML's tags can make, and one that neither has."""
+    whole = {"name": "a", "nights": value, "where": {"city": "Bern", "height": 540}}
+    with pytest.raises(UserError, match="x.yaml is not a valid Stay: ") as error:
+        parse(Stay, whole, "x.yaml")
+    assert "\n" not in str(error.value)

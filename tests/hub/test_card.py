@@ -394,7 +394,9 @@ def test_a_card_names_the_known_scores_of_the_same_net_with_other_attention():
 def test_a_card_says_that_a_recipe_was_written_because_the_one_before_missed_the_floor():
     tried = dataclasses.replace(ROW, recipe=f"{ROW.name}.zoo", weights_dtype="float32", top1=0.25)
     facts = dataclasses.replace(FACTS, row=dataclasses.replace(ROW, recipe=f"{ROW.name}.longer.zoo"))
-    for row, missed in [(tried, True), (dataclasses.replace(tried, weights_dtype="float16"), False)]:
+    tried = dataclasses.replace(tried, epochs=ROW.epochs - 1)
+    others = ({"weights_dtype": "float16"}, {"top1": 0.75}, {"epochs": ROW.epochs})
+    for row, missed in [(tried, True), *((dataclasses.replace(tried, **other), False) for other in others)]:
         card = render_card(dataclasses.replace(facts, rows=(row, facts.row)), CFG)
         assert "Weights below a floor that was set before the training are not published" in card
         assert (": 25.00 % was below it, and for that reason this recipe" in card) == missed

@@ -52,7 +52,9 @@ class EnsembleEvaluation:
         members = [
             {**asdict(member), "gain": {**asdict(member.gain), "change": member.gain.change}} for member in self.members
         ]
-        return {"ensemble": self.ensemble, "members": members, **self.together.to_dict()}
+        together = self.together.to_dict()
+        del together["temperature"]  # each member has its own
+        return {"ensemble": self.ensemble, "members": members, **together}
 
 
 def evaluate_ensemble(
