@@ -159,6 +159,6 @@ def deep(levels):
 def test_values_of_any_kind_are_refused_in_one_line(value):
     """Those that JSON escapes or YAML's tags can make, and one that neither has."""
     whole = {"name": "a", "nights": value, "where": {"city": "Bern", "height": 540}}
-    with pytest.raises(UserError, match="x.yaml is not a valid Stay: ") as error:
+    with pytest.raises(UserError, match=r"x.yaml is not a valid Stay: ") as error:
         parse(Stay, whole, "x.yaml")
     assert "\n" not in str(error.value)
