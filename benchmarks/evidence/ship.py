@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from seattn.core.errors import UserError, first_line, shorten
+from benchmarks.evidence.known_classes import check_known
+from seattn.core.errors import UserError, first_line
 from seattn.core.files import atomic_path, sha256, write_text
 from seattn.core.recipe import Recipe
 from seattn.core.rows import AccuracyRow, conditions
@@ -63,13 +63,7 @@ def score(
         UserError: if the split has other classes or another number of images than the run's, or the accuracy differs.
     """
     model = load_model(row.name, checkpoint=weights)
-    classes = open_images(data_dir, "test").class_names
-    cfg = timm.get_pretrained_cfg(row.name)
-    known = (cfg and cfg.label_names) or classes
-    if strays := [name for name in classes if name not in known]:
-        raise UserError(
-            f"{data_dir} has classes that {row.name} does not know: {shorten(strays)}; it knows {shorten(known)}"
-        )
+    check_known(data_dir, open_images(data_dir, "test").class_names, row.name)
     measured_in = conditions(torch.device("cpu"))
     scores = evaluate(model, data_dir)
     if scores.n != row.n:
@@ -93,7 +87,7 @@ def score(
     )
     if temperature is not None:
         set_temperature(model, temperature)
-    results = ClassResults(
+    classes = ClassResults(
         name=row.name,
         seed=row.seed,
         recipe=row.recipe,
@@ -106,7 +100,7 @@ def score(
         temperature=temperature,
         calibrated_ece=None if temperature is None else evaluate(model, data_dir).ece,
     )
-    return scored, results
+    return scored, classes
 
 
 def score_again(row: AccuracyRow, data_dir: Path, weights: Path = WEIGHTS) -> ClassResults:

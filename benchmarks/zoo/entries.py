@@ -8,8 +8,9 @@ from typing import Annotated
 import timm
 from pydantic import AfterValidator, Field
 
+from benchmarks.evidence.known_classes import check_known
 from benchmarks.evidence.rows import read_rows
-from seattn.core.errors import UserError, did_you_mean, shorten
+from seattn.core.errors import UserError, did_you_mean
 from seattn.core.files import is_one_line
 from seattn.core.recipe import Recipe, load_recipe
 from seattn.core.recipe.keys import CountFromOne, Seed
@@ -144,9 +145,4 @@ def _check_classes(recipe: Recipe, folder: Path) -> None:
     classes = recipe.num_classes or (cfg and cfg.num_classes) or len(names)
     if len(names) != classes:
         raise UserError(f"{folder} has {len(names)} classes, the recipe has num_classes {classes}")
-    tagged = "." in recipe.model  # without a tag, timm gives the classes of a default tag
-    known = (tagged and cfg and cfg.label_names) or names
-    if strays := [name for name in names if name not in known]:
-        raise UserError(
-            f"{folder} has classes that {recipe.model} does not know: {shorten(strays)}; it knows {shorten(known)}"
-        )
+    check_known(folder, names, recipe.model)
