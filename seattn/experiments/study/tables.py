@@ -83,6 +83,8 @@ def notes(result: StudyResult) -> list[str]:
         if len(parts) > 1:
             lines.append("These runs were not scored on the same images: their differences are no comparison.")
         lines.append(_note_on_n(result))
+        if len({r.dtype for r in results}) > 1:
+            lines.append(_note_on_dtypes(result))
         where = sorted({r.conditions.machine for r in results})
         torch = sorted({r.conditions.torch for r in results})
         differ = "; they differ, and so do the minutes" if len(where) > 1 else ""
@@ -112,6 +114,19 @@ def _note_on_n(result: StudyResult) -> str:
         "narrow; the t interval assumes that the differences are normal. An interval that contains 0 is no proof that "
         "there is no difference."
     )
+
+
+def _note_on_dtypes(result: StudyResult) -> str:
+    """The dtypes of the runs, and the pairs whose two runs computed in different ones."""
+    runs = {(row.variant, row.result.seed): row.result.dtype for row in result.rows}
+    seeds = {dtype: sorted({seed for (_, seed), own in runs.items() if own == dtype}) for dtype in runs.values()}
+    parts = [f"{dtype} (seed{'s' * (len(own) > 1)} {', '.join(map(str, own))})" for dtype, own in sorted(seeds.items())]
+    mixed = [
+        f"{name}, seed {seed}" for (name, seed), own in runs.items() if runs.get((result.reference, seed), own) != own
+    ]
+    if not mixed:
+        return f"Trained in {' and '.join(parts)}: the two runs of each pair in the same dtype."
+    return f"Trained in {' and '.join(parts)}. The dtypes of these pairs differ, too: {'; '.join(mixed)}."
 
 
 def markdown(result: StudyResult) -> str:

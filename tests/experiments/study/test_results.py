@@ -78,6 +78,29 @@ def test_without_a_reference_run_there_is_no_difference(study, out):
     assert (out / "x" / "plot.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("float32_runs", "note"),
+    [
+        ([], None),
+        ([2, 3], "Trained in bfloat16 (seed 0) and float32 (seed 1): the two runs of each pair in the same dtype."),
+        (
+            [3],
+            "Trained in bfloat16 (seeds 0, 1) and float32 (seed 1). The dtypes of these pairs differ, too: b, seed 1.",
+        ),
+        (
+            [0],
+            "Trained in bfloat16 (seeds 0, 1) and float32 (seed 0). The dtypes of these pairs differ, too: b, seed 0.",
+        ),
+    ],
+)
+def test_runs_in_several_dtypes_are_named(study, out, float32_runs, note):
+    for i, run in enumerate(runs_of(load_ablation(study), out)):  # a and b of seed 0, then of seed 1
+        finish(run, 0.9, dtype="float32" if i in float32_runs else "bfloat16")
+    ablate(study, None, out)
+    text = (out / "x" / "table.md").read_text()
+    assert (note in text) if note else ("Trained in" not in text)
+
+
 def test_nothing_there_lists_all_and_writes_nothing(study, out, capsys):
     assert main(["ablate", str(study), "--dry-run", "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"missing: {v}, seed {s}" for v in "ab" for s in (0, 1)]
