@@ -26,7 +26,8 @@ from seattn.core.files import require_writable
 from seattn.core.records import append_rows
 from seattn.core.rows import Conditions, conditions
 from seattn.deploy.runtime import Run
-from seattn.evaluation.scoring import image_batches, match_classes, open_images, wilson_interval
+from seattn.evaluation.matching import match_classes
+from seattn.evaluation.scoring import image_batches, open_images, wilson_interval
 from seattn.models.load import load_model
 
 NETS = ("se_resnet20_cifar.cifar10", "se_resnet18_cifar.cifar10")

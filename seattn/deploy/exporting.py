@@ -30,7 +30,8 @@ from seattn.deploy.formats import Format, find_format
 from seattn.deploy.latency import milliseconds
 from seattn.deploy.metadata import describe
 from seattn.deploy.runtime import Run
-from seattn.evaluation.scoring import match_classes, open_images
+from seattn.evaluation.matching import match_classes
+from seattn.evaluation.scoring import open_images
 from seattn.models.load import DIR_PREFIX, HUB_PREFIX, load_model
 from seattn.ops import set_kernels
 from seattn.training.finetuning import images_of_nets

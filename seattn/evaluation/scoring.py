@@ -3,8 +3,6 @@
 Shapes: N images of H x W pixels, K classes (outputs of the model). Scores and probabilities are fractions of 1.
 """
 
-import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,9 +15,8 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from seattn.core.errors import UserError, shorten
+from seattn.core.errors import UserError
 from seattn.core.progress import progress_bar
-from seattn.core.records import read_text
 from seattn.data.folders.files import list_files
 from seattn.data.folders.own_splits import check_unseen
 from seattn.data.folders.splits import split_folder
@@ -27,6 +24,7 @@ from seattn.data.images import FileSet, ImageSet, cifar_folder, load_cifar
 from seattn.data.labels import read_labels
 from seattn.data.loader import FolderEval
 from seattn.data.transforms import class_names, data_config
+from seattn.evaluation.matching import match_classes
 from seattn.evaluation.prediction import as_seen, predict_scores
 from seattn.models._datasets import superclasses
 from seattn.models.load import model_temperature
@@ -35,7 +33,6 @@ FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
 _SIDE = 128  # the largest side in pixels of an image on a page
-_logger = logging.getLogger("seattn")
 
 
 @dataclass(frozen=True)
@@ -341,63 +338,3 @@ def image_batches(
     batches = FolderEval(images, batch_size, workers, data_config(model), next(model.parameters()).device).in_order()
     count = -(-len(images) // batch_size)
     return progress_bar(batches, progress, total=count, unit="batch", shown=bool(progress))
-
-
-def match_classes(
-    folders: Sequence[str], model: nn.Module, class_map: Path | None = None
-) -> tuple[list[int], tuple[str, ...]]:
-    """The index of the model's output for each class folder, and the names of all K outputs.
-
-    Folders are matched by `class_map` if it is given, or by name if each folder is one of the model's label names.
-    Otherwise K folders are matched by their order, with a warning; numbers are sorted by value, as in timm.
-
-    Raises:
-        UserError: if the folders cannot be matched.
-    """
-    known = class_names(model)
-    if class_map is not None:
-        return _read_class_map(folders, known, class_map)
-    if set(folders) <= set(known):
-        if twice := next((name for name in folders if known.count(name) > 1), None):
-            raise UserError(
-                f"{known.count(twice)} of the model's classes are called {twice!r}, so this class folder cannot be "
-                "matched; give --class-map FILE, a different folder for each class on a line"
-            )
-        return [known.index(name) for name in folders], known
-    stray = next(name for name in folders if name not in known)
-    if len(folders) != len(known):
-        raise UserError(
-            f"class folder {stray!r} is not one of the model's {len(known)} classes ({shorten(known)}), and "
-            f"{len(folders)} folders cannot be matched to {len(known)} classes by their order; give --class-map FILE, "
-            "with the folder of each class on a line"
-        )
-    ordered = sorted(folders, key=_natural_key)
-    _logger.warning(
-        "class folder %r is not a class of the model: folders are matched to its classes by their order, %s to %s%s; "
-        "if the model was trained with another order, give --class-map FILE, with the folder of each class on a line",
-        stray,
-        ordered[0],
-        ordered[-1],
-        "" if ordered == sorted(folders) else " by number (as text, 10 would come before 2)",
-    )
-    return [ordered.index(name) for name in folders], tuple(ordered)
-
-
-def _natural_key(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-def _read_class_map(folders: Sequence[str], known: Sequence[str], class_map: Path) -> tuple[list[int], tuple[str, ...]]:
-    if not class_map.is_file():
-        raise UserError(
-            f"the class map {class_map} is not a file; give a text file with the name of a folder on each line"
-        )
-    names = [line.strip() for line in read_text(class_map, "class map").split("\n") if line.strip()]
-    if len(names) != len(known) or len(set(names)) < len(names):
-        raise UserError(
-            f"the class map {class_map} has {len(set(names))} different lines, and the model {len(known)} classes; "
-            "give the name of a folder for each class, in the order of the model's outputs"
-        )
-    if strays := [name for name in folders if name not in names]:
-        raise UserError(f"class folder {strays[0]!r} is not in the class map {class_map}")
-    return [names.index(name) for name in folders], tuple(names)

@@ -14,12 +14,12 @@ from torch import nn
 from seattn.core.errors import UserError
 from seattn.data.folders.own_splits import check_unseen
 from seattn.data.transforms import class_names
+from seattn.evaluation.matching import match_classes
 from seattn.evaluation.prediction import predict_scores
 from seattn.evaluation.probabilities.combination import class_orders, combine
 from seattn.evaluation.scoring import (
     Evaluation,
     image_batches,
-    match_classes,
     open_images,
     summarize,
     wilson_interval,

@@ -16,8 +16,9 @@ from seattn.core.errors import UserError
 from seattn.core.files import write_text
 from seattn.core.records import read_json
 from seattn.data.images import FileSet, ImageSet
+from seattn.evaluation.matching import match_classes
 from seattn.evaluation.prediction import predict_logits
-from seattn.evaluation.scoring import Evaluation, image_batches, match_classes, summarize
+from seattn.evaluation.scoring import Evaluation, image_batches, summarize
 from seattn.models.load import CONFIG, TEMPERATURE
 
 _LOWEST, _HIGHEST = 0.01, 100.0  # a temperature outside would mean that the images do not determine one
