@@ -89,7 +89,11 @@ def code_for(folder: Path, out: Path) -> Path:
             shutil.rmtree(worktree)
         if not worktree.is_dir():
             _git(ROOT, "worktree", "prune")
-            _git(ROOT, "worktree", "add", "--force", "--detach", str(worktree), commit)
+            try:
+                _git(ROOT, "worktree", "add", "--quiet", "--force", "--detach", str(worktree), commit)
+            except UserError as error:
+                free = shutil.disk_usage(out).free // 10**6
+                raise UserError(f"{error}; {worktree} is for the code, and {free:,} MB are free there") from None
         return worktree
 
 
@@ -104,5 +108,7 @@ def _is_incomplete(worktree: Path) -> bool:
 def _git(where: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"git {arguments[0]} failed: {' '.join(done.stderr.split())}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        reason = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[0])
+        raise UserError(f"git {arguments[0]} failed: {reason}")
     return done.stdout.strip()

@@ -287,6 +287,24 @@ def test_a_worktree_that_a_killed_command_left_unfinished_is_made_again(checkout
     assert (code_for(inside / "run", inside) / "seattn" / "version").read_text() == "1"
 
 
+def test_where_the_code_does_not_fit_the_first_error_of_git_and_the_free_room_are_named(
+    checkout, tmp_path, monkeypatch
+):
+    """git prints a line for each file that it cannot write: hundreds, on a full disk."""
+    checkout("1")
+    run = subprocess.run
+
+    def full(command, **options):
+        if "add" not in command:
+            return run(command, **options)
+        errors = "".join(f"error: unable to write file {i}\n" for i in range(500))
+        return subprocess.CompletedProcess(command, 128, "", f"Preparing worktree\n{errors}fatal: Could not reset")
+
+    monkeypatch.setattr(subprocess, "run", full)
+    with pytest.raises(UserError, match=r"^git worktree failed: error: unable to write file 0; \S+ is for the code, "):
+        code_for(tmp_path / "run", tmp_path)
+
+
 def test_the_time_left_counts_the_pixels_of_the_epochs_to_come():
     recipe = Entry("resnet20_cifar.cifar10.zoo", 0, "cifar10", 0, 92.0).resolved  # 45 epochs at 24 pixels, 45 at 32
     epoch = {"train_seconds": 90.0}
