@@ -18,6 +18,7 @@ from timm.models import load_checkpoint, resume_checkpoint
 from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
+from seattn.blocks.strided_convs import take_strides_out
 from seattn.core.device import autocast_dtype
 from seattn.core.errors import UserError, counted
 from seattn.core.recipe import Recipe
@@ -93,6 +94,8 @@ class TrainingRun:
             size, images = recipe.batch_size * processes.world // self.data.train.views, len(self.data.train)
             raise UserError(f"batch_size {size} is more than the {images} training images; lower it")
         self.model.to(device)
+        if device.type == "cpu":
+            take_strides_out(self.model)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.ema: ModelEmaV3 | None = None

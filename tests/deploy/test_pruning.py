@@ -117,8 +117,6 @@ def test_the_smaller_net_starts_from_the_largest_channels_of_the_weights(colours
     ids=lambda command: " ".join(command[:2]) if command[0] == "hub" else command[0],
 )
 def test_other_commands_take_the_smaller_net(command, small, colours, tmp_path, capsys):
-    if command[0] == "prune" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        pytest.skip("known fault: with AVX2 alone the backward of the twice pruned net aborts the process")
     image = colours / "test" / "red" / "0.png"
     assert main([arg.format(small=small, colours=colours, image=image, out=tmp_path) for arg in command]) == 0, (
         capsys.readouterr().err
